@@ -1,0 +1,60 @@
+//! Where things live on disk. The one place that builds those paths, and that says when a directory may be trusted.
+//!
+//! Called by `spec::policy`, `confine` and `cli`. Never touches a shared place such as /tmp. // L11
+#![forbid(unsafe_code)]
+
+use crate::error::{Doing, Error, Kind, Result};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+/// Directories where policies are looked for, first hit wins: the user's, then the site's. Never the working directory.
+pub fn policies(home: &Path) -> Vec<PathBuf> {
+    vec![config(home).join("policies"), PathBuf::from("/etc/sandbox/policies")]
+}
+
+/// The site's ceiling, which users cannot loosen.
+pub fn ceiling() -> PathBuf {
+    PathBuf::from("/etc/sandbox/ceiling.toml")
+}
+
+/// `$XDG_CONFIG_HOME/sandbox`.
+pub fn config(home: &Path) -> PathBuf {
+    xdg("XDG_CONFIG_HOME", home, ".config")
+}
+
+/// `$XDG_CACHE_HOME/sandbox`.
+pub fn cache(home: &Path) -> PathBuf {
+    xdg("XDG_CACHE_HOME", home, ".cache")
+}
+
+/// `$XDG_RUNTIME_DIR/sandbox`, if the variable names a directory that is ours alone.
+pub fn runtime() -> Option<PathBuf> {
+    let base = PathBuf::from(std::env::var_os("XDG_RUNTIME_DIR")?);
+    trusted(&base).ok()?;
+    Some(base.join("sandbox"))
+}
+
+fn xdg(variable: &str, home: &Path, default: &str) -> PathBuf {
+    // XDG Base Directory Specification: a relative path is to be ignored.
+    let base = std::env::var_os(variable).map(PathBuf::from).filter(|p| p.is_absolute());
+    base.unwrap_or_else(|| home.join(default)).join("sandbox")
+}
+
+/// Make `dir` (0700) if it is not there, and check that it is ours.
+pub fn make(dir: &Path) -> Result<()> {
+    if !dir.is_dir() {
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).doing("make", dir.display())?;
+    }
+    trusted(dir)
+}
+
+/// A directory is trusted if it is one (no symlink), is ours, and nobody else may write to it. cve: 2019-12439, 2020-25039
+pub fn trusted(dir: &Path) -> Result<()> {
+    let meta = std::fs::symlink_metadata(dir).doing("look at", dir.display())?;
+    let ours = meta.uid() == rustix::process::geteuid().as_raw();
+    if !meta.is_dir() || !ours || meta.mode() & 0o022 != 0 {
+        return Err(Error::new(Kind::Denied, format!("cannot trust {}: it must be a directory of yours that nobody else may write", dir.display()))
+            .hint(format!("chown and chmod it: chmod 700 {}", dir.display())));
+    }
+    Ok(())
+}

@@ -1,0 +1,2 @@
+//! Policy files.
+#![forbid(unsafe_code)]

@@ -1,0 +1,1 @@
+//! seccomp(2) and landlock(7), raw.
