@@ -1,2 +1,344 @@
-//! x
+//! The tree that the process will see: planned here as steps for the child's tape.
+//!
+//! *What*: `plan` looks at the host (mounts, owners, what exists) and lays out scratch directories, overlays, binds, masks and
+//! pseudo file systems; `host` does the host's own tree, `dir` a root directory, `pseudo` /proc, /sys and /dev.
+//!
+//! *Why this way*: everything that is written lands in one tmpfs, the *scratch*, which belongs to our mount namespace alone and
+//! so vanishes with it, whatever kills us. What must be hidden below a copy-on-write layer is hidden by a whiteout in its upper
+//! directory: one mknod instead of a mount, and it also hides a name that the host makes later. (Rejected: an upper directory
+//! on disk, as it has to be removed after a crash; a bind mount for each secret, as it costs ten times as much and misses
+//! names that do not exist yet.)
+//!
+//! *Invariants*
+//! - I1 the child opens every target below the new root by openat2(RESOLVE_IN_ROOT); our own mount points refuse links. // L1
+//! - I2 mounts are attached by descriptor, never by path. // L2
+//! - I3 every mount is nosuid and nodev, but the device nodes of /dev, which are single nodes that were checked.
+//! - I4 nothing is ever created on the host, except mount points in a root directory that the user gave as `:rw`.
+//!
+//! *Kernel*
+//!
+//! | call | since | why | without it |
+//! |---|---|---|---|
+//! | fsopen, open_tree, move_mount | 5.2 | mounts by descriptor | refused |
+//! | openat2 | 5.6 | paths that stay inside | refused |
+//! | overlayfs in a user namespace | 5.11 | copy-on-write | refused |
+//! | mount_setattr | 5.12 | read-only trees in one call | refused |
+//! | tmpfs with user xattrs | 6.6 | opaque directories | removing a directory of the host and making it again fails inside |
 #![forbid(unsafe_code)]
+
+mod dir;
+mod host;
+mod pseudo;
+
+use crate::error::{Doing, Error, Kind, Result};
+use crate::host::caller::Caller;
+use crate::host::mounts::MountPoint;
+use crate::spec::{Root, Source, Spec};
+use crate::sys::mount::{NODEV, NOEXEC, NOSUID, RDONLY};
+use crate::tape::{Create, Recorder, Slot, Step};
+use crate::userns::Maps;
+use std::collections::BTreeSet;
+use std::ffi::CString;
+use std::fs::Metadata;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+/// What the plan is made from.
+pub struct Site<'a> {
+    pub spec: &'a Spec,
+    pub caller: &'a Caller,
+    pub maps: &'a Maps,
+    pub mounts: &'a [MountPoint],
+    /// The caller's working directory, resolved.
+    pub cwd: &'a Path,
+    /// The caller's home, resolved.
+    pub home: &'a Path,
+}
+
+/// The planned tree.
+pub struct Tree {
+    steps: Vec<Step>,
+    /// Sentences for the user: what cannot be had here.
+    pub notes: Vec<String>,
+}
+
+pub fn plan(site: &Site) -> Result<Tree> {
+    let mut b = Builder { site, make: Vec::new(), mount: Vec::new(), layers: Vec::new(), made: BTreeSet::new(), count: 0, notes: Vec::new() };
+    b.make(Step::MakeDir { path: c"r".into(), mode: 0o755, owner: b.root_owner() });
+    b.make(Step::MakeDir { path: c"empty".into(), mode: 0o555, owner: b.root_owner() });
+    b.make(Step::MakeFile { path: c"blank".into(), content: Box::default(), mode: 0o444 });
+    let read_only = match &site.spec.root {
+        Root::Host => host::lay(&mut b)?,
+        Root::Dir { path, mode } => dir::lay(&mut b, path, *mode)?,
+    };
+    pseudo::lay(&mut b)?;
+    let shown = b.user_mounts()?;
+    host::hide(&mut b, &shown)?;
+    b.own_files()?;
+    Ok(b.finish(read_only))
+}
+
+impl Tree {
+    pub fn record(self, tape: &mut Recorder) {
+        for step in self.steps {
+            tape.push(step);
+        }
+    }
+}
+
+/// A layer of the tree that is thrown away: where it is mounted, and the scratch directory that holds what is written.
+struct Layer {
+    point: PathBuf,
+    upper: String,
+    /// The host directory that shows through, if any.
+    lower: Option<PathBuf>,
+}
+
+struct Builder<'a> {
+    site: &'a Site<'a>,
+    /// Steps that prepare the scratch, before anything is mounted.
+    make: Vec<Step>,
+    /// Steps that mount.
+    mount: Vec<Step>,
+    layers: Vec<Layer>,
+    /// Paths inside whose directory already stands in the scratch.
+    made: BTreeSet<PathBuf>,
+    count: u32,
+    notes: Vec<String>,
+}
+
+/// Attributes of every mount. // I3
+const PLAIN: u64 = NOSUID | NODEV;
+
+impl Builder<'_> {
+    fn make(&mut self, step: Step) {
+        self.make.push(step);
+    }
+
+    fn mount(&mut self, step: Step) {
+        self.mount.push(step);
+    }
+
+    fn finish(self, read_only: bool) -> Tree {
+        let size = match self.site.spec.files.scratch_size {
+            Some(bytes) => bytes.0.to_string(),
+            None => "50%".to_string(),
+        };
+        let options = [("size", size.as_str()), ("nr_inodes", "1m"), ("mode", "755")];
+        let options = options.iter().map(|(k, v)| (cstring(k), Some(cstring(v)))).collect();
+        let mut steps = vec![Step::PrivatePropagation];
+        steps.extend(pseudo::before(self.site));
+        steps.push(Step::Filesystem { fstype: c"tmpfs".into(), options, attributes: PLAIN, slot: Slot::Mount });
+        // Over /sys, since that is never the source of a mount after this.
+        steps.push(Step::EnterScratch { at: c"/sys".into() });
+        steps.extend(self.make);
+        steps.extend(self.mount);
+        steps.push(Step::Pivot { attributes: PLAIN | if read_only { RDONLY } else { 0 } });
+        Tree { steps, notes: self.notes }
+    }
+
+    /// The ids that stand for the host's root: 0 where it has a mapping.
+    fn root_owner(&self) -> Option<(u32, u32)> {
+        let maps = self.site.maps;
+        (maps.has_uid(0) && maps.has_gid(0)).then_some((0, 0))
+    }
+
+    /// Owner (None: ourselves, as files are born) and mode of a directory in the scratch that stands for a host directory.
+    fn likeness(&self, path: &Path, meta: &Metadata) -> (Option<(u32, u32)>, u32) {
+        let (maps, mode) = (self.site.maps, meta.mode() & 0o7777);
+        match (maps.uid_inside(meta.uid()), maps.gid_inside(meta.gid())) {
+            (Some(_), Some(_)) if meta.uid() == self.site.caller.uid && meta.gid() == self.site.caller.gid => (None, mode),
+            (Some(uid), Some(gid)) => (Some((uid, gid)), mode),
+            // Someone else's that we may write: inside it must be ours, or writing would be denied there.
+            _ if meta.uid() == self.site.caller.uid || writable(path) => (None, mode & 0o7777 | 0o700),
+            _ => match self.root_owner() {
+                Some(root) => (Some(root), mode),
+                None => (None, mode & !0o222),
+            },
+        }
+    }
+
+    /// A new scratch directory with this name stem.
+    fn fresh_name(&mut self, stem: &str) -> String {
+        self.count += 1;
+        format!("{stem}{}", self.count)
+    }
+
+    /// A copy-on-write layer over the host directory `lower` at `point`, whose mount point must be there.
+    fn overlay(&mut self, lower: &Path, point: &Path, attributes: u64, create: Create) -> Result<()> {
+        let meta = std::fs::metadata(lower).doing("look at", lower.display())?;
+        let (owner, mode) = self.likeness(lower, &meta);
+        let upper = self.fresh_name("u");
+        let work = format!("w{}", self.count);
+        self.make(Step::MakeDir { path: cstring(&upper), mode, owner });
+        self.make(Step::MakeDir { path: cstring(&work), mode: 0o700, owner: None });
+        let lower_c = cpath(lower)?;
+        self.mount(Step::Overlay { lower: lower_c, upper: cstring(&upper), work: cstring(&work), attributes: attributes | PLAIN, slot: Slot::Mount });
+        self.attach(Slot::Mount, point, create, false)?;
+        self.layers.push(Layer { point: point.to_path_buf(), upper, lower: Some(lower.to_path_buf()) });
+        Ok(())
+    }
+
+    /// An empty directory of the scratch, mounted at `point`; with the likeness of the host's directory there.
+    fn empty(&mut self, point: &Path, mode: u32, owner: Option<(u32, u32)>, create: Create) -> Result<()> {
+        let upper = self.fresh_name("t");
+        self.make(Step::MakeDir { path: cstring(&upper), mode, owner });
+        self.mount(Step::CloneTree { path: cstring(&upper), recursive: false, attributes: 0, device: None, slot: Slot::Mount });
+        self.attach(Slot::Mount, point, create, false)?;
+        self.layers.push(Layer { point: point.to_path_buf(), upper, lower: None });
+        Ok(())
+    }
+
+    /// A host tree, with its submounts.
+    fn bind(&mut self, source: &Path, point: &Path, attributes: u64, create: Create, follow: bool) -> Result<()> {
+        self.mount(Step::CloneTree { path: cpath(source)?, recursive: true, attributes: attributes | PLAIN, device: None, slot: Slot::Mount });
+        self.attach(Slot::Mount, point, create, follow)
+    }
+
+    /// Attach the mount in `slot` at a path inside.
+    fn attach(&mut self, slot: Slot, point: &Path, create: Create, follow: bool) -> Result<()> {
+        let target = cpath(point.strip_prefix("/").unwrap_or(point))?;
+        self.mount(Step::Attach { slot, target, create, follow });
+        Ok(())
+    }
+
+    /// Empty what is at `point`, if something is there.
+    fn mask(&mut self, point: &Path, directory: bool) -> Result<()> {
+        let path = if directory { c"empty" } else { c"blank" };
+        self.mount(Step::CloneTree { path: path.into(), recursive: false, attributes: PLAIN | RDONLY | NOEXEC, device: None, slot: Slot::Mount });
+        self.attach(Slot::Mount, point, Create::Absent, false)
+    }
+
+    /// The deepest layer that `path` lies in or at.
+    fn layer(&self, path: &Path) -> Option<&Layer> {
+        self.layers.iter().rev().filter(|l| path.starts_with(&l.point)).max_by_key(|l| l.point.components().count())
+    }
+
+    /// Make sure that the directory `path` stands in the scratch part of its layer, with the likeness of what shows through.
+    /// False: it cannot, since an owner on the way has no mapping.
+    fn stand(&mut self, path: &Path) -> Result<bool> {
+        let Some(layer) = self.layer(path) else { return Ok(false) };
+        let (point, upper, lower) = (layer.point.clone(), layer.upper.clone(), layer.lower.clone());
+        let Ok(below) = path.strip_prefix(&point) else { return Ok(false) };
+        let mut inside = point;
+        let mut scratch = PathBuf::from(upper);
+        let mut host = lower;
+        for name in below.components() {
+            inside.push(name);
+            scratch.push(name);
+            host = host.map(|h| h.join(name));
+            if self.made.contains(&inside) {
+                continue;
+            }
+            let (owner, mode) = match host.as_ref().and_then(|h| std::fs::symlink_metadata(h).ok().map(|m| (h.clone(), m))) {
+                Some((h, meta)) => {
+                    let mapped = self.site.maps.uid_inside(meta.uid()).is_some() && self.site.maps.gid_inside(meta.gid()).is_some();
+                    if !meta.is_dir() || !mapped {
+                        return Ok(false);
+                    }
+                    self.likeness(&h, &meta)
+                }
+                None => (self.root_owner(), 0o755),
+            };
+            self.make(Step::MakeDir { path: cpath(&scratch)?, mode, owner });
+            self.made.insert(inside.clone());
+        }
+        Ok(true)
+    }
+
+    /// The user's mounts, in the user's order. Returns their targets, which the user named and wants to see.
+    fn user_mounts(&mut self) -> Result<Vec<PathBuf>> {
+        let spec = self.site.spec;
+        let mut shown = Vec::new();
+        for m in &spec.files.mounts {
+            let attributes = if m.read_only { RDONLY } else { 0 } | if m.no_exec { NOEXEC } else { 0 };
+            let missing_in_host_tree = spec.root == Root::Host && std::fs::symlink_metadata(&m.target).is_err();
+            if missing_in_host_tree && let Some(parent) = m.target.parent() {
+                // A new mount point: made in the layer, since the kernel's overlay might not be able to copy its parent up.
+                self.stand(parent)?;
+            }
+            match &m.source {
+                Source::Bind(path) => {
+                    let path = self.source(path)?;
+                    let create = if path.is_dir() { Create::Directory } else { Create::File };
+                    self.bind(&path, &m.target, attributes, create, true)?;
+                    host::cover(self, &path, &m.target, &shown)?;
+                }
+                Source::Cow(path) => {
+                    let path = self.source(path)?;
+                    if !path.is_dir() {
+                        return Err(Error::usage(format!("cannot overlay {}: not a directory", path.display())));
+                    }
+                    let below = crate::host::mounts::submounts(self.site.mounts, &path).next();
+                    if let Some(m) = below {
+                        let what = format!("cannot overlay {}: {} is mounted below it", path.display(), m.point.display());
+                        return Err(Error::new(Kind::Unsupported, what).hint("name the directories beside the mount one by one"));
+                    }
+                    self.overlay(&path, &m.target, attributes, Create::Directory)?;
+                }
+                Source::Tmpfs { size, mode } => {
+                    let size = size.map_or("50%".to_string(), |s| s.0.to_string());
+                    let options = [("size", size.as_str()), ("nr_inodes", "1m"), ("mode", &format!("{mode:o}"))];
+                    let options = options.iter().map(|(k, v)| (cstring(k), Some(cstring(v)))).collect();
+                    self.mount(Step::Filesystem { fstype: c"tmpfs".into(), options, attributes: attributes | PLAIN, slot: Slot::Mount });
+                    self.attach(Slot::Mount, &m.target, Create::Directory, true)?;
+                    self.layers.push(Layer { point: m.target.clone(), upper: String::new(), lower: None });
+                }
+            }
+            shown.push(m.target.clone());
+        }
+        Ok(shown)
+    }
+
+    /// A host path that the user gave, resolved.
+    fn source(&self, path: &Path) -> Result<PathBuf> {
+        let path = match path.strip_prefix("~") {
+            Ok(rest) => self.site.home.join(rest),
+            Err(_) => self.site.cwd.join(path),
+        };
+        std::fs::canonicalize(&path).doing("mount", path.display())
+    }
+
+    /// Generated files: /etc/hosts and /etc/resolv.conf, where they were asked for or the root cannot have right ones.
+    fn own_files(&mut self) -> Result<()> {
+        let n = &self.site.spec.network;
+        let in_dir = matches!(self.site.spec.root, Root::Dir { .. });
+        let etc = |name: &str| std::fs::read_to_string(Path::new("/etc").join(name)).unwrap_or_default();
+        if !n.add_host.is_empty() {
+            let mut text = if in_dir { "127.0.0.1\tlocalhost\n::1\tlocalhost\n".to_string() } else { etc("hosts") };
+            if !text.ends_with('\n') && !text.is_empty() {
+                text.push('\n');
+            }
+            text.extend(n.add_host.iter().map(|(name, address)| format!("{address}\t{name}\n")));
+            self.file("/etc/hosts", text)?;
+        }
+        if !n.dns.is_empty() {
+            self.file("/etc/resolv.conf", n.dns.iter().map(|a| format!("nameserver {a}\n")).collect())?;
+        } else if in_dir && n.mode == crate::spec::NetworkMode::Host {
+            self.file("/etc/resolv.conf", etc("resolv.conf"))?;
+        }
+        Ok(())
+    }
+
+    fn file(&mut self, point: &str, text: String) -> Result<()> {
+        let name = self.fresh_name("f");
+        self.make(Step::MakeFile { path: cstring(&name), content: text.into_bytes().into(), mode: 0o644 });
+        self.mount(Step::CloneTree { path: cstring(&name), recursive: false, attributes: NOEXEC, device: None, slot: Slot::Mount });
+        self.attach(Slot::Mount, Path::new(point), Create::File, true)
+    }
+}
+
+/// May the caller write here, by the host's own judgement?
+fn writable(path: &Path) -> bool {
+    rustix::fs::access(path, rustix::fs::Access::WRITE_OK).is_ok()
+}
+
+fn cpath(path: &Path) -> Result<CString> {
+    CString::new(path.as_os_str().as_bytes()).map_err(|_| Error::usage(format!("bad path '{}': it holds a NUL", path.display())))
+}
+
+/// A text of our own making, which holds no NUL.
+fn cstring(text: &str) -> CString {
+    CString::new(text).unwrap_or_default()
+}

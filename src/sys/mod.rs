@@ -5,12 +5,19 @@
 //!
 //! *Invariants*
 //! - S1 functions take `BorrowedFd` and `&CStr` and return `Result<_, Errno>`: thin, no policy, no message.
-//! - S2 nothing that the child may call after `clone3` allocates (debug builds check it: `clone::tripwire`).
+//! - S2 nothing that the child may call after `clone3` allocates (debug builds check it: `clone::Tripwire`).
 //! - S3 a SAFETY comment names the precondition and why it holds at this very place.
 #![allow(unsafe_code)]
 #![deny(clippy::undocumented_unsafe_blocks)]
 
+pub mod clone;
 pub mod confine;
+pub mod inherit;
+pub mod mount;
+pub mod path;
+pub mod process;
+pub mod pty;
+pub mod socket;
 pub mod tty;
 
 pub use rustix::io::Errno;

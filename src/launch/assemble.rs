@@ -1,0 +1,195 @@
+//! The story of a sandbox in one function: what happens in which order. Called by `plan::freeze`; read it beside `tape/step.rs`.
+#![forbid(unsafe_code)]
+
+use super::plan::{self, Frozen};
+use crate::error::{Error, Result};
+use crate::rootfs::{self, Tree};
+use crate::spec::process::{ULIMITS, Ulimit};
+use crate::spec::{Control, LandlockFiles, NetworkMode, Share, Source};
+use crate::sys::process::{Pointers, rlimit};
+use crate::tape::{Barrier, Groups, Phase, Recorder, Step, Tape};
+use std::ffi::CString;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::PathBuf;
+
+/// What a further namespace of each kind is charged to. man: namespaces(7), "The /proc/sys/user directory"
+const LIMITS: [(&str, Kind); 8] = [
+    ("user", Kind::Ours),
+    ("mnt", Kind::Ours),
+    ("pid", Kind::Pid),
+    ("net", Kind::Net),
+    ("uts", Kind::Uts),
+    ("ipc", Kind::Ipc),
+    ("cgroup", Kind::Cgroup),
+    ("time", Kind::Never),
+];
+
+enum Kind {
+    Ours,
+    Pid,
+    Net,
+    Uts,
+    Ipc,
+    Cgroup,
+    Never,
+}
+
+pub fn assemble(f: Frozen, tree: Tree) -> Result<(Tape, Option<OwnedFd>)> {
+    let mut tape = Recorder::default();
+    let (spec, process, namespaces) = (f.spec, &f.spec.process, &f.spec.namespaces);
+    let site = rootfs::Site { spec, caller: &f.facts.caller, maps: f.maps, mounts: &f.facts.mounts, cwd: &f.facts.cwd, home: &f.home };
+    let owns_pids = namespaces.pid == Share::Private;
+
+    // Identity. What needs no id map comes first: the parent is waiting for newuidmap meanwhile.
+    let (flags, names) = plan::later(spec);
+    if flags != 0 {
+        tape.push(Step::Unshare { namespaces: flags, names });
+    }
+    tape.push(rootfs::procfs(&site)?);
+    let private_net = spec.network.mode == NetworkMode::None;
+    if private_net {
+        tape.push(Step::LoopbackUp);
+        tape.push(sysctl("net/ipv4/ip_unprivileged_port_start", "0"));
+    }
+    if !namespaces.nested {
+        // What there is now, and the inner user namespace: one of each. The next one fails with ENOSPC.
+        for (name, kind) in LIMITS {
+            let made = match kind {
+                Kind::Ours => true,
+                Kind::Pid => owns_pids,
+                Kind::Net => private_net,
+                Kind::Uts => namespaces.uts == Share::Private,
+                Kind::Ipc => namespaces.ipc == Share::Private,
+                Kind::Cgroup => namespaces.cgroup == Share::Private,
+                Kind::Never => false,
+            };
+            tape.push(sysctl(&format!("user/max_{name}_namespaces"), if made { "1" } else { "0" }));
+        }
+    }
+    tape.push(Step::Await(Barrier::Mapped));
+    let born = (f.maps.uid_inside(f.facts.caller.uid), f.maps.gid_inside(f.facts.caller.gid));
+    if born.0.is_none() || born.1.is_none() {
+        // The caller has no id inside, so whatever we made would belong to nobody (EOVERFLOW).
+        let first = |list: &[crate::tape::step::Extent]| list.first().map_or(0, |e| e.inside);
+        let (uid, gid) = (born.0.unwrap_or_else(|| first(&f.maps.uids)), born.1.unwrap_or_else(|| first(&f.maps.gids)));
+        tape.push(Step::SetIds { uid, gid, groups: Groups::Keep });
+    }
+    // After the last change of ids, which would take it back.
+    tape.push(Step::DieWithParent(Phase::Identity));
+    if private_net {
+        let gid = f.who.gid;
+        let all = f.maps.has_gid(0) && f.maps.has_gid(65535);
+        tape.push(sysctl("net/ipv4/ping_group_range", &if all { "0 65535".to_string() } else { format!("{gid} {gid}") }));
+    }
+
+    // Root.
+    tree.record(&mut tape);
+
+    // Process.
+    if namespaces.uts == Share::Private {
+        tape.push(Step::Hostname(cstring(&f.hostname)?));
+    }
+    tape.push(Step::NewSession);
+    match f.io {
+        None => {
+            let (columns, rows) = f.facts.window;
+            let owner = f.who.change.is_some().then_some((f.who.uid, f.who.gid));
+            tape.push(Step::Terminal { rows, columns, owner });
+        }
+        Some(io) => {
+            for (from, to) in [(&io.stdin, 0), (&io.stdout, 1), (&io.stderr, 2)] {
+                tape.push(Step::Stdio { from: from.as_raw_fd(), to });
+            }
+        }
+    }
+    for (name, limit) in &process.ulimits {
+        tape.push(ulimit(name, limit, spec.best_effort.contains(&Control::Ulimits))?);
+    }
+    tape.push(Step::Umask(process.umask));
+
+    // Seal. The order and its reasons: `confine`.
+    if !namespaces.nested || process.init {
+        let (uids, gids) = f.maps.inner();
+        tape.push(Step::Split { uids, gids, owns_pids });
+        tape.push(Step::Await(Barrier::Inner));
+    }
+    if let Some(score) = f.oom_score {
+        tape.push(Step::OomScore(cstring(&score.to_string())?));
+    }
+    tape.push(Step::NotDumpable);
+    let keep = spec.restrict.capabilities.iter().fold(0u64, |set, n| set | 1 << n);
+    tape.push(Step::DropBounding { keep });
+    if let Some(groups) = f.who.change {
+        tape.push(Step::BecomeUser { uid: f.who.uid, gid: f.who.gid, groups });
+    }
+    if !owns_pids {
+        tape.push(Step::DieWithParent(Phase::Seal));
+    }
+    let mut sealed = Vec::new();
+    if let Some(ruleset) = &f.landlock.ruleset {
+        if spec.restrict.landlock.files == LandlockFiles::Declared {
+            landlock_paths(&f, ruleset.as_raw_fd(), &mut sealed)?;
+        }
+        sealed.push(Step::LandlockEnforce { ruleset: ruleset.as_raw_fd() });
+    }
+    sealed.push(Step::CloseOnExecFrom(3 + process.preserve_fds));
+    sealed.push(Step::DefaultSignals { mask: f.facts.mask.0 });
+    if let Some(filter) = f.filter {
+        sealed.push(Step::Seccomp(filter.into_instructions()));
+    }
+    let capabilities = Step::SetCapabilities(if f.who.uid == 0 { keep } else { 0 });
+    let chdir = Step::Chdir(CString::new(f.cwd.as_os_str().as_encoded_bytes()).map_err(|_| Error::usage("a NUL in the working directory"))?);
+    if spec.restrict.no_new_privileges {
+        tape.push(capabilities);
+        // As the user that the command runs as, so that it goes where that user may go. // L6
+        tape.push(chdir);
+        tape.push(Step::NoNewPrivileges);
+        sealed.into_iter().for_each(|s| tape.push(s));
+    } else {
+        // Without no_new_privs, seccomp(2) and landlock(7) want CAP_SYS_ADMIN, so the capabilities go last.
+        let exec_needs = [chdir].into_iter().chain(sealed).chain([capabilities]);
+        exec_needs.for_each(|s| tape.push(s));
+    }
+
+    tape.push(Step::Exec { paths: f.paths, argv: Pointers::new(f.argv), envp: Pointers::new(f.env) });
+    Ok((tape.finish()?, f.landlock.ruleset))
+}
+
+fn sysctl(name: &str, value: &str) -> Step {
+    Step::WriteProc { path: CString::new(format!("sys/{name}")).unwrap_or_default(), value: CString::new(value).unwrap_or_default() }
+}
+
+fn cstring(text: &str) -> Result<CString> {
+    CString::new(text).map_err(|_| Error::usage(format!("'{text}' holds a NUL")))
+}
+
+/// A limit, not above the caller's own hard limit: raising that needs a privilege which nobody here has. man: setrlimit(2)
+fn ulimit(name: &str, limit: &Ulimit, best_effort: bool) -> Result<Step> {
+    let Some((name, resource)) = ULIMITS.into_iter().find(|(n, _)| *n == name) else {
+        let known: Vec<_> = ULIMITS.iter().map(|(n, _)| *n).collect();
+        return Err(Error::usage(format!("unknown limit '{name}': one of {}", known.join(", "))));
+    };
+    let (_, ceiling) = rlimit(resource).unwrap_or((u64::MAX, u64::MAX));
+    let _ = best_effort;
+    let at_most = |v: Option<u64>| v.unwrap_or(u64::MAX).min(ceiling);
+    Ok(Step::Rlimit { name, resource, soft: at_most(limit.soft), hard: at_most(limit.hard) })
+}
+
+/// The whole tree may be read and executed; written is what was declared as writable, and the temporary directories.
+fn landlock_paths(f: &Frozen, ruleset: i32, steps: &mut Vec<Step>) -> Result<()> {
+    let files = &f.spec.files;
+    let mut push = |path: PathBuf, access: u64| -> Result<()> {
+        let path = CString::new(path.into_os_string().into_encoded_bytes()).map_err(|_| Error::usage("a NUL in a path"))?;
+        steps.push(Step::LandlockPath { ruleset, path, access, absent_is_fine: true });
+        Ok(())
+    };
+    push("/".into(), f.landlock.read)?;
+    for dir in files.fresh.iter().map(|r| PathBuf::from(&r.path)).chain(["/dev".into()]) {
+        push(dir, f.landlock.read | f.landlock.write)?;
+    }
+    for m in files.mounts.iter().filter(|m| !m.read_only) {
+        let file = matches!(&m.source, Source::Bind(path) if path.is_file());
+        push(m.target.clone(), if file { f.landlock.file } else { f.landlock.read | f.landlock.write })?;
+    }
+    Ok(())
+}

@@ -1,0 +1,61 @@
+//! A fault is a step's number and an errno; the parent owns the tape, so it can make a sentence of it. Called by `launch`.
+#![forbid(unsafe_code)]
+
+use super::plan::Plan;
+use crate::error::{Error, Kind};
+use crate::sys::Errno;
+use crate::tape::Step;
+use crate::tape::wire::Fault;
+
+pub fn fault(plan: &Plan, fault: Fault) -> Error {
+    let errno = Errno::from_raw_os_error(fault.errno);
+    let why = crate::error::why(&errno.into());
+    let Some(step) = plan.tape.steps().get(fault.step as usize) else {
+        return Error::new(Kind::Bug, format!("cannot play step {}: {why}", fault.step));
+    };
+    let kind = match (step, errno) {
+        (Step::Exec { .. }, Errno::NOENT) => Kind::NoSuchCommand,
+        (Step::Exec { .. }, _) => Kind::CannotExecute,
+        (_, Errno::PERM | Errno::ACCESS | Errno::NOSPC) => Kind::Denied,
+        (_, Errno::NOSYS | Errno::NODEV | Errno::OPNOTSUPP) => Kind::Unsupported,
+        _ => Kind::Io,
+    };
+    let e = match step {
+        Step::Exec { .. } => Error::new(kind, format!("cannot execute '{}': {why}", plan.command)),
+        Step::Chdir(path) => Error::new(kind, format!("cannot enter '{}': {why}", path.to_string_lossy())),
+        step => Error::new(kind, format!("cannot {step}: {why} (step {})", fault.step)),
+    };
+    match cure(plan, step, errno) {
+        Some(hint) => e.hint(hint),
+        None => e,
+    }
+}
+
+fn cure(plan: &Plan, step: &Step, errno: Errno) -> Option<String> {
+    let text = match (step, errno) {
+        (Step::Exec { .. }, Errno::NOENT) if plan.command.contains('/') => "the file, or the interpreter that it names, is not there inside".into(),
+        (Step::Exec { .. }, Errno::NOENT) => format!("looked in PATH={}", plan.path),
+        (Step::Exec { .. }, Errno::ACCESS) => "it is not executable, or a directory on its way is closed to the user inside".into(),
+        (Step::Exec { .. }, Errno::NOEXEC) => "it is no program for this machine; a script needs a first line such as #!/bin/sh".into(),
+        (Step::Exec { .. }, Errno::TOOBIG) => "arguments and environment are too long: man execve(2)".into(),
+        (Step::Chdir(_), Errno::XDEV) => "that directory lies outside the root".into(),
+        (Step::Chdir(_), _) => "-w names a directory that the user inside may enter".into(),
+        (Step::Overlay { lower, .. }, Errno::INVAL) => {
+            let lower = lower.to_string_lossy();
+            format!("the kernel's overlay does not take {lower}: share it with --ro {lower} or --rw {lower}")
+        }
+        (Step::Overlay { .. }, Errno::NODEV | Errno::PERM) => "the kernel has no overlay file system for users: see 'sandbox doctor'".into(),
+        (Step::Filesystem { .. }, Errno::PERM) => "an outer container masks this file system: see 'sandbox doctor'".into(),
+        (Step::MakeDir { .. } | Step::MakeFile { .. }, Errno::NOSPC) => "the scratch is too small: files.scratch-size in the policy".into(),
+        (Step::Attach { target, .. }, Errno::LOOP) => format!("'{}' is a symbolic link inside, and mounts do not follow it", target.to_string_lossy()),
+        (Step::Attach { target, .. }, Errno::OVERFLOW) => {
+            format!("the kernel's overlay cannot make '{}' in a directory of an unmapped owner: mount it elsewhere", target.to_string_lossy())
+        }
+        (Step::Attach { .. }, Errno::ROFS) => "the root is read-only, so the mount point must be there already".into(),
+        (Step::CloneTree { device: Some(_), .. }, Errno::NODEV) => "that is not the device which this name stands for".into(),
+        (Step::Unshare { .. } | Step::Split { .. }, Errno::NOSPC) => "too many namespaces: sysctl user.max_*_namespaces".into(),
+        (_, Errno::NOSYS) => "this kernel is too old, or an outer container's seccomp filter is in the way: see 'sandbox doctor'".into(),
+        _ => return None,
+    };
+    Some(text)
+}

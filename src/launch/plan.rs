@@ -1,0 +1,335 @@
+//! Freeze a Spec into a Plan: everything resolved against this host, nothing changed yet. Called by `cli::run`.
+#![forbid(unsafe_code)]
+
+use super::assemble;
+use crate::confine::{landlock, seccomp};
+use crate::error::{Doing, Error, Kind, Result};
+use crate::host::caller::{self, Caller};
+use crate::host::mounts::MountPoint;
+use crate::host::subid::Subids;
+use crate::rootfs;
+use crate::spec::{Control, NetworkMode, Root, Share, Spec, Userns, process};
+use crate::sys::clone::{NEWCGROUP, NEWIPC, NEWNET, NEWNS, NEWPID, NEWUSER, NEWUTS};
+use crate::sys::path::{Links, open_below};
+use crate::sys::process::Mask;
+use crate::tape::{Groups, Tape};
+use crate::userns::{self, Maps};
+use rustix::fs::OFlags;
+use std::collections::BTreeMap;
+use std::ffi::CString;
+use std::io::Read;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+/// What a plan is made from, besides the Spec: the facts of this host and of this call.
+pub struct Facts {
+    pub caller: Caller,
+    pub mounts: Vec<MountPoint>,
+    pub subids: Subids,
+    /// The caller's working directory, resolved.
+    pub cwd: PathBuf,
+    pub env: BTreeMap<String, String>,
+    /// The signal mask that the command is to start with.
+    pub mask: Mask,
+    /// Columns and rows of the caller's terminal.
+    pub window: (u16, u16),
+    pub landlock_abi: u32,
+}
+
+/// Where the command's standard streams come from: descriptors of this process, by number.
+pub struct Io {
+    pub stdin: OwnedFd,
+    pub stdout: OwnedFd,
+    pub stderr: OwnedFd,
+}
+
+pub struct Plan {
+    pub maps: Maps,
+    pub namespaces: u64,
+    pub tape: Tape,
+    /// The ruleset that the tape names by number lives as long as the plan.
+    pub ruleset: Option<OwnedFd>,
+    pub io: Option<Io>,
+    /// What the user should know, one sentence each.
+    pub notes: Vec<String>,
+    /// Controls that are weaker than asked for, with the reason.
+    pub degraded: Vec<(Control, String)>,
+    pub command: String,
+    pub path: String,
+}
+
+impl Plan {
+    /// The command gets a terminal of its own.
+    pub fn has_terminal(&self) -> bool {
+        self.io.is_none()
+    }
+}
+
+/// Who the command runs as, in ids of the sandbox.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Who {
+    pub uid: u32,
+    pub gid: u32,
+    /// None: as born, with the caller's own groups.
+    pub change: Option<Groups>,
+    pub home: PathBuf,
+}
+
+/// All that assemble needs, decided.
+pub struct Frozen<'a> {
+    pub spec: &'a Spec,
+    pub facts: &'a Facts,
+    pub maps: &'a Maps,
+    pub who: Who,
+    pub home: PathBuf,
+    pub cwd: PathBuf,
+    pub env: Vec<CString>,
+    pub paths: Box<[CString]>,
+    pub argv: Vec<CString>,
+    pub hostname: String,
+    pub oom_score: Option<i32>,
+    pub filter: Option<seccomp::Program>,
+    pub landlock: landlock::Piece,
+    pub io: Option<&'a Io>,
+}
+
+/// Namespaces that are made in the clone: the least that newuidmap and PID 1 need.
+fn at_clone(spec: &Spec) -> u64 {
+    NEWUSER | NEWNS | if spec.namespaces.pid == Share::Private { NEWPID } else { 0 }
+}
+
+/// Those that the child makes while the parent waits for newuidmap.
+pub fn later(spec: &Spec) -> (u64, &'static str) {
+    let n = &spec.namespaces;
+    let mut flags = 0;
+    for (wanted, flag) in [
+        (spec.network.mode == NetworkMode::None, NEWNET),
+        (n.uts == Share::Private, NEWUTS),
+        (n.ipc == Share::Private, NEWIPC),
+        (n.cgroup == Share::Private, NEWCGROUP),
+    ] {
+        if wanted {
+            flags |= flag;
+        }
+    }
+    let all = NEWNET | NEWUTS | NEWIPC | NEWCGROUP;
+    (flags, if flags == all { "net uts ipc cgroup" } else { "the namespaces that are not shared" })
+}
+
+/// No effects, but reading. Same Spec and same Facts give the same Plan.
+pub fn freeze(spec: &Spec, facts: &Facts, io: Option<Io>, cache: Option<&Path>) -> Result<Plan> {
+    let mut degraded = Vec::new();
+    let maps = id_maps(spec, facts, &mut degraded)?;
+    let who = who(spec, facts, &maps)?;
+    let home = std::fs::canonicalize(&facts.caller.home).unwrap_or_else(|_| facts.caller.home.clone());
+    let tree =
+        rootfs::plan(&rootfs::Site { spec, caller: &facts.caller, maps: &maps, mounts: &facts.mounts, cwd: &facts.cwd, home: &home })?;
+
+    let filter = seccomp::compile(&spec.restrict.seccomp, spec.namespaces.nested, &spec.restrict.capabilities, cache)?;
+    let landlock = landlock::plan(&spec.restrict.landlock, facts.landlock_abi)?;
+    if !landlock.missing.is_empty() {
+        degraded.push((Control::Landlock, landlock.missing.join("; ")));
+    }
+    for (control, why) in &degraded {
+        if spec.require.contains(control) {
+            return Err(Error::new(Kind::Unsupported, format!("cannot have {control} as required: {why}")).hint("see 'sandbox doctor'"));
+        }
+    }
+
+    let env = environment(spec, facts, &who);
+    let path = env.get("PATH").cloned().unwrap_or_default();
+    let command = spec.process.argv.first().cloned().unwrap_or_default();
+    let cstr = |s: &str| CString::new(s).map_err(|_| Error::usage("an argument or a variable holds a NUL"));
+    let paths = search(&command, &path).iter().map(|p| cstr(p)).collect::<Result<_>>()?;
+    let default_cwd = if spec.root == Root::Host { facts.cwd.clone() } else { PathBuf::from("/") };
+    let frozen = Frozen {
+        spec,
+        facts,
+        maps: &maps,
+        cwd: spec.process.cwd.clone().unwrap_or(default_cwd),
+        home,
+        env: env.iter().map(|(k, v)| cstr(&format!("{k}={v}"))).collect::<Result<_>>()?,
+        paths,
+        argv: spec.process.argv.iter().map(|a| cstr(a)).collect::<Result<_>>()?,
+        hostname: hostname(spec),
+        oom_score: oom_score(spec),
+        filter,
+        landlock,
+        io: io.as_ref(),
+        who,
+    };
+    let notes = tree.notes.clone();
+    let (tape, ruleset) = assemble::assemble(frozen, tree)?;
+    Ok(Plan { namespaces: at_clone(spec), maps, tape, ruleset, io, notes, degraded, command, path })
+}
+
+fn hostname(spec: &Spec) -> String {
+    let named = spec.process.hostname.clone().or_else(|| spec.name.as_ref().map(|n| n.to_string()));
+    named.unwrap_or_else(|| "sandbox".to_string())
+}
+
+/// Raised only: lowering it needs a privilege, and would be no restriction.
+fn oom_score(spec: &Spec) -> Option<i32> {
+    let now: i32 = std::fs::read_to_string("/proc/self/oom_score_adj").ok()?.trim().parse().ok()?;
+    Some(spec.process.oom_score_adj).filter(|wanted| *wanted > now)
+}
+
+/// The maps, and what is lost if they hold one id only.
+fn id_maps(spec: &Spec, facts: &Facts, degraded: &mut Vec<(Control, String)>) -> Result<Maps> {
+    let mode = match &spec.userns {
+        Userns::Auto if spec.root == Root::Host => Userns::KeepId { uid: None, gid: None },
+        Userns::Auto => Userns::Root,
+        named => named.clone(),
+    };
+    let caller = &facts.caller;
+    let at = |mode: &Userns| match mode {
+        Userns::Root => (0, 0),
+        Userns::KeepId { uid, gid } => (uid.unwrap_or(caller.uid), gid.unwrap_or(caller.gid)),
+        _ if spec.root == Root::Host => (caller.uid, caller.gid),
+        _ => (0, 0),
+    };
+    let (uid, gid) = at(&mode);
+    if mode == Userns::Single {
+        return Ok(userns::single(uid, gid, caller));
+    }
+    let lacks = facts.subids.uids.is_empty() || facts.subids.gids.is_empty();
+    if lacks && !matches!(mode, Userns::Explicit { .. } | Userns::Nomap) {
+        let which = if facts.subids.uids.is_empty() { "subuid" } else { "subgid" };
+        degraded.push((Control::Subids, format!("{} has no {which} range, so there is one id inside", caller.name)));
+        return Ok(userns::single(uid, gid, caller));
+    }
+    match userns::plan(&mode, caller, &facts.subids, crate::host::helper) {
+        Err(e) if e.kind() == Kind::Unsupported && spec.best_effort.contains(&Control::Subids) => {
+            degraded.push((Control::Subids, e.message().to_string()));
+            Ok(userns::single(uid, gid, caller))
+        }
+        other => other,
+    }
+}
+
+/// Where a command without a slash is looked for, as in execvp(3).
+fn search(command: &str, path: &str) -> Vec<String> {
+    if command.contains('/') || command.is_empty() {
+        return vec![command.to_string()];
+    }
+    path.split(':').map(|dir| if dir.is_empty() { format!("./{command}") } else { format!("{dir}/{command}") }).collect()
+}
+
+pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// A fixed list, what the policy passes on, what the user set: nothing else. // SECURITY 3.4 row 22
+fn environment(spec: &Spec, facts: &Facts, who: &Who) -> BTreeMap<String, String> {
+    let mut env = BTreeMap::from([("PATH".to_string(), DEFAULT_PATH.to_string()), ("HOME".to_string(), who.home.display().to_string())]);
+    let passes = |name: &str, pattern: &str| match pattern.strip_suffix('*') {
+        Some(prefix) => name.starts_with(prefix),
+        None => name == pattern,
+    };
+    if spec.root == Root::Host {
+        let listed = |name: &str| spec.process.env_pass.iter().any(|p| passes(name, &p.path));
+        env.extend(facts.env.iter().filter(|(name, _)| *name == "PATH" || listed(name)).map(|(k, v)| (k.clone(), v.clone())));
+        if who.change.is_some() {
+            for name in ["USER", "LOGNAME", "SHELL"] {
+                env.remove(name);
+            }
+        }
+    } else {
+        env.insert("HOSTNAME".to_string(), hostname(spec));
+        if spec.process.tty {
+            let term = facts.env.get("TERM").cloned().unwrap_or_else(|| "xterm".to_string());
+            env.insert("TERM".to_string(), term);
+        }
+    }
+    env.extend(spec.process.env.clone());
+    env
+}
+
+/// Who runs, looked up in the root's own files and checked against the maps. // L7
+fn who(spec: &Spec, facts: &Facts, maps: &Maps) -> Result<Who> {
+    let caller = &facts.caller;
+    let host = spec.root == Root::Host;
+    let born = (maps.uid_inside(caller.uid), maps.gid_inside(caller.gid));
+    let Some(user) = &spec.process.user else {
+        return Ok(match born {
+            (Some(uid), Some(gid)) if host || uid == 0 => {
+                let home = if host { caller.home.clone() } else { PathBuf::from("/root") };
+                Who { uid, gid, change: None, home }
+            }
+            // No own id inside, or a root directory whose 0 is another id.
+            _ if maps.has_uid(0) && maps.has_gid(0) => Who { uid: 0, gid: 0, change: Some(Groups::Keep), home: "/root".into() },
+            (Some(uid), Some(gid)) => Who { uid, gid, change: None, home: "/".into() },
+            _ => return Err(Error::usage("the id map has neither 0 nor the caller in it: say -u")),
+        });
+    };
+    let etc = |name: &str| root_file(spec, facts, name);
+    let passwd = etc("passwd");
+    let (uid, entry) = match process::number(&user.user)? {
+        Some(uid) => (uid, caller::passwd_uid(&passwd, uid)),
+        None => {
+            let entry = caller::passwd_lookup(&passwd, &user.user);
+            let uid = entry.as_ref().map(|e| e.0).ok_or_else(|| {
+                Error::new(Kind::NotFound, format!("cannot run as '{}': there is no such user in the root's /etc/passwd", user.user))
+            })?;
+            (uid, entry)
+        }
+    };
+    let group_file = etc("group");
+    let gid = match &user.group {
+        None => entry.as_ref().map_or(0, |e| e.1),
+        Some(word) => match process::number(word)? {
+            Some(gid) => gid,
+            None => caller::group_lookup(&group_file, word).ok_or_else(|| {
+                Error::new(Kind::NotFound, format!("cannot run as group '{word}': there is no such group in the root's /etc/group"))
+            })?,
+        },
+    };
+    let home = entry.map_or_else(|| PathBuf::from("/"), |e| e.2);
+    if born == (Some(uid), Some(gid)) {
+        return Ok(Who { uid, gid, change: None, home: if host { caller.home.clone() } else { home } });
+    }
+    for (ok, kind, id) in [(maps.has_uid(uid), "uid", uid), (maps.has_gid(gid), "gid", gid)] {
+        if !ok {
+            let e = Error::new(Kind::Denied, format!("cannot run as {kind} {id}: it has no mapping here"));
+            return Err(e.hint(if maps.is_full() {
+                "ids outside the subuid range cannot be used; see --userns and 'sandbox doctor'".to_string()
+            } else {
+                crate::host::remedy::no_subids(&caller.name)
+            }));
+        }
+    }
+    let groups = if maps.is_full() {
+        // cve: 2022-2989: the primary group is always among them.
+        let mut list = caller::groups_of(&group_file, &user.user);
+        list.retain(|g| maps.has_gid(*g) && *g != gid);
+        list.insert(0, gid);
+        Groups::Set(list.into())
+    } else {
+        Groups::Keep
+    };
+    Ok(Who { uid, gid, change: Some(groups), home })
+}
+
+/// A file of the root's /etc: regular, bounded, through a handle. Missing or odd is empty. cve: 2024-9676
+fn root_file(spec: &Spec, facts: &Facts, name: &str) -> Vec<u8> {
+    let root = match &spec.root {
+        Root::Host => PathBuf::from("/"),
+        Root::Dir { path, .. } => facts.cwd.join(path),
+    };
+    read_bounded(&root, &format!("etc/{name}")).unwrap_or_default()
+}
+
+const MOST_BYTES: u64 = 1 << 20;
+
+fn read_bounded(root: &Path, path: &str) -> Result<Vec<u8>> {
+    let dir = rustix::fs::open(root, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, rustix::fs::Mode::empty()).doing("open", root.display())?;
+    let path = CString::new(path).map_err(|_| Error::usage("a NUL in a path"))?;
+    // Not blocking: a fifo in its place must not hold us.
+    let file = open_below(dir.as_fd(), &path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY, Links::Inside).doing("open", "a file of the root")?;
+    let file = std::fs::File::from(file);
+    let meta = file.metadata().doing("look at", "a file of the root")?;
+    if !meta.is_file() || meta.len() > MOST_BYTES {
+        return Err(Error::new(Kind::Denied, "not a regular file of at most 1 MiB"));
+    }
+    let mut bytes = Vec::new();
+    file.take(MOST_BYTES).read_to_end(&mut bytes).doing("read", "a file of the root")?;
+    Ok(bytes)
+}

@@ -1,0 +1,296 @@
+//! The host's own tree, copy-on-write: an overlay for each directory at the top, and what is hidden in it. Called by `rootfs`.
+//!
+//! The kernel refuses an overlay over a directory with mounts below it (kernel: fs/namespace.c clone_private_mount(), locked
+//! children), and `/` always has some. So such a directory is rebuilt as a *skeleton*: a directory of the scratch with the same
+//! entries, each shown in its own way.
+#![forbid(unsafe_code)]
+
+use super::{Builder, RDONLY, cpath, writable};
+use crate::error::{Doing, Result};
+use crate::host::mounts::submounts;
+use crate::spec::Root;
+use crate::tape::{Create, Step};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+/// A skeleton with more entries than this would cost more mounts than it is worth: shown read-only instead.
+const MOST_ENTRIES: usize = 256;
+
+/// File systems that the kernel's overlay refuses as a lower layer, or that make no sense below one.
+const NO_LOWER: [&str; 20] = [
+    "autofs", "vfat", "msdos", "exfat", "ntfs3", "hfsplus", "cifs", "smb3", "proc", "sysfs", "cgroup", "cgroup2", "devpts", "mqueue", "debugfs",
+    "tracefs", "securityfs", "bpf", "nsfs", "binfmt_misc",
+];
+
+/// Lay the host's tree; true: the top itself is read-only.
+pub fn lay(b: &mut Builder) -> Result<bool> {
+    let spec = b.site.spec;
+    b.mount(Step::CloneTree { path: c"r".into(), recursive: false, attributes: super::PLAIN, device: None, slot: crate::tape::Slot::Mount });
+    b.mount(Step::RootAt { at: c"r".into() });
+    skeleton(b, Path::new("/"))?;
+    if !spec.files.root_read_only {
+        for dir in [b.site.home, b.site.cwd] {
+            island(b, dir)?;
+        }
+    }
+    // An ordinary user may not write to the host's `/` either; the host's root may.
+    Ok(spec.files.root_read_only || b.site.caller.uid != 0)
+}
+
+/// Rebuild `dir`, whose scratch directory stands, entry by entry.
+fn skeleton(b: &mut Builder, dir: &Path) -> Result<()> {
+    let mut entries: Vec<_> = match std::fs::read_dir(dir) {
+        Ok(entries) => entries.filter_map(|e| e.ok()).map(|e| e.path()).collect(),
+        Err(_) => return Ok(()), // a directory that we cannot list shows nothing
+    };
+    entries.sort_unstable();
+    for path in entries {
+        entry(b, &path)?;
+    }
+    Ok(())
+}
+
+fn listed(list: &[crate::spec::Reasoned], path: &Path) -> bool {
+    list.iter().any(|r| Path::new(&r.path) == path)
+}
+
+/// Show one entry of a skeleton.
+fn entry(b: &mut Builder, path: &Path) -> Result<()> {
+    // An entry that vanished meanwhile is not there.
+    let Ok(meta) = std::fs::symlink_metadata(path) else { return Ok(()) };
+    let files = &b.site.spec.files;
+    let place = Path::new("r").join(path.strip_prefix("/").unwrap_or(path));
+    if meta.is_symlink() {
+        let target = std::fs::read_link(path).doing("read", path.display())?;
+        b.make(Step::Symlink { target: cpath(&target)?, path: cpath(&place)? });
+        return Ok(());
+    }
+    if !meta.is_dir() {
+        if meta.file_type().is_block_device() || meta.file_type().is_char_device() || !readable(path) {
+            return Ok(());
+        }
+        b.make(Step::MakeFile { path: cpath(&place)?, content: Box::default(), mode: 0o444 });
+        return b.bind(path, path, RDONLY, Create::Nothing, false);
+    }
+    let (owner, mode) = b.likeness(path, &meta);
+    b.make(Step::MakeDir { path: cpath(&place)?, mode, owner });
+    b.made.insert(path.to_path_buf());
+    if matches!(path.to_str(), Some("/proc" | "/sys" | "/dev")) {
+        return Ok(());
+    }
+    if listed(&files.fresh, path) {
+        b.empty(path, mode, owner, Create::Nothing)?;
+        for inner in &files.fresh {
+            fresh_below(b, path, Path::new(&inner.path))?;
+        }
+        return shown_read_only(b, path);
+    }
+    if !readable(path) {
+        return Ok(());
+    }
+    let mounted = submounts(b.site.mounts, path).next().is_some();
+    let fstype = b.site.mounts.iter().rfind(|m| m.point == path).map(|m| m.fstype.as_str());
+    if listed(&files.read_only, path) || files.root_read_only || fstype.is_some_and(|t| NO_LOWER.contains(&t)) {
+        return b.bind(path, path, RDONLY, Create::Nothing, false);
+    }
+    let entries = std::fs::read_dir(path).map(|d| d.take(MOST_ENTRIES + 1).count()).unwrap_or(0);
+    match (mounted, entries) {
+        (false, 0) if !writable(path) => Ok(()), // the empty directory itself is all there is
+        (false, _) => b.overlay(path, path, 0, Create::Nothing).and_then(|()| fresh_within(b, path)),
+        (true, n) if n > MOST_ENTRIES => {
+            b.notes.push(format!("{} has mounts below it and many entries: it is read-only here (--rw or --cow names a part of it)", path.display()));
+            b.bind(path, path, RDONLY, Create::Nothing, false)
+        }
+        (true, _) => skeleton(b, path),
+    }
+}
+
+/// Fresh directories that lie deeper in the layer at `path`, such as /var/tmp in /var.
+fn fresh_within(b: &mut Builder, path: &Path) -> Result<()> {
+    let files = &b.site.spec.files;
+    for dir in files.fresh.iter().map(|r| Path::new(&r.path)).filter(|d| *d != path && d.starts_with(path)) {
+        if let Ok(meta) = std::fs::symlink_metadata(dir)
+            && meta.is_dir()
+        {
+            let (owner, mode) = b.likeness(dir, &meta);
+            // Sticky and open to all, it belongs to the host's root: inside, to the one that stands for it.
+            let owner = if meta.mode() & 0o1000 != 0 { b.root_owner() } else { owner };
+            b.empty(dir, mode, owner, Create::Nothing)?;
+        }
+    }
+    shown_read_only(b, path)
+}
+
+/// A fresh directory within a fresh directory (/run/lock in /run) is just a directory.
+fn fresh_below(b: &mut Builder, path: &Path, dir: &Path) -> Result<()> {
+    if dir == path || !dir.starts_with(path) {
+        return Ok(());
+    }
+    let Ok(meta) = std::fs::symlink_metadata(dir) else { return Ok(()) };
+    let Some(parent) = dir.parent() else { return Ok(()) };
+    if meta.is_dir() && b.stand(parent)? && b.made.insert(dir.to_path_buf()) {
+        let Some(layer) = b.layer(dir) else { return Ok(()) };
+        let place = Path::new(&layer.upper).join(dir.strip_prefix(&layer.point).unwrap_or(dir));
+        b.make(Step::MakeDir { path: cpath(&place)?, mode: meta.mode() & 0o7777, owner: b.root_owner() });
+    }
+    Ok(())
+}
+
+/// Host paths strictly below `path` that the policy shows read-only there.
+fn shown_read_only(b: &mut Builder, path: &Path) -> Result<()> {
+    let files = &b.site.spec.files;
+    for shown in files.read_only.iter().map(|r| PathBuf::from(&r.path)).filter(|p| p != path && p.starts_with(path)) {
+        let Ok(meta) = std::fs::metadata(&shown) else { continue };
+        if let Some(parent) = shown.parent() {
+            b.stand(parent)?;
+        }
+        let create = if meta.is_dir() { Create::Directory } else { Create::File };
+        b.bind(&shown, &shown, RDONLY, create, false)?;
+    }
+    Ok(())
+}
+
+fn readable(path: &Path) -> bool {
+    let directory = path.is_dir();
+    let wanted = if directory { rustix::fs::Access::READ_OK | rustix::fs::Access::EXEC_OK } else { rustix::fs::Access::READ_OK };
+    rustix::fs::access(path, wanted).is_ok() || (directory && rustix::fs::access(path, rustix::fs::Access::EXEC_OK).is_ok())
+}
+
+/// The caller's home and working directory must be writable inside. The kernel's overlay cannot copy up a directory whose owner
+/// has no mapping (EOVERFLOW), so where one lies on the way, a further overlay starts below it. In a fresh directory nothing of
+/// the host shows at all, so there it starts as high as the caller's own directories reach.
+fn island(b: &mut Builder, dir: &Path) -> Result<()> {
+    let Some(layer) = b.layer(dir) else { return Ok(()) };
+    let (point, fresh) = (layer.point.clone(), layer.lower.is_none());
+    let maps = b.site.maps;
+    let mut chain: Vec<&Path> = dir.ancestors().take_while(|a| *a != point).collect();
+    chain.reverse();
+    let mapped = |path: &Path| {
+        std::fs::metadata(path).is_ok_and(|m| maps.uid_inside(m.uid()).is_some() && maps.gid_inside(m.gid()).is_some())
+    };
+    let start = if fresh {
+        chain.iter().position(|p| mapped(p)).unwrap_or(chain.len().saturating_sub(1))
+    } else {
+        match chain.iter().rposition(|p| !mapped(p)) {
+            None => return Ok(()),
+            Some(last) => (last + 1).min(chain.len() - 1),
+        }
+    };
+    let Some(place) = chain.get(start).copied() else { return Ok(()) };
+    if !place.is_dir() || (!fresh && !writable(place)) {
+        return Ok(());
+    }
+    if let Some(m) = submounts(b.site.mounts, place).next() {
+        b.notes.push(format!("{} cannot be written here, since {} is mounted below it: --rw or --cow names a part of it", place.display(), m.point.display()));
+        return if fresh { b.bind(place, place, RDONLY, Create::Directory, false) } else { Ok(()) };
+    }
+    if !mapped(place) && writable(place) {
+        b.notes.push(format!(
+            "{} belongs to an id with no mapping here: what others own in it cannot be changed (EOVERFLOW); --rw {0} writes through to the host",
+            place.display()
+        ));
+    }
+    if fresh && let Some(parent) = place.parent() {
+        b.stand(parent)?;
+    }
+    let create = if fresh { Create::Directory } else { Create::Nothing };
+    b.overlay(place, place, 0, create)
+}
+
+/// Hide what the policy hides, and what the user did not name himself: by whiteout in a layer, by a mask elsewhere.
+pub fn hide(b: &mut Builder, shown: &[PathBuf]) -> Result<()> {
+    if b.site.spec.root != Root::Host {
+        return Ok(());
+    }
+    for path in hidden(b) {
+        if shown.iter().any(|s| s.starts_with(&path)) {
+            continue;
+        }
+        let Some(layer) = b.layer(&path) else {
+            mask(b, &path)?;
+            continue;
+        };
+        if layer.upper.is_empty() || path == layer.point {
+            continue; // a tmpfs of the user's, or a layer of its own
+        }
+        let Some(lower) = &layer.lower else { continue }; // nothing shows through
+        // The first name that is missing on the way is what to white out, so that it stays missing.
+        let (point, upper, lower) = (layer.point.clone(), layer.upper.clone(), lower.clone());
+        let below = path.strip_prefix(&point).unwrap_or(&path);
+        let mut name = PathBuf::new();
+        let mut missing = false;
+        for component in below.components() {
+            name.push(component);
+            if std::fs::symlink_metadata(lower.join(&name)).is_err() {
+                missing = true;
+                break;
+            }
+        }
+        let target = point.join(&name);
+        let parent = target.parent().unwrap_or(&point).to_path_buf();
+        if !b.stand(&parent)? {
+            if !missing {
+                mask(b, &path)?;
+            }
+            continue;
+        }
+        if b.made.contains(&target) {
+            mask(b, &path)?; // something of ours already stands there
+        } else if b.made.insert(target) {
+            b.make(Step::Whiteout { path: cpath(&Path::new(&upper).join(&name))? });
+        }
+    }
+    Ok(())
+}
+
+/// After a bind of `source` at `target`: what the policy hides lies below it, so cover it there.
+pub fn cover(b: &mut Builder, source: &Path, target: &Path, shown: &[PathBuf]) -> Result<()> {
+    let named = |path: &Path| b.site.spec.files.mounts.iter().any(|m| m.target.starts_with(path)) || shown.iter().any(|s| s.starts_with(path));
+    let below: Vec<PathBuf> = hidden(b).into_iter().filter(|p| p.starts_with(source) && p != source).collect();
+    for path in below {
+        let inside = target.join(path.strip_prefix(source).unwrap_or(&path));
+        if named(&inside) {
+            continue;
+        }
+        if let Ok(meta) = std::fs::symlink_metadata(&path)
+            && !meta.is_symlink()
+        {
+            b.mask(&inside, meta.is_dir())?;
+        }
+    }
+    guard(b, source, target)
+}
+
+/// Names below a shared directory that stay read-only.
+fn guard(b: &mut Builder, source: &Path, target: &Path) -> Result<()> {
+    for name in b.site.spec.files.guard.iter().map(|r| r.path.clone()) {
+        let host = source.join(&name);
+        if std::fs::symlink_metadata(&host).is_ok_and(|m| !m.is_symlink()) {
+            let inside = target.join(&name);
+            b.mount(Step::Remount {
+                target: cpath(inside.strip_prefix("/").unwrap_or(&inside))?,
+                attributes: RDONLY,
+                recursive: true,
+                absent_is_fine: true,
+            });
+        }
+    }
+    Ok(())
+}
+
+fn mask(b: &mut Builder, path: &Path) -> Result<()> {
+    match std::fs::symlink_metadata(path) {
+        Ok(meta) if !meta.is_symlink() => b.mask(path, meta.is_dir()),
+        _ => Ok(()),
+    }
+}
+
+/// The policy's hidden paths, with `~` and `%U` filled in.
+fn hidden(b: &Builder) -> Vec<PathBuf> {
+    let uid = b.site.caller.uid.to_string();
+    let path = |text: &str| match text.strip_prefix("~/") {
+        Some(rest) => b.site.home.join(rest),
+        None => PathBuf::from(text.replace("%U", &uid)),
+    };
+    b.site.spec.files.hide.iter().map(|r| path(&r.path)).collect()
+}

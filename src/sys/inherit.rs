@@ -1,0 +1,21 @@
+//! Descriptors by number: those that a child inherits from its parent, and dup2(2) onto the standard ones.
+
+use super::{Result, check};
+use rustix::fd::{BorrowedFd, RawFd};
+
+/// A descriptor that the parent opened and keeps open until the child's exec; in the tape it is a number.
+pub fn inherited(fd: &RawFd) -> BorrowedFd<'static> {
+    // SAFETY: the number comes from an OwnedFd in the parent's Plan, which outlives the clone; the child's copy of the table
+    // keeps it until exec. It is never -1, since an OwnedFd cannot be.
+    unsafe { BorrowedFd::borrow_raw(*fd) }
+}
+
+/// dup2(2): descriptor `to` becomes a copy of `from`, without close-on-exec.
+pub fn duplicate(from: RawFd, to: RawFd) -> Result<()> {
+    if from == to {
+        // SAFETY: F_SETFD takes an integer; clearing close-on-exec is what the caller asks for.
+        return check(unsafe { libc::fcntl(from, libc::F_SETFD, 0) }.into()).map(drop);
+    }
+    // SAFETY: in the child, `to` is 0, 1, 2 or a preserved number, none of which is owned by an OwnedFd there.
+    check(unsafe { libc::dup2(from, to) }.into()).map(drop)
+}

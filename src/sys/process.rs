@@ -1,0 +1,161 @@
+//! One's own process: execve(2), credentials(7), capabilities(7), prctl(2), setrlimit(2), close_range(2), signals.
+
+use super::{Errno, Result, check};
+use rustix::process::{Pid, Signal};
+use rustix::thread::{CapabilitySet, CapabilitySets};
+use std::ffi::CStr;
+
+/// execve(2); returns only if it failed. `argv` and `envp` end with a null pointer.
+pub fn exec(path: &CStr, argv: &Pointers, envp: &Pointers) -> Errno {
+    // SAFETY: `Pointers` is a null-terminated array of pointers to C strings that it owns.
+    unsafe { libc::execve(path.as_ptr(), argv.0.as_ptr(), envp.0.as_ptr()) };
+    Errno::from_raw_os_error(super::errno())
+}
+
+/// C strings and the null-terminated array that execve(2) wants, made before the clone.
+#[derive(Debug)]
+pub struct Pointers(Box<[*const libc::c_char]>, Box<[std::ffi::CString]>);
+
+impl Pointers {
+    pub fn new(strings: Vec<std::ffi::CString>) -> Pointers {
+        let pointers = strings.iter().map(|s| s.as_ptr()).chain([core::ptr::null()]).collect();
+        Pointers(pointers, strings.into_boxed_slice())
+    }
+
+    pub fn strings(&self) -> &[std::ffi::CString] {
+        &self.1
+    }
+}
+
+/// setgroups(2), setresgid(2), setresuid(2), in this order; `groups` None: the supplementary groups stay as they are.
+pub fn set_ids(uid: u32, gid: u32, groups: Option<&[u32]>) -> Result<()> {
+    if let Some(groups) = groups {
+        // SAFETY: the pointer and the length are of one slice of gid_t, which is u32.
+        check(unsafe { libc::syscall(libc::SYS_setgroups, groups.len(), groups.as_ptr()) })?;
+    }
+    // SAFETY: both calls take integers only.
+    check(unsafe { libc::syscall(libc::SYS_setresgid, gid, gid, gid) })?;
+    // SAFETY: as above.
+    check(unsafe { libc::syscall(libc::SYS_setresuid, uid, uid, uid) }).map(drop)
+}
+
+/// Take every capability out of the bounding set that is not in `keep` (bit n is capability n).
+pub fn drop_bounding(keep: u64) -> Result<()> {
+    for capability in 0..64u64 {
+        if keep & (1 << capability) != 0 {
+            continue;
+        }
+        // SAFETY: PR_CAPBSET_DROP takes integers only.
+        match check(unsafe { libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) }.into()) {
+            Ok(_) => {}
+            Err(Errno::INVAL) => return Ok(()), // beyond the last capability that this kernel knows
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(())
+}
+
+/// Permitted and effective are `set`; inheritable and ambient are empty. cve: 2022-24769
+pub fn set_capabilities(set: u64) -> Result<()> {
+    rustix::thread::clear_ambient_capability_set()?;
+    let set = CapabilitySet::from_bits_retain(set);
+    rustix::thread::set_capabilities(None, CapabilitySets { effective: set, permitted: set, inheritable: CapabilitySet::empty() })
+}
+
+/// Keep the permitted set over the coming change of ids. man: capabilities(7) SECBIT_KEEP_CAPS
+pub fn keep_capabilities() -> Result<()> {
+    rustix::thread::set_keep_capabilities(true)
+}
+
+/// PR_SET_DUMPABLE: may a process of the same uid trace us and read our /proc entries? // L4
+pub fn set_dumpable(yes: bool) -> Result<()> {
+    use rustix::process::DumpableBehavior;
+    rustix::process::set_dumpable_behavior(if yes { DumpableBehavior::Dumpable } else { DumpableBehavior::NotDumpable })
+}
+
+pub fn die_with_parent() -> Result<()> {
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
+}
+
+/// Orphans of our descendants become our children. man: PR_SET_CHILD_SUBREAPER(2const)
+pub fn become_subreaper() -> Result<()> {
+    // SAFETY: PR_SET_CHILD_SUBREAPER takes integers only.
+    check(unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) }.into()).map(drop)
+}
+
+/// man: setrlimit(2); by number, since `nice` and `rtprio` limits have no portable names. `u64::MAX` is no limit.
+pub fn set_rlimit(resource: u32, soft: u64, hard: u64) -> Result<()> {
+    let limit = libc::rlimit64 { rlim_cur: soft, rlim_max: hard };
+    // SAFETY: the new limit is only read, and the old one is not asked for.
+    check(unsafe { libc::syscall(libc::SYS_prlimit64, 0, resource, &raw const limit, core::ptr::null_mut::<libc::rlimit64>()) }).map(drop)
+}
+
+pub fn rlimit(resource: u32) -> Result<(u64, u64)> {
+    let mut limit = libc::rlimit64 { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: only the old limit is asked for, into a record that outlives the call.
+    check(unsafe { libc::syscall(libc::SYS_prlimit64, 0, resource, core::ptr::null::<libc::rlimit64>(), &raw mut limit) })?;
+    Ok((limit.rlim_cur, limit.rlim_max))
+}
+
+/// Mark every descriptor from `first` on to be closed at exec. // L5
+pub fn close_on_exec_from(first: u32) -> Result<()> {
+    close_range(first, libc::CLOSE_RANGE_CLOEXEC)
+}
+
+pub fn close_from(first: u32) -> Result<()> {
+    close_range(first, 0)
+}
+
+fn close_range(first: u32, flags: u32) -> Result<()> {
+    // SAFETY: the callers are children past clone that own no `OwnedFd` they would use again (they leave by exec or _exit).
+    check(unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, flags) }).map(drop)
+}
+
+/// A set of signals, as the kernel takes it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Mask(pub u64);
+
+/// Replace the mask of blocked signals; returns the old one.
+pub fn set_mask(mask: Mask) -> Result<Mask> {
+    let mut old = 0u64;
+    // SAFETY: both sets are 8 bytes, which is the size that is passed.
+    check(unsafe { libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, &raw const mask.0, &raw mut old, 8) })?;
+    Ok(Mask(old))
+}
+
+/// Every signal's default action, for a program that is to start fresh. (Rust ignores SIGPIPE in us.)
+pub fn default_signals() {
+    for signal in 1..=64 {
+        // SAFETY: SIG_DFL is no handler that could run; SIGKILL, SIGSTOP and libc's own signals fail, harmlessly.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    }
+}
+
+/// Wait for any signal of `mask` (which must be blocked) and take it.
+pub fn wait_signal(mask: Mask) -> Result<i32> {
+    // SAFETY: the set is 8 bytes as said; no siginfo and no timeout are asked for.
+    let got = unsafe { libc::syscall(libc::SYS_rt_sigtimedwait, &raw const mask.0, core::ptr::null::<u8>(), core::ptr::null::<u8>(), 8) };
+    check(got).map(|n| n as i32)
+}
+
+/// kill(2); `pid` as there (-1: everything that we may signal).
+pub fn kill(pid: i32, signal: i32) -> Result<()> {
+    // SAFETY: kill takes integers only.
+    check(unsafe { libc::kill(pid, signal) }.into()).map(drop)
+}
+
+/// A dead child, if there is one: its pid and wait status. Err(CHILD): there is none at all.
+pub fn reap(block: bool) -> Result<Option<(i32, i32)>> {
+    let mut status = 0;
+    // SAFETY: the status is written to a local that outlives the call.
+    let pid = check(unsafe { libc::waitpid(-1, &raw mut status, if block { 0 } else { libc::WNOHANG }) }.into())?;
+    Ok((pid != 0).then_some((pid as i32, status)))
+}
+
+pub fn set_hostname(name: &[u8]) -> Result<()> {
+    rustix::system::sethostname(name)
+}
+
+pub fn parent() -> Option<Pid> {
+    rustix::process::getppid()
+}

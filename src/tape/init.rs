@@ -1,0 +1,135 @@
+//! PID 1 of the sandbox: after the workload has split off, it reaps, forwards signals, and reports how the workload ended.
+//!
+//! Called by `play` at `Step::Split`. It stays in the outer user namespace, is not dumpable, holds two descriptors (the wire and
+//! our procfs), blocks every signal and takes them one by one, and never allocates.
+#![deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used)]
+
+use super::play::Text;
+use super::step::{Barrier, Extent};
+use crate::sys::process::{self, Mask};
+use crate::sys::{Errno, Result, clone, socket};
+use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use rustix::fs::{Mode, OFlags};
+
+/// What init needs to know.
+pub struct Stay<'a> {
+    pub uids: &'a [Extent],
+    pub gids: &'a [Extent],
+    /// We are PID 1 of a pid namespace: our end is everybody's. Otherwise descendants must be hunted down.
+    pub owns_pids: bool,
+    pub wire: BorrowedFd<'a>,
+    pub proc: BorrowedFd<'a>,
+}
+
+/// Clone the workload into an inner user namespace. Returns in the workload, with the end on which it must wait for
+/// `Barrier::Inner`; the other process stays here for ever, as init.
+pub fn split(stay: Stay) -> Result<OwnedFd> {
+    process::set_mask(Mask(!0))?;
+    let (ours, theirs) = socket::pair()?;
+    // A clone that returns on both sides: the workload's life is the rest of the tape.
+    match clone::forked(clone::NEWUSER)? {
+        None => Ok(theirs),
+        Some(workload) => {
+            drop(theirs);
+            if let Err(errno) = release(&stay, workload, ours.as_fd()) {
+                // The workload's fault pipe is ours too; but only it knows the step. It sees end-of-file and leaves.
+                let _ = rustix::io::write(stay.wire, &errno.raw_os_error().to_ne_bytes());
+                clone::exit(125);
+            }
+            serve(stay, workload)
+        }
+    }
+}
+
+fn release(stay: &Stay, workload: i32, start: BorrowedFd) -> Result<()> {
+    process::set_dumpable(false)?;
+    if !stay.owns_pids {
+        process::become_subreaper()?;
+    }
+    // The maps in the order that shadow's tools use. kernel: kernel/user_namespace.c map_write()
+    write_map(stay, workload, b"/uid_map", stay.uids)?;
+    write_map(stay, workload, b"/gid_map", stay.gids)?;
+    clone::interrupted(|| rustix::io::write(start, &[Barrier::Inner.byte()])).map(drop)
+}
+
+/// Extents of the inner map, each within one extent of the outer: written as `n n count` lines.
+fn write_map(stay: &Stay, workload: i32, name: &[u8], extents: &[Extent]) -> Result<()> {
+    let mut buffer = [0; 32];
+    let mut path = Text { buffer: &mut buffer, used: 0 };
+    path.number(u32::try_from(workload).map_err(|_| Errno::SRCH)?)?;
+    path.push(name)?;
+    let file = rustix::fs::openat(stay.proc, path.finish()?, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
+    // man: user_namespaces(7): one write, less than a page.
+    let mut buffer = [0; 4095];
+    let mut map = Text { buffer: &mut buffer, used: 0 };
+    for extent in extents {
+        for n in [extent.inside, extent.outside, extent.count] {
+            map.number(n)?;
+            map.push(b" ")?;
+        }
+        map.push(b"\n")?;
+    }
+    rustix::io::write(&file, map.bytes()).map(drop)
+}
+
+fn serve(stay: Stay, workload: i32) -> ! {
+    // L5: of all that we inherited, keep two descriptors.
+    let kept = crate::sys::inherit::duplicate(stay.wire.as_raw_fd(), 0).and_then(|()| crate::sys::inherit::duplicate(stay.proc.as_raw_fd(), 1));
+    if kept.is_err() || process::close_from(2).is_err() {
+        clone::exit(125);
+    }
+    let (wire, proc) = (crate::sys::inherit::inherited(&0), crate::sys::inherit::inherited(&1));
+    loop {
+        let signal = match process::wait_signal(Mask(!0)) {
+            Ok(signal) => signal,
+            Err(_) => continue,
+        };
+        match signal {
+            libc::SIGCHLD => {
+                while let Ok(Some((pid, status))) = process::reap(false) {
+                    if pid == workload {
+                        if !stay.owns_pids {
+                            end_descendants(proc);
+                        }
+                        let _ = rustix::io::write(wire, &status.to_ne_bytes());
+                        clone::exit(0);
+                    }
+                }
+            }
+            // SIGTSTP means nothing to an orphaned process group (man: setpgid(2)), so stopping is done with SIGSTOP.
+            libc::SIGTSTP => everybody(&stay, workload, libc::SIGSTOP),
+            libc::SIGCONT => everybody(&stay, workload, libc::SIGCONT),
+            _ => drop(process::kill(workload, signal)),
+        }
+    }
+}
+
+fn everybody(stay: &Stay, workload: i32, signal: i32) {
+    // Where the pids are the host's, -1 would be all of the user's processes: take the workload's process group.
+    let _ = process::kill(if stay.owns_pids { -1 } else { -workload }, signal);
+}
+
+/// Without a pid namespace nobody kills what the workload leaves behind: kill our children until there are none.
+/// Orphans come to us, since we are their subreaper. man: proc_tid_children(5)
+fn end_descendants(proc: BorrowedFd) {
+    loop {
+        let mut buffer = [0u8; 4096];
+        let mut path = [0; 48];
+        let mut text = Text { buffer: &mut path, used: 0 };
+        let own = rustix::process::getpid().as_raw_nonzero().get() as u32;
+        let named = text.number(own).and_then(|()| text.push(b"/task/")).and_then(|()| text.number(own)).and_then(|()| text.push(b"/children"));
+        let Ok(path) = named.and_then(|()| text.finish()) else { return };
+        let Ok(file) = rustix::fs::openat(proc, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()) else { return };
+        let n = rustix::io::read(&file, &mut buffer).unwrap_or(0);
+        for word in buffer.get(..n).unwrap_or(&[]).split(|b| *b == b' ') {
+            let pid = word.iter().try_fold(0i32, |n, b| b.is_ascii_digit().then(|| n.wrapping_mul(10).wrapping_add(i32::from(b - b'0'))));
+            if let Some(pid) = pid.filter(|p| *p > 1) {
+                let _ = process::kill(pid, libc::SIGKILL);
+            }
+        }
+        if n == 0 && process::reap(false) == Err(Errno::CHILD) {
+            return;
+        }
+        let _ = process::reap(true);
+    }
+}

@@ -1,0 +1,436 @@
+//! Everything a child can do. The list is closed on purpose: it is the audit.
+//!
+//! Read by whoever asks "what can this program do to a machine?"; recorded by `launch::assemble`, played by `play`.
+//! Each step is one system call or a tight pair; strings are C strings, files are descriptors or slots.
+
+use crate::sys::process::Pointers;
+use std::ffi::CString;
+use std::fmt;
+use std::os::fd::RawFd;
+
+/// Declaration order is playing order. A Recorder refuses to go back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Phase {
+    /// Who we are: namespaces, ids, what the namespaces themselves are set to.
+    Identity,
+    /// The tree that the process will see.
+    Root,
+    /// What the process is born with.
+    Process,
+    /// From here on the workload is a process of its own, in the inner user namespace; PID 1 stays behind.
+    Seal,
+    Exec,
+}
+
+/// What the parent says to the waiting child.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Barrier {
+    /// The id maps are written.
+    Mapped,
+    /// The inner id maps are written; said by PID 1.
+    Inner,
+}
+
+impl Barrier {
+    pub fn byte(self) -> u8 {
+        match self {
+            Barrier::Mapped => b'M',
+            Barrier::Inner => b'I',
+        }
+    }
+}
+
+/// A place for a descriptor that the child opens itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Slot {
+    /// The top of the new tree.
+    Root,
+    /// Our own procfs, attached or not. // L3
+    Proc,
+    /// The tmpfs that holds everything that is thrown away; also the working directory during Phase::Root.
+    Scratch,
+    /// The host's sysfs or our own, until it is attached.
+    Sys,
+    /// The mount that is being made.
+    Mount,
+    /// The terminal's other end.
+    Terminal,
+}
+
+pub const SLOTS: usize = 6;
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Groups {
+    /// The supplementary groups stay: they may be what denies access (0604 directories). cve: 2014-8989
+    Keep,
+    Set(Box<[u32]>),
+}
+
+/// What to make where a mount's target is missing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Create {
+    Nothing,
+    Directory,
+    File,
+    /// A missing target means that there is nothing to do.
+    Absent,
+}
+
+/// An extent of an id map: ids `inside..inside+count`, as seen from the outer namespace (for the inner map the two are equal).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Extent {
+    pub inside: u32,
+    pub outside: u32,
+    pub count: u32,
+}
+
+pub enum Step {
+    // -- Identity
+    Await(Barrier),
+    /// Namespaces beyond those of the clone: made while the parent waits for newuidmap.
+    Unshare {
+        namespaces: u64,
+        names: &'static str,
+    },
+    LoopbackUp,
+    /// A new file system instance, detached, into `slot`.
+    Filesystem {
+        fstype: CString,
+        options: Box<[(CString, Option<CString>)]>,
+        attributes: u64,
+        slot: Slot,
+    },
+    /// Write to a file of our own procfs. // L3
+    WriteProc {
+        path: CString,
+        value: CString,
+    },
+    SetIds {
+        uid: u32,
+        gid: u32,
+        groups: Groups,
+    },
+    /// The kernel kills us when our parent dies; a change of ids takes that back, so it may come once more.
+    DieWithParent(Phase),
+
+    // -- Root: relative paths start at the scratch tmpfs
+    PrivatePropagation,
+    /// Attach the mount in `Slot::Mount` at a host path of our own mount namespace, and work there.
+    EnterScratch {
+        at: CString,
+    },
+    MakeDir {
+        path: CString,
+        mode: u32,
+        owner: Option<(u32, u32)>,
+    },
+    MakeFile {
+        path: CString,
+        content: Box<[u8]>,
+        mode: u32,
+    },
+    Symlink {
+        target: CString,
+        path: CString,
+    },
+    /// Hide a name of the layers below: an overlay whiteout in an upper directory.
+    Whiteout {
+        path: CString,
+    },
+    /// Copy the mount tree at `path` into `slot`, detached, with these attributes added. `device`: it must be this device.
+    CloneTree {
+        path: CString,
+        recursive: bool,
+        attributes: u64,
+        device: Option<(u32, u32)>,
+        slot: Slot,
+    },
+    /// The kernel's overlay, detached, into `slot`; `upper` and `work` are directories of the scratch tmpfs.
+    Overlay {
+        lower: CString,
+        upper: CString,
+        work: CString,
+        attributes: u64,
+        slot: Slot,
+    },
+    /// Make the mount in `Slot::Mount` the top of the new tree: attach it at `at`, and keep it in `Slot::Root`.
+    RootAt {
+        at: CString,
+    },
+    /// Attach the mount in `slot` below the root. // L1 L2
+    Attach {
+        slot: Slot,
+        target: CString,
+        create: Create,
+        follow: bool,
+    },
+    /// Add attributes to what is mounted at `target` below the root, or to a fresh copy of what is there.
+    Remount {
+        target: CString,
+        attributes: u64,
+        recursive: bool,
+        absent_is_fine: bool,
+    },
+    /// `Slot::Root` is `/` from now on; nothing of the old tree is left.
+    Pivot {
+        attributes: u64,
+    },
+
+    // -- Process
+    Hostname(CString),
+    NewSession,
+    /// A pty of our own devpts: its master to the parent, its slave as stdin, stdout, stderr and controlling terminal.
+    Terminal {
+        rows: u16,
+        columns: u16,
+        owner: Option<(u32, u32)>,
+    },
+    Stdio {
+        from: RawFd,
+        to: RawFd,
+    },
+    Rlimit {
+        name: &'static str,
+        resource: u32,
+        soft: u64,
+        hard: u64,
+    },
+    Umask(u32),
+
+    // -- Seal
+    /// PID 1 clones the workload into the inner user namespace, writes its maps, and stays behind as init.
+    Split {
+        uids: Box<[Extent]>,
+        gids: Box<[Extent]>,
+        owns_pids: bool,
+    },
+    OomScore(CString),
+    NotDumpable,
+    DropBounding {
+        keep: u64,
+    },
+    /// Keep the permitted capabilities over the following SetIds.
+    BecomeUser {
+        uid: u32,
+        gid: u32,
+        groups: Groups,
+    },
+    SetCapabilities(u64),
+    Chdir(CString),
+    NoNewPrivileges,
+    /// Add `path` to the Landlock ruleset, with these rights.
+    LandlockPath {
+        ruleset: RawFd,
+        path: CString,
+        access: u64,
+        absent_is_fine: bool,
+    },
+    LandlockEnforce {
+        ruleset: RawFd,
+    },
+    CloseOnExecFrom(u32),
+    DefaultSignals {
+        mask: u64,
+    },
+    Seccomp(Box<[crate::sys::confine::SockFilter]>),
+
+    // -- Exec
+    /// Execute the first of `paths` that is there.
+    Exec {
+        paths: Box<[CString]>,
+        argv: Pointers,
+        envp: Pointers,
+    },
+}
+
+impl Step {
+    pub fn phase(&self) -> Phase {
+        use Step::*;
+        match self {
+            Await(Barrier::Mapped) | Unshare { .. } | LoopbackUp | Filesystem { slot: Slot::Proc, .. } | CloneTree { slot: Slot::Proc, .. } | WriteProc { .. } | SetIds { .. } => {
+                Phase::Identity
+            }
+            DieWithParent(phase) => *phase,
+            PrivatePropagation
+            | Filesystem { .. }
+            | EnterScratch { .. }
+            | MakeDir { .. }
+            | MakeFile { .. }
+            | Symlink { .. }
+            | Whiteout { .. }
+            | CloneTree { .. }
+            | Overlay { .. }
+            | RootAt { .. }
+            | Attach { .. }
+            | Remount { .. }
+            | Pivot { .. } => Phase::Root,
+            Hostname(_) | NewSession | Terminal { .. } | Stdio { .. } | Rlimit { .. } | Umask(_) => Phase::Process,
+            Await(Barrier::Inner)
+            | Split { .. }
+            | OomScore(_)
+            | NotDumpable
+            | DropBounding { .. }
+            | BecomeUser { .. }
+            | SetCapabilities(_)
+            | Chdir(_)
+            | NoNewPrivileges
+            | LandlockPath { .. }
+            | LandlockEnforce { .. }
+            | CloseOnExecFrom(_)
+            | DefaultSignals { .. }
+            | Seccomp(_) => Phase::Seal,
+            Exec { .. } => Phase::Exec,
+        }
+    }
+}
+
+/// What a person reads in `--dry-run` and in errors.
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        use Step::*;
+        let s = |c: &CString| crate::ident::printable(&c.to_string_lossy());
+        match self {
+            Await(Barrier::Mapped) => f.write_str("wait until the id maps are written"),
+            Await(Barrier::Inner) => f.write_str("wait until the inner id maps are written"),
+            Unshare { names, .. } => write!(f, "unshare {names}"),
+            LoopbackUp => f.write_str("bring lo up"),
+            Filesystem { fstype, options, attributes, slot } => {
+                write!(f, "new {}", s(fstype))?;
+                for (key, value) in options {
+                    match value {
+                        Some(v) => write!(f, " {}={}", s(key), s(v))?,
+                        None => write!(f, " {}", s(key))?,
+                    }
+                }
+                write!(f, "{} as {slot:?}", Attributes(*attributes))
+            }
+            WriteProc { path, value } => write!(f, "write '{}' to /proc/{}", s(value), s(path)),
+            SetIds { uid, gid, groups } => write!(f, "set ids {uid}:{gid}, {groups}"),
+            NotDumpable => f.write_str("not dumpable"),
+            DieWithParent(_) => f.write_str("die with the parent"),
+            PrivatePropagation => f.write_str("make / private"),
+            EnterScratch { at } => write!(f, "scratch at {}", s(at)),
+            MakeDir { path, mode, owner } => {
+                write!(f, "mkdir {} {mode:04o}", s(path))?;
+                owner.map_or(Ok(()), |(u, g)| write!(f, " {u}:{g}"))
+            }
+            MakeFile { path, content, mode } => write!(f, "make {} {mode:04o} ({} bytes)", s(path), content.len()),
+            Symlink { target, path } => write!(f, "symlink {} -> {}", s(path), s(target)),
+            Whiteout { path } => write!(f, "whiteout {}", s(path)),
+            CloneTree { path, recursive, attributes, device, slot } => {
+                let how = if *recursive { "tree" } else { "mount" };
+                write!(f, "copy {how} {}{}", s(path), Attributes(*attributes))?;
+                if let Some((major, minor)) = device {
+                    write!(f, ", a device {major}:{minor}")?;
+                }
+                write!(f, " as {slot:?}")
+            }
+            Overlay { lower, upper, work, attributes, slot } => {
+                write!(f, "overlay {} (upper {}, work {}, userxattr){} as {slot:?}", s(lower), s(upper), s(work), Attributes(*attributes))
+            }
+            RootAt { at } => write!(f, "the new root is at {}", s(at)),
+            Attach { slot, target, create, .. } => {
+                let made = match create {
+                    Create::Nothing => "",
+                    Create::Directory => ", made if missing",
+                    Create::File => ", a file made if missing",
+                    Create::Absent => ", if there",
+                };
+                write!(f, "attach {slot:?} at {}{made}", s(target))
+            }
+            Remount { target, attributes, recursive, absent_is_fine } => {
+                let tree = if *recursive { " and below" } else { "" };
+                let absent = if *absent_is_fine { ", if there" } else { "" };
+                write!(f, "remount {}{tree}{}{absent}", s(target), Attributes(*attributes))
+            }
+            Pivot { attributes } => write!(f, "pivot to the new root{}, drop the old", Attributes(*attributes)),
+            Hostname(name) => write!(f, "hostname {}", s(name)),
+            NewSession => f.write_str("new session"),
+            Terminal { rows, columns, .. } => write!(f, "own terminal {columns}x{rows}, its master to the parent"),
+            Stdio { from, to } => write!(f, "descriptor {to} from {from}"),
+            Rlimit { name, soft, hard, .. } => {
+                let n = |v: &u64| if *v == u64::MAX { "unlimited".to_string() } else { v.to_string() };
+                write!(f, "rlimit {name} {}:{}", n(soft), n(hard))
+            }
+            Umask(mask) => write!(f, "umask {mask:04o}"),
+            Split { uids, gids, owns_pids } => {
+                let end = if *owns_pids { "" } else { " (subreaper)" };
+                write!(f, "split: init stays{end}, the workload goes to an inner user namespace (uid{}; gid{})", Map(uids), Map(gids))
+            }
+            OomScore(value) => write!(f, "oom score {}", s(value)),
+            DropBounding { keep } => write!(f, "drop bounding set to {}", Capabilities(*keep)),
+            BecomeUser { uid, gid, groups } => write!(f, "become {uid}:{gid}, {groups}"),
+            SetCapabilities(set) => write!(f, "capabilities {}", Capabilities(*set)),
+            Chdir(path) => write!(f, "chdir {}", s(path)),
+            NoNewPrivileges => f.write_str("no new privileges"),
+            LandlockPath { path, access, absent_is_fine, .. } => {
+                let absent = if *absent_is_fine { ", if there" } else { "" };
+                write!(f, "landlock allow {access:#x} below {}{absent}", s(path))
+            }
+            LandlockEnforce { .. } => f.write_str("landlock enforce"),
+            Seccomp(program) => write!(f, "seccomp ({} instructions)", program.len()),
+            CloseOnExecFrom(first) => write!(f, "close descriptors from {first} at exec"),
+            DefaultSignals { .. } => f.write_str("default signal actions, the caller's mask"),
+            Exec { paths, argv, .. } => {
+                let first = paths.first().map(&s).unwrap_or_default();
+                write!(f, "exec {first}")?;
+                if paths.len() > 1 {
+                    write!(f, " (or {} more places)", paths.len() - 1)?;
+                }
+                write!(f, ", {} arguments", argv.strings().len().saturating_sub(1))
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
+    }
+}
+
+impl fmt::Display for Groups {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Groups::Keep => f.write_str("groups as they are"),
+            Groups::Set(g) => write!(f, "groups {g:?}"),
+        }
+    }
+}
+
+struct Attributes(u64);
+
+impl fmt::Display for Attributes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        use crate::sys::mount::*;
+        let mut sep = ", ";
+        for (bit, name) in [(RDONLY, "ro"), (NOSUID, "nosuid"), (NODEV, "nodev"), (NOEXEC, "noexec")] {
+            if self.0 & bit != 0 {
+                write!(f, "{sep}{name}")?;
+                sep = " ";
+            }
+        }
+        Ok(())
+    }
+}
+
+struct Map<'a>(&'a [Extent]);
+
+impl fmt::Display for Map<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|e| write!(f, " {} -> {} ({})", e.inside, e.outside, e.count))
+    }
+}
+
+struct Capabilities(u64);
+
+impl fmt::Display for Capabilities {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut sep = "";
+        for n in (0..64).filter(|n| self.0 & (1 << n) != 0) {
+            write!(f, "{sep}{n}")?;
+            sep = ",";
+        }
+        if self.0 == 0 { f.write_str("none") } else { Ok(()) }
+    }
+}
