@@ -11,7 +11,7 @@
 #![deny(clippy::undocumented_unsafe_blocks)]
 
 pub mod confine;
-pub mod tty;
+pub mod signal;
 
 pub use rustix::io::Errno;
 pub type Result<T> = std::result::Result<T, Errno>;
