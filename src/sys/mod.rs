@@ -17,8 +17,8 @@ pub mod mount;
 pub mod path;
 pub mod process;
 pub mod pty;
+pub mod signal;
 pub mod socket;
-pub mod tty;
 
 pub use rustix::io::Errno;
 pub type Result<T> = std::result::Result<T, Errno>;

@@ -1,0 +1,80 @@
+//! The caller's terminal while the sandbox has its own: raw mode, and the window's size. Called by the loop of `monitor`.
+//!
+//! Never leaves the terminal raw: whoever drops this restores it, on errors too. Only SIGKILL of ourselves does (nobody can act
+//! then; `reset` or `stty sane` mends it). Never changes the modes of a terminal in whose background we are.
+
+use super::relay::foreground;
+use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr, tcsetwinsize};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+#[derive(Debug)]
+pub(super) struct Terminal<'a> {
+    /// Our side of the sandbox's pty, for its size.
+    master: Option<OwnedFd>,
+    /// A terminal of the caller's, for its size.
+    window: Option<BorrowedFd<'a>>,
+    /// The terminal that we read, if we do.
+    keyboard: Option<BorrowedFd<'a>>,
+    /// Its modes before we made it raw; None while it is not raw.
+    saved: Option<Termios>,
+}
+
+impl<'a> Terminal<'a> {
+    pub(super) fn new(master: OwnedFd, window: Option<BorrowedFd<'a>>, keyboard: Option<BorrowedFd<'a>>) -> Terminal<'a> {
+        Terminal { master: Some(master), window, keyboard, saved: None }
+    }
+
+    /// Raw mode, if we are in the foreground and it is not raw already. A terminal that refuses is used as it is.
+    pub(super) fn enter(&mut self) {
+        let Some(tty) = self.keyboard.filter(|tty| self.saved.is_none() && foreground(*tty)) else { return };
+        let Ok(saved) = tcgetattr(tty) else { return };
+        let mut raw = saved.clone();
+        raw.make_raw();
+        if tcsetattr(tty, OptionalActions::Now, &raw).is_ok() {
+            self.saved = Some(saved);
+        }
+    }
+
+    /// As it was. TCSANOW: the other ways wait for the output to drain, for ever on a stopped terminal.
+    pub(super) fn leave(&mut self) {
+        if let (Some(tty), Some(saved)) = (self.keyboard, self.saved.take()) {
+            let _ = tcsetattr(tty, OptionalActions::Now, &saved);
+        }
+    }
+
+    /// We were continued. If the shell had the terminal meanwhile, it has set its own modes: what we saved is out of date.
+    pub(super) fn resume(&mut self) {
+        // Stopped from outside and continued in the foreground: perhaps still raw, perhaps not. What we saved first stays.
+        let first = self.saved.take().filter(|_| self.keyboard.is_some_and(foreground));
+        self.enter();
+        self.saved = first.or(self.saved.take());
+        self.resize();
+    }
+
+    /// Raw mode is wanted and could not be had yet: we are in the background, and nothing will tell us when that ends.
+    pub(super) fn waits(&self) -> bool {
+        self.keyboard.is_some() && self.saved.is_none()
+    }
+
+    /// The window's size to the sandbox, whose kernel side sends SIGWINCH there.
+    pub(super) fn resize(&self) {
+        if let (Some(master), Some(window)) = (&self.master, self.window) {
+            if let Ok(size) = tcgetwinsize(window) {
+                let _ = tcsetwinsize(master.as_fd(), size);
+            }
+        }
+    }
+
+    /// The caller's terminal is gone for good.
+    pub(super) fn close(&mut self) {
+        self.master = None;
+        self.keyboard = None;
+        self.saved = None;
+    }
+}
+
+impl Drop for Terminal<'_> {
+    fn drop(&mut self) {
+        self.leave();
+    }
+}

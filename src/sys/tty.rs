@@ -1,1 +1,0 @@
-//! Terminals: termios(3), ioctl_tty(2).
