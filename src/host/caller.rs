@@ -103,12 +103,10 @@ pub fn check_accounts(text: &[u8], file: impl std::fmt::Display) -> Result<()> {
     Err(Error::new(Kind::Denied, format!("cannot look up accounts in {file}: {why}")).hint("give ids as numbers, e.g. -u 1000:1000"))
 }
 
-/// (uid, gid, home) of the first line for `name`. None also if that line is malformed: a later one must not take its place.
+/// The account of the first line for `name`. None also if that line is malformed: a later one must not take its place.
 /// A name of digits only is never found, because it is an id. cve: 2016-3697
-pub fn passwd_lookup(text: &[u8], name: &str) -> Option<(u32, u32, PathBuf)> {
-    let line = named(text, name)?;
-    let account = passwd_line(line)?;
-    Some((account.uid, account.gid, account.home))
+pub fn passwd_lookup(text: &[u8], name: &str) -> Option<Account> {
+    passwd_line(named(text, name)?)
 }
 
 /// The first account with this uid.
@@ -194,9 +192,10 @@ mod tests {
 
     #[test]
     fn names() {
-        assert_eq!(passwd_lookup(PASSWD, "root"), Some((0, 0, "/root".into())));
-        assert_eq!(passwd_lookup(PASSWD, "alice"), Some((1000, 1001, "/home/alice".into())), "the first line counts");
-        assert_eq!(passwd_lookup(PASSWD, "late"), Some((5, 6, "/".into())), "a relative home is no home");
+        let found = |name: &str| passwd_lookup(PASSWD, name).map(|a| (a.uid, a.gid, a.home));
+        assert_eq!(found("root"), Some((0, 0, "/root".into())));
+        assert_eq!(found("alice"), Some((1000, 1001, "/home/alice".into())), "the first line counts");
+        assert_eq!(found("late"), Some((5, 6, "/".into())), "a relative home is no home");
         for none in ["", "al", "alice:x", "ALICE", "zoe", "short", "# comment", "root:x:0", "a\nb", "-x"] {
             assert_eq!(passwd_lookup(PASSWD, none), None, "{none:?}");
         }

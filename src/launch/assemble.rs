@@ -119,7 +119,7 @@ pub fn assemble(f: Frozen, tree: Tree) -> Result<(Tape, Option<OwnedFd>)> {
     tape.push(Step::NotDumpable);
     let keep = spec.restrict.capabilities.iter().fold(0u64, |set, n| set | 1 << n);
     tape.push(Step::DropBounding { keep });
-    if let Some(groups) = f.who.change {
+    if let Some(groups) = f.who.change.clone() {
         tape.push(Step::BecomeUser { uid: f.who.uid, gid: f.who.gid, groups });
     }
     if !owns_pids {
@@ -133,7 +133,7 @@ pub fn assemble(f: Frozen, tree: Tree) -> Result<(Tape, Option<OwnedFd>)> {
         sealed.push(Step::LandlockEnforce { ruleset: ruleset.as_raw_fd() });
     }
     sealed.push(Step::CloseOnExecFrom(3 + process.preserve_fds));
-    sealed.push(Step::DefaultSignals { mask: f.facts.mask.0 });
+    sealed.push(Step::DefaultSignals { mask: f.facts.mask });
     if let Some(filter) = f.filter {
         sealed.push(Step::Seccomp(filter.into_instructions()));
     }

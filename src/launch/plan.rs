@@ -11,7 +11,7 @@ use crate::rootfs;
 use crate::spec::{Control, NetworkMode, Root, Share, Spec, Userns, process};
 use crate::sys::clone::{NEWCGROUP, NEWIPC, NEWNET, NEWNS, NEWPID, NEWUSER, NEWUTS};
 use crate::sys::path::{Links, open_below};
-use crate::sys::process::Mask;
+use crate::sys::signal::Set;
 use crate::tape::{Groups, Tape};
 use crate::userns::{self, Maps};
 use rustix::fs::OFlags;
@@ -30,7 +30,7 @@ pub struct Facts {
     pub cwd: PathBuf,
     pub env: BTreeMap<String, String>,
     /// The signal mask that the command is to start with.
-    pub mask: Mask,
+    pub mask: Set,
     /// Columns and rows of the caller's terminal.
     pub window: (u16, u16),
     pub landlock_abi: u32,
@@ -266,7 +266,7 @@ fn who(spec: &Spec, facts: &Facts, maps: &Maps) -> Result<Who> {
         Some(uid) => (uid, caller::passwd_uid(&passwd, uid)),
         None => {
             let entry = caller::passwd_lookup(&passwd, &user.user);
-            let uid = entry.as_ref().map(|e| e.0).ok_or_else(|| {
+            let uid = entry.as_ref().map(|e| e.uid).ok_or_else(|| {
                 Error::new(Kind::NotFound, format!("cannot run as '{}': there is no such user in the root's /etc/passwd", user.user))
             })?;
             (uid, entry)
@@ -274,7 +274,7 @@ fn who(spec: &Spec, facts: &Facts, maps: &Maps) -> Result<Who> {
     };
     let group_file = etc("group");
     let gid = match &user.group {
-        None => entry.as_ref().map_or(0, |e| e.1),
+        None => entry.as_ref().map_or(0, |e| e.gid),
         Some(word) => match process::number(word)? {
             Some(gid) => gid,
             None => caller::group_lookup(&group_file, word).ok_or_else(|| {
@@ -282,7 +282,7 @@ fn who(spec: &Spec, facts: &Facts, maps: &Maps) -> Result<Who> {
             })?,
         },
     };
-    let home = entry.map_or_else(|| PathBuf::from("/"), |e| e.2);
+    let home = entry.map_or_else(|| PathBuf::from("/"), |e| e.home);
     if born == (Some(uid), Some(gid)) {
         return Ok(Who { uid, gid, change: None, home: if host { caller.home.clone() } else { home } });
     }
@@ -292,7 +292,7 @@ fn who(spec: &Spec, facts: &Facts, maps: &Maps) -> Result<Who> {
             return Err(e.hint(if maps.is_full() {
                 "ids outside the subuid range cannot be used; see --userns and 'sandbox doctor'".to_string()
             } else {
-                crate::host::remedy::no_subids(&caller.name)
+                crate::host::remedy::Missing::NoSubuid.remedy().cure
             }));
         }
     }
@@ -332,4 +332,28 @@ fn read_bounded(root: &Path, path: &str) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
     file.take(MOST_BYTES).read_to_end(&mut bytes).doing("read", "a file of the root")?;
     Ok(bytes)
+}
+
+/// What `--dry-run` prints, and what tests/golden keeps.
+impl std::fmt::Display for Plan {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let names = [(NEWUSER, "user"), (NEWPID, "pid"), (NEWNS, "mnt"), (NEWNET, "net"), (NEWUTS, "uts"), (NEWIPC, "ipc")];
+        write!(f, "clone    ")?;
+        names.iter().filter(|(flag, _)| self.namespaces & flag != 0).try_for_each(|(_, name)| write!(f, " {name}"))?;
+        for (name, extents) in [("uids", &self.maps.uids), ("gids", &self.maps.gids)] {
+            let list: Vec<_> = extents.iter().map(|e| format!("{} -> {} ({})", e.inside, e.outside, e.count)).collect();
+            write!(f, "\n{name:9} {}", list.join(", "))?;
+        }
+        for (control, why) in &self.degraded {
+            write!(f, "\ndegraded  {control}: {why}")?;
+        }
+        for note in &self.notes {
+            write!(f, "\nnote      {note}")?;
+        }
+        for (number, step) in self.tape.steps().iter().enumerate() {
+            let phase = format!("{:?}", step.phase()).to_lowercase();
+            write!(f, "\n{number:3} {phase:9} {step}")?;
+        }
+        writeln!(f)
+    }
 }

@@ -30,6 +30,8 @@ mod dir;
 mod host;
 mod pseudo;
 
+pub use pseudo::procfs;
+
 use crate::error::{Doing, Error, Kind, Result};
 use crate::host::caller::Caller;
 use crate::host::mounts::MountPoint;

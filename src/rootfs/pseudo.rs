@@ -4,7 +4,7 @@
 use super::{Builder, NODEV, NOEXEC, NOSUID, PLAIN, RDONLY, Site, cpath, cstring};
 use crate::error::{Doing, Error, Result};
 use crate::host::mounts::{Visible, fully_visible};
-use crate::host::remedy;
+use crate::host::remedy::Missing;
 use crate::spec::{Control, NetworkMode, Reasoned, Share};
 use crate::tape::{Create, Slot, Step};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
@@ -25,7 +25,7 @@ pub fn procfs(site: &Site) -> Result<Step> {
             let attributes = SEALED | if read_only { RDONLY } else { 0 };
             Ok(Step::Filesystem { fstype: c"proc".into(), options: Box::default(), attributes, slot: Slot::Proc })
         }
-        Visible::No { by } => Err(remedy::proc_masked(&by)),
+        Visible::No { by } => Err(Missing::ProcMasked.error(format!("cannot make a /proc of its own: {} covers part of the host's", by.display()))),
     }
 }
 

@@ -1,7 +1,8 @@
 //! One's own process: execve(2), credentials(7), capabilities(7), prctl(2), setrlimit(2), close_range(2), signals.
 
+use super::signal::Set;
 use super::{Errno, Result, check};
-use rustix::process::{Pid, Signal};
+use rustix::process::Signal;
 use rustix::thread::{CapabilitySet, CapabilitySets};
 use std::ffi::CStr;
 
@@ -111,18 +112,6 @@ fn close_range(first: u32, flags: u32) -> Result<()> {
     check(unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, flags) }).map(drop)
 }
 
-/// A set of signals, as the kernel takes it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Mask(pub u64);
-
-/// Replace the mask of blocked signals; returns the old one.
-pub fn set_mask(mask: Mask) -> Result<Mask> {
-    let mut old = 0u64;
-    // SAFETY: both sets are 8 bytes, which is the size that is passed.
-    check(unsafe { libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, &raw const mask.0, &raw mut old, 8) })?;
-    Ok(Mask(old))
-}
-
 /// Every signal's default action, for a program that is to start fresh. (Rust ignores SIGPIPE in us.)
 pub fn default_signals() {
     for signal in 1..=64 {
@@ -131,10 +120,10 @@ pub fn default_signals() {
     }
 }
 
-/// Wait for any signal of `mask` (which must be blocked) and take it.
-pub fn wait_signal(mask: Mask) -> Result<i32> {
+/// Wait for any signal of `set` (which must be blocked) and take it.
+pub fn wait_signal(set: Set) -> Result<i32> {
     // SAFETY: the set is 8 bytes as said; no siginfo and no timeout are asked for.
-    let got = unsafe { libc::syscall(libc::SYS_rt_sigtimedwait, &raw const mask.0, core::ptr::null::<u8>(), core::ptr::null::<u8>(), 8) };
+    let got = unsafe { libc::syscall(libc::SYS_rt_sigtimedwait, &raw const set, core::ptr::null::<u8>(), core::ptr::null::<u8>(), 8) };
     check(got).map(|n| n as i32)
 }
 
@@ -154,8 +143,4 @@ pub fn reap(block: bool) -> Result<Option<(i32, i32)>> {
 
 pub fn set_hostname(name: &[u8]) -> Result<()> {
     rustix::system::sethostname(name)
-}
-
-pub fn parent() -> Option<Pid> {
-    rustix::process::getppid()
 }

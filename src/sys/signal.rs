@@ -14,6 +14,7 @@ pub struct Set(u64);
 
 impl Set {
     pub const EMPTY: Set = Set(0);
+    pub const ALL: Set = Set(!0);
 
     /// Numbers outside 1 to 64 are no signals and change nothing.
     pub const fn with(self, signal: i32) -> Set {

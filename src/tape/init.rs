@@ -6,7 +6,8 @@
 
 use super::play::Text;
 use super::step::{Barrier, Extent};
-use crate::sys::process::{self, Mask};
+use crate::sys::process;
+use crate::sys::signal::{self, Set};
 use crate::sys::{Errno, Result, clone, socket};
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
@@ -24,7 +25,7 @@ pub struct Stay<'a> {
 /// Clone the workload into an inner user namespace. Returns in the workload, with the end on which it must wait for
 /// `Barrier::Inner`; the other process stays here for ever, as init.
 pub fn split(stay: Stay) -> Result<OwnedFd> {
-    process::set_mask(Mask(!0))?;
+    signal::set_mask(Set::ALL)?;
     let (ours, theirs) = socket::pair()?;
     // A clone that returns on both sides: the workload's life is the rest of the tape.
     match clone::forked(clone::NEWUSER)? {
@@ -80,7 +81,7 @@ fn serve(stay: Stay, workload: i32) -> ! {
     }
     let (wire, proc) = (crate::sys::inherit::inherited(&0), crate::sys::inherit::inherited(&1));
     loop {
-        let signal = match process::wait_signal(Mask(!0)) {
+        let signal = match process::wait_signal(Set::ALL) {
             Ok(signal) => signal,
             Err(_) => continue,
         };

@@ -7,7 +7,7 @@ use super::step::{Create, Groups, SLOTS, Slot, Step};
 use super::wire::{self, Fault};
 use super::{Tape, init};
 use crate::sys::path::Links;
-use crate::sys::{Errno, Result, clone, confine, mount, path, process, socket};
+use crate::sys::{Errno, Result, clone, confine, mount, path, process, signal, socket};
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
 use std::ffi::CStr;
@@ -183,7 +183,7 @@ impl Player<'_> {
             Step::CloseOnExecFrom(first) => process::close_on_exec_from(*first),
             Step::DefaultSignals { mask } => {
                 process::default_signals();
-                process::set_mask(process::Mask(*mask)).map(drop)
+                signal::set_mask(*mask).map(drop)
             }
             Step::Exec { paths, argv, envp } => {
                 let mut answer = Errno::NOENT;

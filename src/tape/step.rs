@@ -230,7 +230,7 @@ pub enum Step {
     },
     CloseOnExecFrom(u32),
     DefaultSignals {
-        mask: u64,
+        mask: crate::sys::signal::Set,
     },
     Seccomp(Box<[crate::sys::confine::SockFilter]>),
 

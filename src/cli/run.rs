@@ -1,0 +1,671 @@
+//! `sandbox run`: the flags, what they mean, and the whole story of a run from here to the exit code.
+//!
+//! Called by `cli::main`. `RunArgs` is what was typed; `into_patch` what it means; `run` does it.
+#![forbid(unsafe_code)]
+
+use crate::dirs;
+use crate::error::{Doing, Error, Kind, Result};
+use crate::host::{self, Caller, mounts, subid};
+use crate::ident::{Bytes, Name};
+use crate::launch::plan::{Facts, Io, Plan, freeze};
+use crate::launch::{die_at, launch};
+use crate::monitor::{Event, Exit, Living, Signals, Streams, stay};
+use crate::spec::{
+    Control, IdMapping, Mount, NetworkMode, Patch, Root, SeccompProfile, Share, Spec, Ulimit, User, Userns, policy, process, storage,
+};
+use crate::sys;
+use clap::Args;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write;
+use std::os::fd::OwnedFd;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Run a command in a sandbox
+///
+/// Without --rootfs the command sees the host's own tree copy-on-write: it may write where you may, and every write is
+/// discarded at the end. It keeps your user name, ids and working directory; it has no network but loopback, sees only its own
+/// processes, and cannot read your keys and tokens (sandbox-policy(5) has the list).
+///
+/// With --rootfs the directory is the root, and you are root inside.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  sandbox run -- make test\n  sandbox run --rw target -- cargo test --offline\n  sandbox run -it -- bash\n  \
+    sandbox run --policy strict --ro . -- ./untrusted\n  sandbox run --rootfs ./debian apt-get install -y ./hello.deb\n\n\
+    Exit status: the command's; 125 our own error, 126 not executable, 127 not found, 128+n killed by signal n.")]
+#[command(override_usage = "sandbox run [OPTIONS] -- CMD [ARG...]\n       sandbox run [OPTIONS] --rootfs DIR CMD [ARG...]")]
+pub struct RunArgs {
+    /// Keep stdin open and pass it on
+    #[arg(short, long)]
+    interactive: bool,
+    /// Give the command a terminal of its own
+    #[arg(short, long)]
+    tty: bool,
+
+    /// Use this directory as the root: DIR or DIR:O copy-on-write, DIR:rw writes through
+    #[arg(long, value_name = "DIR[:O|:rw]", help_heading = "Files")]
+    rootfs: Option<String>,
+    /// Let writes below PATH through to the host
+    #[arg(long, value_name = "PATH", help_heading = "Files")]
+    rw: Vec<PathBuf>,
+    /// Show PATH read-only
+    #[arg(long, value_name = "PATH", help_heading = "Files")]
+    ro: Vec<PathBuf>,
+    /// Show nothing at PATH, now or later
+    #[arg(long, value_name = "PATH", help_heading = "Files")]
+    hide: Vec<PathBuf>,
+    /// Show PATH with a layer of its own on top; writes are discarded
+    #[arg(long, value_name = "PATH", help_heading = "Files")]
+    cow: Vec<PathBuf>,
+    /// Show a host path at another place; options ro, rw, O (copy-on-write), noexec
+    #[arg(short, long, value_name = "HOST:DEST[:OPTIONS]", help_heading = "Files")]
+    volume: Vec<String>,
+    /// The same in keys: type=bind|tmpfs,source=..,target=..,readonly,noexec,cow,tmpfs-size=..,tmpfs-mode=..
+    #[arg(long, value_name = "KEY=VALUE,..", help_heading = "Files")]
+    mount: Vec<String>,
+    /// Mount an empty tmpfs; options size=, mode=, ro, noexec
+    #[arg(long, value_name = "DEST[:OPTIONS]", help_heading = "Files")]
+    tmpfs: Vec<String>,
+    /// Make the whole root read-only
+    #[arg(long, help_heading = "Files")]
+    read_only: bool,
+    /// Size of /dev/shm, in bytes or with a unit (k, m, g)
+    #[arg(long, value_name = "SIZE", help_heading = "Files")]
+    shm_size: Option<Bytes>,
+    /// Show a host device, with the access that you have to it
+    #[arg(long, value_name = "HOST[:DEST]", help_heading = "Files")]
+    device: Vec<String>,
+
+    /// Set a variable; NAME alone copies yours
+    #[arg(short, long, value_name = "NAME[=VALUE]", help_heading = "Process")]
+    env: Vec<String>,
+    /// Read variables from a file, one NAME[=VALUE] a line
+    #[arg(long, value_name = "FILE", help_heading = "Process")]
+    env_file: Vec<PathBuf>,
+    /// Working directory inside
+    #[arg(short, long, value_name = "DIR", help_heading = "Process")]
+    workdir: Option<PathBuf>,
+    /// Run as this user inside: names from the root's own files, or numbers
+    #[arg(short, long, value_name = "USER[:GROUP]", help_heading = "Process")]
+    user: Option<User>,
+    /// Host name inside
+    #[arg(long, value_name = "NAME", help_heading = "Process")]
+    hostname: Option<String>,
+    /// A name for the sandbox; no two run under the same
+    #[arg(long, value_name = "NAME", help_heading = "Process")]
+    name: Option<Name>,
+    /// Limit a resource as setrlimit(2) does
+    #[arg(long, value_name = "NAME=SOFT[:HARD]", help_heading = "Process")]
+    ulimit: Vec<String>,
+    /// Permission bits that new files lack, in octal
+    #[arg(long, value_name = "OCTAL", help_heading = "Process")]
+    umask: Option<String>,
+    /// How much sooner than others to be killed when memory runs out (-1000 to 1000; only raises)
+    #[arg(long, value_name = "N", allow_negative_numbers = true, help_heading = "Process")]
+    oom_score_adj: Option<i32>,
+    /// Pass descriptors 3 to 2+N to the command
+    #[arg(long, value_name = "N", help_heading = "Process")]
+    preserve_fds: Option<u32>,
+    /// Have our init as PID 1 also where the policy makes the command PID 1
+    #[arg(long, help_heading = "Process")]
+    init: bool,
+    /// The signal that asks the command to end
+    #[arg(long, value_name = "SIGNAL", help_heading = "Process")]
+    stop_signal: Option<String>,
+    /// Seconds after which everything is stopped, then killed
+    #[arg(long, value_name = "SECONDS", help_heading = "Process")]
+    timeout: Option<u64>,
+
+    /// none: loopback only. host: the host's network
+    #[arg(long, value_name = "none|host", value_parser = network, help_heading = "Network")]
+    network: Option<NetworkMode>,
+    /// Add a line to /etc/hosts
+    #[arg(long, value_name = "NAME:ADDRESS", help_heading = "Network")]
+    add_host: Vec<String>,
+    /// Use this name server
+    #[arg(long, value_name = "ADDRESS", help_heading = "Network")]
+    dns: Vec<std::net::IpAddr>,
+
+    /// Which ids inside are which outside: auto, keep-id[:uid=N,gid=N], root, nomap, single
+    #[arg(long, value_name = "MODE", value_parser = userns, help_heading = "Isolation")]
+    userns: Option<Userns>,
+    /// Map user ids explicitly
+    #[arg(long, value_name = "INSIDE:HOST:COUNT", conflicts_with = "userns", help_heading = "Isolation")]
+    uidmap: Vec<IdMapping>,
+    /// Map group ids explicitly; without it, as --uidmap
+    #[arg(long, value_name = "INSIDE:HOST:COUNT", requires = "uidmap", help_heading = "Isolation")]
+    gidmap: Vec<IdMapping>,
+    /// Share the host's System V and POSIX IPC, or not
+    #[arg(long, value_name = "private|host", value_parser = share, help_heading = "Isolation")]
+    ipc: Option<Share>,
+    /// See the host's processes, or not
+    #[arg(long, value_name = "private|host", value_parser = share, help_heading = "Isolation")]
+    pid: Option<Share>,
+    /// Share the host's name, or not
+    #[arg(long, value_name = "private|host", value_parser = share, help_heading = "Isolation")]
+    uts: Option<Share>,
+    /// See the host's cgroup paths, or not
+    #[arg(long, value_name = "private|host", value_parser = share, help_heading = "Isolation")]
+    cgroupns: Option<Share>,
+    /// Keep a capability that the policy drops (ALL: every one)
+    #[arg(long, value_name = "CAP", help_heading = "Isolation")]
+    cap_add: Vec<String>,
+    /// Drop a capability (ALL: every one)
+    #[arg(long, value_name = "CAP", help_heading = "Isolation")]
+    cap_drop: Vec<String>,
+    /// seccomp=FILE|unconfined, no-new-privileges[=false], nested
+    #[arg(long, value_name = "OPTION", help_heading = "Isolation")]
+    security_opt: Vec<String>,
+
+    /// The rules to start from: a name (see sandbox policy list) or a file, with a slash
+    #[arg(long, value_name = "NAME|FILE", help_heading = "Policy")]
+    policy: Option<String>,
+    /// Fail if one of these cannot be had in full: subids, seccomp, landlock, masks, ulimits, oom-score
+    #[arg(long, value_name = "LIST", value_delimiter = ',', help_heading = "Policy")]
+    require: Vec<Control>,
+    /// Go on without these where they cannot be had
+    #[arg(long, value_name = "LIST", value_delimiter = ',', help_heading = "Policy")]
+    best_effort: Vec<Control>,
+
+    /// Print what would be done, step by step, and do nothing
+    #[arg(long, help_heading = "Output")]
+    dry_run: bool,
+    /// Errors, and --dry-run, as JSON
+    #[arg(long, help_heading = "Output")]
+    pub json: bool,
+    /// Write one JSON object a line to this descriptor for what happens
+    #[arg(long, value_name = "FD", help_heading = "Output")]
+    status_fd: Option<u32>,
+
+    /// The command and its arguments
+    #[arg(trailing_var_arg = true, value_name = "CMD")]
+    command: Vec<String>,
+}
+
+fn network(s: &str) -> std::result::Result<NetworkMode, String> {
+    match s {
+        "none" => Ok(NetworkMode::None),
+        "host" => Ok(NetworkMode::Host),
+        _ => Err("none or host".to_string()),
+    }
+}
+
+fn share(s: &str) -> std::result::Result<Share, String> {
+    match s {
+        "private" => Ok(Share::Private),
+        "host" => Ok(Share::Host),
+        _ => Err("private or host".to_string()),
+    }
+}
+
+fn userns(s: &str) -> std::result::Result<Userns, String> {
+    let id = |v: &str| process::number(v).ok().flatten().ok_or_else(|| format!("'{v}' is no id"));
+    match s.split_once(':').unwrap_or((s, "")) {
+        ("auto", "") => Ok(Userns::Auto),
+        ("root", "") => Ok(Userns::Root),
+        ("nomap", "") => Ok(Userns::Nomap),
+        ("single", "") => Ok(Userns::Single),
+        ("keep-id", options) => {
+            let (mut uid, mut gid) = (None, None);
+            for option in options.split(',').filter(|o| !o.is_empty()) {
+                match option.split_once('=') {
+                    Some(("uid", v)) => uid = Some(id(v)?),
+                    Some(("gid", v)) => gid = Some(id(v)?),
+                    _ => return Err(format!("unknown option '{option}'")),
+                }
+            }
+            Ok(Userns::KeepId { uid, gid })
+        }
+        ("host", "") => Err("an ordinary user cannot work in the host's user namespace; 'root' and 'keep-id' come closest".to_string()),
+        _ => Err("auto, keep-id[:uid=N,gid=N], root, nomap or single".to_string()),
+    }
+}
+
+/// The whole story of a run.
+pub fn run(args: RunArgs) -> Result<u8> {
+    die_at(0);
+    let caller = Caller::me()?;
+    let (dry_run, json, status_fd, tty, interactive) = (args.dry_run, args.json, args.status_fd, args.tty, args.interactive);
+    let named = args.policy.clone();
+    let preserved = args.preserve_fds.unwrap_or(0);
+    check_descriptors(preserved, status_fd)?;
+    let env: BTreeMap<String, String> = std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?))).collect();
+    let cwd = std::env::current_dir().doing("find", "the working directory")?;
+
+    // Say it.
+    let flags = args.into_patch(&env, &cwd)?;
+    let mut limits = Vec::new();
+    let mut patch = policy::base(&caller.home)?;
+    if let Some(word) = &named {
+        let chosen = policy::load(word, &caller.home)?;
+        patch = patch.then(chosen.clone());
+        limits.push((format!("policy {word}"), chosen));
+    }
+    if let Some(ceiling) = policy::ceiling()? {
+        limits.push((dirs::ceiling().display().to_string(), ceiling));
+    }
+    let spec = patch.then(flags).settle()?;
+    for (source, limit) in &limits {
+        if let Some(first) = spec.exceeds(limit).first() {
+            let hint = if named.is_some() { "name another policy to loosen; flags only tighten a named one" } else { "the site's ceiling holds for everybody" };
+            return Err(Error::new(Kind::Denied, format!("cannot go beyond {source}: {first}")).hint(hint));
+        }
+    }
+
+    // Freeze it.
+    host::kernel_floor()?;
+    let signals = Signals::take()?;
+    if tty && interactive && !rustix::termios::isatty(std::io::stdin()) && !dry_run {
+        return Err(Error::usage("cannot use -i with -t: stdin is no terminal").hint("leave out -t to pass a pipe or a file"));
+    }
+    let (io, streams) = if tty { (None, None) } else { streams(interactive).map(|(io, s)| (Some(io), Some(s)))? };
+    let facts = Facts {
+        mounts: mounts::mounts()?,
+        subids: if spec.userns == Userns::Single { subid::Subids::default() } else { subid::subids(&caller)? },
+        cwd,
+        env,
+        mask: signals.old_mask(),
+        window: window(),
+        landlock_abi: sys::confine::landlock_abi(),
+        caller,
+    };
+    let cache = seccomp_cache(&facts.caller);
+    let plan = freeze(&spec, &facts, io, cache.as_deref())?;
+    if dry_run {
+        return dry(&spec, &plan, json).map(|()| 0);
+    }
+    for sentence in plan.notes.iter().chain(plan.degraded.iter().filter(|(c, _)| *c == Control::Subids).map(|(_, why)| why)) {
+        let _ = writeln!(std::io::stderr(), "sandbox: note: {sentence}");
+    }
+    let _lock = spec.name.as_ref().map(lock_name).transpose()?;
+    let mut status = Status::new(status_fd);
+    status.degraded(&plan);
+
+    // Play it.
+    let live = launch(&plan)?;
+    status.started(live.pid);
+    let streams = match (streams, live.terminal) {
+        (Some(streams), _) => streams,
+        (None, Some(master)) => Streams::Terminal { master, interactive },
+        (None, None) => return Err(Error::new(Kind::Bug, "no terminal came")),
+    };
+    drop(plan); // our copies of the command's ends of the pipes
+    let timeout = spec.process.timeout.map(Duration::from_secs);
+    let living = Living { pidfd: live.pidfd, wire: live.wire, streams, stop_signal: spec.process.stop_signal, timeout };
+    let exit = stay(living, signals, &mut |event| status.event(event))?;
+    status.exited(&exit);
+    Ok(exit.code())
+}
+
+impl RunArgs {
+    /// What was typed, as a patch. Destructured without `..`, so that a new flag must get a meaning here.
+    fn into_patch(self, env: &BTreeMap<String, String>, cwd: &Path) -> Result<Patch> {
+        let RunArgs {
+            interactive,
+            tty,
+            rootfs,
+            rw,
+            ro,
+            hide,
+            cow,
+            volume,
+            mount,
+            tmpfs,
+            read_only,
+            shm_size,
+            device,
+            env: variables,
+            env_file,
+            workdir,
+            user,
+            hostname,
+            name,
+            ulimit,
+            umask,
+            oom_score_adj,
+            preserve_fds,
+            init,
+            stop_signal,
+            timeout,
+            network,
+            add_host,
+            dns,
+            userns,
+            uidmap,
+            gidmap,
+            ipc,
+            pid,
+            uts,
+            cgroupns,
+            cap_add,
+            cap_drop,
+            security_opt,
+            policy: _,
+            require,
+            best_effort,
+            dry_run: _,
+            json: _,
+            status_fd: _,
+            command,
+        } = self;
+        let mut patch = Patch::default();
+        patch.name = name;
+        patch.root = Some(match rootfs {
+            Some(dir) => storage::rootfs(&dir)?,
+            None => Root::Host,
+        });
+        if command.is_empty() {
+            return Err(three_forms());
+        }
+        // Docker has no --rw and its kin; with a root directory, -v says where the path goes.
+        if patch.root != Some(Root::Host)
+            && let Some(path) = rw.iter().chain(&ro).chain(&hide).chain(&cow).next()
+        {
+            return Err(Error::usage(format!("cannot use --rw, --ro, --hide or --cow for {} with --rootfs", path.display())).hint("-v HOST:DEST[:ro|O]"));
+        }
+        if let (Some(Root::Host), None, Some(first)) = (&patch.root, &workdir, command.first())
+            && first.starts_with('-')
+        {
+            return Err(three_forms());
+        }
+
+        let p = &mut patch.process;
+        p.argv = command;
+        (p.interactive, p.tty) = (Some(interactive), Some(tty));
+        for file in env_file {
+            let text = std::fs::read_to_string(&file).doing("read", file.display())?;
+            for line in text.lines().map(str::trim).filter(|l| !l.is_empty() && !l.starts_with('#')) {
+                variable(line, env, &mut p.env)?;
+            }
+        }
+        for word in &variables {
+            variable(word, env, &mut p.env)?;
+        }
+        p.cwd = workdir.map(|dir| absolute(&dir, cwd));
+        p.user = user;
+        p.hostname = hostname.map(host_name).transpose()?;
+        p.umask = umask;
+        p.oom_score_adj = oom_score_adj.map(|n| if (-1000..=1000).contains(&n) { Ok(n) } else { Err(Error::usage("bad --oom-score-adj: from -1000 to 1000")) }).transpose()?;
+        p.preserve_fds = preserve_fds;
+        p.init = init.then_some(true);
+        p.stop_signal = stop_signal;
+        p.timeout = timeout;
+        for word in &ulimit {
+            let (name, limit) = word.split_once('=').ok_or_else(|| Error::usage(format!("bad --ulimit '{word}': NAME=SOFT[:HARD]")))?;
+            p.ulimits.insert(name.to_string(), limit.parse::<Ulimit>()?);
+        }
+
+        let f = &mut patch.files;
+        for (paths, read_only) in [(ro, true), (rw, false)] {
+            for path in paths {
+                f.mounts.push(Mount::bind(existing(&path, cwd)?, read_only));
+            }
+        }
+        for path in cow {
+            let path = existing(&path, cwd)?;
+            f.mounts.push(Mount { source: storage::Source::Cow(path.clone()), ..Mount::bind(path, false) });
+        }
+        for path in hide {
+            let path = absolute(&path, cwd).display().to_string();
+            f.hide.push(crate::spec::Reasoned { path, why: "--hide".into() });
+        }
+        for word in &volume {
+            f.mounts.push(Mount::volume(word)?);
+        }
+        for word in &mount {
+            f.mounts.push(Mount::mount(word)?);
+        }
+        for word in &tmpfs {
+            f.mounts.push(Mount::tmpfs(word)?);
+        }
+        f.root_read_only = read_only.then_some(true);
+        f.shm_size = shm_size;
+        for word in &device {
+            f.devices.push(storage::device(word)?);
+        }
+
+        patch.network.mode = network;
+        for word in &add_host {
+            let (name, address) = word.split_once(':').ok_or_else(|| Error::usage(format!("bad --add-host '{word}': NAME:ADDRESS")))?;
+            address.parse::<std::net::IpAddr>().map_err(|_| Error::usage(format!("bad --add-host '{word}': '{address}' is no address")))?;
+            patch.network.add_host.push((host_name(name.to_string())?, address.to_string()));
+        }
+        patch.network.dns = dns.iter().map(|a| a.to_string()).collect();
+
+        // Unlike every other choice, `auto` needs no policy to say so.
+        let gids = if gidmap.is_empty() { uidmap.clone() } else { gidmap };
+        patch.userns = if uidmap.is_empty() { userns } else { Some(Userns::Explicit { uids: uidmap, gids }) };
+        let n = &mut patch.namespaces;
+        (n.ipc, n.pid, n.uts, n.cgroup) = (ipc, pid, uts, cgroupns);
+        patch.capabilities.add = cap_add;
+        patch.capabilities.drop = cap_drop;
+        for word in &security_opt {
+            let (key, value) = word.split_once(['=', ':']).unwrap_or((word, ""));
+            match (key, value) {
+                ("seccomp", "unconfined") => patch.seccomp.profile = Some(SeccompProfile::Unconfined),
+                ("seccomp", file) if !file.is_empty() => patch.seccomp.profile = Some(SeccompProfile::Docker(absolute(Path::new(file), cwd))),
+                ("no-new-privileges", "" | "true") => patch.process.no_new_privileges = Some(true),
+                ("no-new-privileges", "false") => patch.process.no_new_privileges = Some(false),
+                ("nested", "") => {
+                    let nested = policy::load("builtin:nested", Path::new("/"))?;
+                    patch = nested.then(patch);
+                }
+                _ => return Err(Error::usage(format!("bad --security-opt '{word}': seccomp=FILE|unconfined, no-new-privileges[=false] or nested"))),
+            }
+        }
+        patch.require = require.into_iter().collect();
+        patch.best_effort = best_effort.into_iter().collect::<BTreeSet<_>>();
+        Ok(patch)
+    }
+}
+
+fn three_forms() -> Error {
+    Error::usage("cannot run nothing: say what to run, and in what").hint(
+        "one of\n    sandbox run -- CMD [ARG...]               the host's own tree, copy-on-write\n    \
+         sandbox run --rootfs DIR CMD [ARG...]     a directory as the root\n    \
+         sandbox run IMAGE [CMD...]                an image, once the image store is there",
+    )
+}
+
+/// `NAME=VALUE`, or `NAME` for the caller's own value. man: environ(7)
+fn variable(word: &str, env: &BTreeMap<String, String>, into: &mut BTreeMap<String, String>) -> Result<()> {
+    let (name, value) = match word.split_once('=') {
+        Some((name, value)) => (name, Some(value.to_string())),
+        None => (word, env.get(word).cloned()),
+    };
+    if name.is_empty() || name.contains(char::is_whitespace) {
+        return Err(Error::usage(format!("bad variable '{word}': NAME or NAME=VALUE")));
+    }
+    if let Some(value) = value {
+        into.insert(name.to_string(), value);
+    }
+    Ok(())
+}
+
+/// man: hostname(7)
+fn host_name(name: String) -> Result<String> {
+    let ok = (1..=64).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b)) && !name.starts_with(['-', '.']);
+    if ok { Ok(name) } else { Err(Error::usage(format!("bad host name '{name}': letters, digits, '-' and '.', at most 64"))) }
+}
+
+/// Absolute, with `.` and `..` taken out by name: what the path inside will be.
+fn absolute(path: &Path, cwd: &Path) -> PathBuf {
+    let mut out = PathBuf::new();
+    for part in cwd.join(path).components() {
+        match part {
+            std::path::Component::ParentDir => drop(out.pop()),
+            std::path::Component::CurDir => {}
+            other => out.push(other),
+        }
+    }
+    out
+}
+
+/// A host path for --rw and its kin, resolved: the same inside and outside.
+fn existing(path: &Path, cwd: &Path) -> Result<PathBuf> {
+    let path = std::fs::canonicalize(cwd.join(path)).doing("share", path.display())?;
+    if path == Path::new("/") {
+        return Err(Error::usage("cannot share / as a whole: the host's tree is there already, so name what is to be written"));
+    }
+    Ok(path)
+}
+
+/// Descriptors that the user numbers must be open, and no directories. cve: 2016-8649
+fn check_descriptors(preserved: u32, status: Option<u32>) -> Result<()> {
+    if preserved > 1024 {
+        return Err(Error::usage("bad --preserve-fds: at most 1024"));
+    }
+    for fd in (3..3 + preserved).chain(status) {
+        let link = format!("/proc/self/fd/{fd}");
+        let meta = std::fs::metadata(&link).map_err(|_| Error::usage(format!("cannot use descriptor {fd}: it is not open")))?;
+        if meta.is_dir() {
+            return Err(Error::new(Kind::Denied, format!("cannot pass descriptor {fd}: it is a directory, and so a way out")).hint("share it with --ro or --rw"));
+        }
+    }
+    Ok(())
+}
+
+fn window() -> (u16, u16) {
+    let size = [0, 1, 2].iter().find_map(|fd| rustix::termios::tcgetwinsize(sys::inherit::inherited(fd)).ok());
+    size.map_or((80, 24), |w| (w.ws_col, w.ws_row))
+}
+
+/// The command's standard streams without -t: the caller's own files and pipes, but never the caller's terminal. cve: 2017-5226
+fn streams(interactive: bool) -> Result<(Io, Streams)> {
+    let terminal = |fd: i32| rustix::termios::isatty(sys::inherit::inherited(&fd));
+    let own = |fd: i32| rustix::io::fcntl_dupfd_cloexec(sys::inherit::inherited(&fd), 3).doing("copy", "a standard stream");
+    let pipe = || sys::socket::pipe().doing("make", "a pipe");
+    let (mut in_end, mut out_end, mut err_end) = (None, None, None);
+    let stdin = if !interactive {
+        OwnedFd::from(std::fs::File::open("/dev/null").doing("open", "/dev/null")?)
+    } else if terminal(0) {
+        let (read, write) = pipe()?;
+        in_end = Some(write);
+        read
+    } else {
+        own(0)?
+    };
+    let stdout = if terminal(1) {
+        let (read, write) = pipe()?;
+        out_end = Some(read);
+        write
+    } else {
+        own(1)?
+    };
+    let stderr = if terminal(2) {
+        if out_end.is_some() {
+            // One pipe for both keeps the order of what is shown on one terminal.
+            stdout.try_clone().doing("copy", "a pipe")?
+        } else {
+            let (read, write) = pipe()?;
+            err_end = Some(read);
+            write
+        }
+    } else {
+        own(2)?
+    };
+    let streams = if in_end.is_none() && out_end.is_none() && err_end.is_none() {
+        Streams::Direct
+    } else {
+        Streams::Pipes { stdin: in_end, stdout: out_end, stderr: err_end }
+    };
+    Ok((Io { stdin, stdout, stderr }, streams))
+}
+
+/// Where compiled filters are kept: a directory that is never writable from inside, made if need be. No cache is no error.
+fn seccomp_cache(caller: &Caller) -> Option<PathBuf> {
+    let dir = dirs::cache(&caller.home);
+    dirs::make(&dir).is_ok().then_some(dir)
+}
+
+/// A lock that says that this name is taken; the kernel drops it when we die, however that happens.
+struct NameLock(PathBuf, #[expect(dead_code, reason = "holds the lock")] OwnedFd);
+
+fn lock_name(name: &Name) -> Result<NameLock> {
+    let home = Caller::me()?.home;
+    let dir = dirs::runtime().unwrap_or_else(|| dirs::cache(&home)).join("names");
+    dirs::make(&dir)?;
+    let path = dir.join(name.as_str());
+    use rustix::fs::{FlockOperation, Mode, OFlags, flock, open};
+    loop {
+        let flags = OFlags::CREATE | OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = open(&path, flags, Mode::from_raw_mode(0o600)).doing("lock", path.display())?;
+        if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+            return Err(Error::new(Kind::Conflict, format!("cannot use the name '{name}': a sandbox runs under it")));
+        }
+        // The one before may have removed the file between our open and our lock.
+        let ours = rustix::fs::fstat(&file).doing("look at", path.display())?;
+        if rustix::fs::stat(&path).is_ok_and(|now| now.st_ino == ours.st_ino) {
+            return Ok(NameLock(path, file));
+        }
+    }
+}
+
+impl Drop for NameLock {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+/// JSON events, one object a line.
+struct Status(Option<std::fs::File>);
+
+impl Status {
+    fn new(fd: Option<u32>) -> Status {
+        Status(fd.and_then(|fd| {
+            let fd = sys::inherit::inherited(&(fd as i32));
+            let own = rustix::io::fcntl_dupfd_cloexec(fd, 3).ok()?;
+            Some(std::fs::File::from(own))
+        }))
+    }
+
+    fn say(&mut self, value: serde_json::Value) {
+        if let Some(file) = &mut self.0 {
+            let _ = file.write_all(format!("{value}\n").as_bytes());
+        }
+    }
+
+    fn degraded(&mut self, plan: &Plan) {
+        for (control, why) in &plan.degraded {
+            self.say(serde_json::json!({ "event": "degraded", "control": control.as_str(), "why": why }));
+        }
+    }
+
+    fn started(&mut self, pid: i32) {
+        self.say(serde_json::json!({ "event": "started", "pid": pid }));
+    }
+
+    fn event(&mut self, event: Event) {
+        self.say(match event {
+            Event::SignalForwarded(n) => serde_json::json!({ "event": "signal", "signal": process::signal_name(n) }),
+            Event::Stopped => serde_json::json!({ "event": "stopped" }),
+            Event::Continued => serde_json::json!({ "event": "continued" }),
+            Event::TimedOut => serde_json::json!({ "event": "timeout" }),
+            Event::HungUp => serde_json::json!({ "event": "hangup" }),
+            Event::Killed => serde_json::json!({ "event": "killed" }),
+        });
+    }
+
+    fn exited(&mut self, exit: &Exit) {
+        let signal = exit.status.signal().map(process::signal_name);
+        self.say(serde_json::json!({ "event": "exited", "exit": exit.code(), "signal": signal, "timed_out": exit.timed_out }));
+    }
+}
+
+/// What would be done.
+fn dry(spec: &Spec, plan: &Plan, json: bool) -> Result<()> {
+    let steps = plan.tape.steps();
+    let text = if json {
+        let steps: Vec<_> = steps.iter().map(|s| serde_json::json!({ "phase": format!("{:?}", s.phase()).to_lowercase(), "step": s.to_string() })).collect();
+        let map = |list: &[crate::tape::step::Extent]| list.iter().map(|e| [e.inside, e.outside, e.count]).collect::<Vec<_>>();
+        let degraded: Vec<_> = plan.degraded.iter().map(|(c, why)| serde_json::json!({ "control": c.as_str(), "why": why })).collect();
+        let value = serde_json::json!({
+            "spec": spec, "uids": map(&plan.maps.uids), "gids": map(&plan.maps.gids), "steps": steps, "notes": plan.notes, "degraded": degraded,
+        });
+        format!("{value:#}\n")
+    } else {
+        plan.to_string()
+    };
+    let _ = std::io::stdout().write_all(text.as_bytes());
+    Ok(())
+}
