@@ -11,6 +11,7 @@
 #![deny(clippy::undocumented_unsafe_blocks)]
 
 pub mod confine;
+pub mod probe;
 pub mod tty;
 
 pub use rustix::io::Errno;
