@@ -10,6 +10,7 @@
 //! - I2 exit codes: the command's own; 125 ours, 126 not executable, 127 not found, 128+n signal.
 #![forbid(unsafe_code)]
 
+<<<<<<< HEAD
 pub mod docs;
 pub mod doctor;
 pub mod policy;
@@ -171,3 +172,6 @@ fn report(result: Result<u8>, json: bool) -> ExitCode {
 fn as_json(e: &Error) -> String {
     serde_json::json!({ "error": e.message(), "hint": e.cure(), "exit": e.exit_code() }).to_string()
 }
+=======
+pub mod doctor;
+>>>>>>> c

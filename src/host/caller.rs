@@ -135,6 +135,16 @@ pub fn groups_of(text: &[u8], user: &str) -> Vec<u32> {
     gids
 }
 
+/// The names and ids of a passwd or group file.
+pub fn names(text: &[u8]) -> Vec<(String, u32)> {
+    let entry = |line: &[u8]| {
+        let mut fields = line.split(|b| *b == b':');
+        let name = String::from_utf8_lossy(fields.next()?).into_owned();
+        Some((name, id(fields.nth(1)?)?))
+    };
+    lines(text).filter_map(entry).collect()
+}
+
 /// The lines that may count. Comments and the `+` and `-` of NIS are no entries.
 fn lines(text: &[u8]) -> impl Iterator<Item = &[u8]> {
     let text = if text.len() <= FILE_LIMIT { text } else { &[] };
@@ -191,11 +201,18 @@ mod tests {
         :x:0:0::/:/bin/sh\nshort:x:1\nbytes\xff:x:9:9::/b\xff:/bin/sh\nzoe";
 
     #[test]
+<<<<<<< HEAD
     fn names() {
         let found = |name: &str| passwd_lookup(PASSWD, name).map(|a| (a.uid, a.gid, a.home));
         assert_eq!(found("root"), Some((0, 0, "/root".into())));
         assert_eq!(found("alice"), Some((1000, 1001, "/home/alice".into())), "the first line counts");
         assert_eq!(found("late"), Some((5, 6, "/".into())), "a relative home is no home");
+=======
+    fn accounts_by_name() {
+        assert_eq!(passwd_lookup(PASSWD, "root"), Some((0, 0, "/root".into())));
+        assert_eq!(passwd_lookup(PASSWD, "alice"), Some((1000, 1001, "/home/alice".into())), "the first line counts");
+        assert_eq!(passwd_lookup(PASSWD, "late"), Some((5, 6, "/".into())), "a relative home is no home");
+>>>>>>> c
         for none in ["", "al", "alice:x", "ALICE", "zoe", "short", "# comment", "root:x:0", "a\nb", "-x"] {
             assert_eq!(passwd_lookup(PASSWD, none), None, "{none:?}");
         }
@@ -237,6 +254,14 @@ mod tests {
         assert_eq!(passwd_lookup(&long, "alice"), None);
         assert!(check_accounts(&long, "f").is_err());
         check_accounts(PASSWD, "f").unwrap();
+    }
+
+    #[test]
+    fn everybody() {
+        let all = names(PASSWD);
+        assert_eq!(all.first(), Some(&("root".to_string(), 0)));
+        assert!(all.contains(&("late".to_string(), 5)) && all.iter().all(|(name, _)| name != "max"));
+        assert_eq!(names(b"wheel:x:10:alice\nbad:x:y\n"), [("wheel".to_string(), 10)]);
     }
 
     #[test]

@@ -15,6 +15,7 @@ pub mod confine;
 pub mod inherit;
 pub mod mount;
 pub mod path;
+pub mod probe;
 pub mod process;
 pub mod pty;
 pub mod signal;
