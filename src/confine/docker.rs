@@ -1,0 +1,284 @@
+//! Seccomp profiles in the JSON format of Docker and podman. Called by `seccomp`.
+//! Must never widen: what we cannot honour is an error that names the place.
+#![forbid(unsafe_code)]
+
+use super::groups::Tables;
+use super::seccomp::{self, Program, Rule, Term};
+use crate::error::{Doing, Error, Result};
+use crate::spec::restrict::capability;
+use crate::sys::confine::SockFilter;
+use libseccomp::{ScmpAction, ScmpArch, ScmpCompareOp};
+use serde::Deserialize;
+use std::collections::BTreeSet;
+use std::io::Read;
+use std::path::Path;
+
+/// Docker's own profile has 20 KiB.
+const MAX_PROFILE: u64 = 1 << 20;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct Profile {
+    default_action: String,
+    default_errno_ret: Option<u16>,
+    /// podman's name for the same.
+    default_errno: Option<String>,
+    architectures: Option<Vec<String>>,
+    arch_map: Option<Vec<Arch>>,
+    syscalls: Option<Vec<Call>>,
+    flags: Option<Vec<String>>,
+    listener_path: Option<String>,
+    listener_metadata: Option<String>,
+    #[serde(rename = "comment")]
+    _comment: Option<String>,
+    #[serde(rename = "$schema")]
+    _schema: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct Arch {
+    architecture: String,
+    sub_architectures: Option<Vec<String>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct Call {
+    name: Option<String>,
+    names: Option<Vec<String>>,
+    action: String,
+    errno_ret: Option<u16>,
+    errno: Option<String>,
+    args: Option<Vec<Arg>>,
+    includes: Option<Filter>,
+    excludes: Option<Filter>,
+    #[serde(rename = "comment")]
+    _comment: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct Arg {
+    index: u32,
+    value: u64,
+    #[serde(default)]
+    value_two: u64,
+    op: String,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+struct Filter {
+    caps: Option<Vec<String>>,
+    arches: Option<Vec<String>>,
+    min_kernel: Option<String>,
+}
+
+/// The bytes of a profile: a regular file, of bounded size.
+pub fn read(path: &Path) -> Result<Vec<u8>> {
+    use rustix::fs::{Mode, OFlags};
+    let object = format!("seccomp profile {}", path.display());
+    let refuse = |why: &str| Err(Error::usage(format!("cannot read {object}: {why}")));
+    // NONBLOCK: a fifo must not hold us.
+    let fd = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK, Mode::empty()).doing("read", &object)?;
+    let file = std::fs::File::from(fd);
+    if !file.metadata().doing("read", &object)?.is_file() {
+        return refuse("it is no regular file");
+    }
+    let mut text = Vec::new();
+    file.take(MAX_PROFILE + 1).read_to_end(&mut text).doing("read", &object)?;
+    if text.len() as u64 > MAX_PROFILE {
+        return refuse("it has more than 1 MiB");
+    }
+    Ok(text)
+}
+
+/// A profile into a program, as Docker and runc do it: capabilities, architecture and kernel choose the rules, names that nobody
+/// knows are left out, and numbers beyond what the profile's author can have known fail with ENOSYS.
+pub(super) fn compile(path: &Path, text: &[u8], capabilities: &BTreeSet<u8>, kernel: &str) -> Result<Program> {
+    let bad = |place: &str, why: &str| {
+        let place = if place.is_empty() { String::new() } else { format!("{place}: ") };
+        Error::usage(format!("cannot use seccomp profile {}: {place}{why}", path.display()))
+    };
+    let profile: Profile = serde_json::from_slice(text).map_err(|e| bad("", &e.to_string()))?;
+    if profile.listener_path.is_some() || profile.listener_metadata.is_some() {
+        return Err(bad("listenerPath", "a listener is not supported"));
+    }
+    if profile.flags.iter().flatten().next().is_some() {
+        return Err(bad("flags", "flags are not supported"));
+    }
+    let errno = errno(profile.default_errno_ret, profile.default_errno.as_deref()).map_err(|e| bad("defaultErrno", &e))?;
+    let default = action(&profile.default_action, errno).map_err(|e| bad("defaultAction", &e))?;
+    let foreign = foreign(&profile).map_err(|e| bad("architectures", &e))?;
+
+    let tables = Tables::read()?;
+    let mut rules: Vec<Rule> = Vec::new();
+    let mut newest = None;
+    for (i, call) in profile.syscalls.iter().flatten().enumerate() {
+        let place = format!("syscalls[{i}]");
+        let bad = |why: String| bad(&place, &why);
+        let names: Vec<&String> = call.name.iter().chain(call.names.iter().flatten()).collect();
+        if call.name.is_some() && call.names.is_some() {
+            return Err(bad("both name and names".into()));
+        }
+        let numbers: Vec<i32> = names.iter().filter_map(|n| tables.number(n).here()).collect();
+        newest = newest.max(numbers.iter().copied().max());
+        // Read before it is asked whether it applies: a profile is right or wrong on every machine.
+        let action = errno_of(call).and_then(|e| action(&call.action, e)).map_err(bad)?;
+        let terms = call.args.iter().flatten().map(term).collect::<Result<Vec<Term>, String>>().map_err(bad)?;
+        let applies = applies(call, capabilities, kernel).map_err(bad)?;
+        if !applies || action == default {
+            continue;
+        }
+        // Several conditions on one argument are alternatives: runc does so, and libseccomp could not AND them.
+        let mut indices = BTreeSet::new();
+        let repeated = !call.args.iter().flatten().all(|a| indices.insert(a.index));
+        for number in numbers {
+            if repeated {
+                rules.extend(terms.iter().map(|t| Rule { number, action, when: vec![*t] }));
+            } else {
+                rules.push(Rule { number, action, when: terms.clone() });
+            }
+        }
+    }
+
+    let refuse = |e: Error| bad("", e.message());
+    let mut filter = seccomp::filter(default, &[ScmpArch::native()], &rules).map_err(refuse)?;
+    if !foreign.is_empty() {
+        // The library translates a number by its name, so in the foreign part only calls that it can name.
+        rules.retain(|r| libseccomp::ScmpSyscall::from_raw_syscall(r.number).get_name().is_ok());
+        let other = seccomp::filter(default, &foreign, &rules).map_err(refuse)?;
+        filter.merge(other).map_err(|e| bad("architectures", &e.to_string()))?;
+    }
+    let program = seccomp::export(&filter).map_err(refuse)?;
+    match (default, newest) {
+        (ScmpAction::Allow | ScmpAction::Log | ScmpAction::Errno(libc::ENOSYS), _) | (_, None) => Ok(program),
+        (_, Some(newest)) => unknown_is_absent(program, newest as u32).ok_or_else(|| bad("", "the filter has too many instructions")),
+    }
+}
+
+fn foreign(profile: &Profile) -> Result<Vec<ScmpArch>, String> {
+    let mut names: Vec<&str> = profile.architectures.iter().flatten().map(String::as_str).collect();
+    let map = profile.arch_map.as_deref().unwrap_or_default();
+    if !names.is_empty() && !map.is_empty() {
+        return Err("both architectures and archMap".into());
+    }
+    let native = if cfg!(target_arch = "x86_64") { "SCMP_ARCH_X86_64" } else { "SCMP_ARCH_AARCH64" };
+    names.extend(map.iter().filter(|a| a.architecture == native).flat_map(|a| a.sub_architectures.iter().flatten()).map(String::as_str));
+    // Others cannot run here.
+    let here = |name: &str| match name {
+        "SCMP_ARCH_X86" if cfg!(target_arch = "x86_64") => Some(ScmpArch::X86),
+        "SCMP_ARCH_X32" if cfg!(target_arch = "x86_64") => Some(ScmpArch::X32),
+        "SCMP_ARCH_ARM" if cfg!(target_arch = "aarch64") => Some(ScmpArch::Arm),
+        _ => None,
+    };
+    if let Some(bad) = names.iter().find(|n| !n.starts_with("SCMP_ARCH_")) {
+        return Err(format!("unknown architecture '{bad}'"));
+    }
+    let mut arches: Vec<ScmpArch> = Vec::new();
+    for arch in names.into_iter().filter_map(here) {
+        if !arches.contains(&arch) {
+            arches.push(arch);
+        }
+    }
+    Ok(arches)
+}
+
+fn errno_of(call: &Call) -> Result<u16, String> {
+    errno(call.errno_ret, call.errno.as_deref())
+}
+
+/// Docker's number or podman's name; EPERM when neither is there.
+fn errno(number: Option<u16>, name: Option<&str>) -> Result<u16, String> {
+    let named = match name {
+        None | Some("") => None,
+        Some("EPERM") => Some(libc::EPERM as u16),
+        Some("EACCES") => Some(libc::EACCES as u16),
+        Some("EINVAL") => Some(libc::EINVAL as u16),
+        Some("ENOSYS") => Some(libc::ENOSYS as u16),
+        Some("EAFNOSUPPORT") => Some(libc::EAFNOSUPPORT as u16),
+        Some("EPROTONOSUPPORT") => Some(libc::EPROTONOSUPPORT as u16),
+        Some(other) => return Err(format!("unknown errno '{other}'; use errnoRet")),
+    };
+    // kernel: include/linux/err.h MAX_ERRNO. A larger one is cut off, and would be another error than the profile says.
+    named.or(number).map_or(Ok(libc::EPERM as u16), |n| if n <= 4095 { Ok(n) } else { Err(format!("errno {n} does not exist")) })
+}
+
+fn action(name: &str, errno: u16) -> Result<ScmpAction, String> {
+    match name {
+        "SCMP_ACT_ALLOW" => Ok(ScmpAction::Allow),
+        "SCMP_ACT_LOG" => Ok(ScmpAction::Log),
+        "SCMP_ACT_ERRNO" => Ok(ScmpAction::Errno(errno.into())),
+        "SCMP_ACT_TRAP" => Ok(ScmpAction::Trap),
+        "SCMP_ACT_KILL" | "SCMP_ACT_KILL_THREAD" => Ok(ScmpAction::KillThread),
+        "SCMP_ACT_KILL_PROCESS" => Ok(ScmpAction::KillProcess),
+        "SCMP_ACT_NOTIFY" | "SCMP_ACT_TRACE" => Err(format!("{name} needs a supervisor and is not supported")),
+        _ => Err(format!("unknown action '{name}'")),
+    }
+}
+
+fn term(arg: &Arg) -> Result<Term, String> {
+    if arg.index > 5 {
+        return Err(format!("argument {} does not exist", arg.index));
+    }
+    let op = match arg.op.as_str() {
+        "SCMP_CMP_NE" => ScmpCompareOp::NotEqual,
+        "SCMP_CMP_LT" => ScmpCompareOp::Less,
+        "SCMP_CMP_LE" => ScmpCompareOp::LessOrEqual,
+        "SCMP_CMP_EQ" => ScmpCompareOp::Equal,
+        "SCMP_CMP_GE" => ScmpCompareOp::GreaterEqual,
+        "SCMP_CMP_GT" => ScmpCompareOp::Greater,
+        "SCMP_CMP_MASKED_EQ" => return Ok(Term::new(arg.index, ScmpCompareOp::MaskedEqual(arg.value), arg.value_two)),
+        other => return Err(format!("unknown comparison '{other}'")),
+    };
+    Ok(Term::new(arg.index, op, arg.value))
+}
+
+fn applies(call: &Call, capabilities: &BTreeSet<u8>, kernel: &str) -> Result<bool, String> {
+    let arch = if cfg!(target_arch = "x86_64") { "amd64" } else { "arm64" };
+    let (default, mut applies) = (Filter::default(), true);
+    for (filter, wanted) in [(call.includes.as_ref().unwrap_or(&default), true), (call.excludes.as_ref().unwrap_or(&default), false)] {
+        let arches = filter.arches.as_deref().unwrap_or_default();
+        if !arches.is_empty() {
+            applies &= arches.iter().any(|a| a == arch) == wanted;
+        }
+        for name in filter.caps.iter().flatten() {
+            // A capability that we do not know is one that nobody here has.
+            let has = capability(name).is_ok_and(|c| capabilities.contains(&c));
+            applies &= has == wanted;
+        }
+        if let Some(least) = filter.min_kernel.as_deref().filter(|k| !k.is_empty()) {
+            let least = version(least).ok_or_else(|| format!("bad minKernel '{least}'"))?;
+            let this = version(kernel).ok_or_else(|| format!("cannot read the kernel's version '{kernel}'"))?;
+            applies &= (this >= least) == wanted;
+        }
+    }
+    Ok(applies)
+}
+
+/// The first two numbers of a kernel release.
+fn version(release: &str) -> Option<(u32, u32)> {
+    let mut parts = release.split(|c: char| !c.is_ascii_digit());
+    Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
+}
+
+/// Puts before the program: native calls above `newest` fail with ENOSYS. With Docker's EPERM a program that knows a newer call
+/// would take it for forbidden and not fall back. runc does the same (libcontainer/seccomp/patchbpf).
+fn unknown_is_absent(program: Program, newest: u32) -> Option<Program> {
+    const LOAD: u16 = 0x20; // BPF_LD | BPF_W | BPF_ABS
+    const EQUAL: u16 = 0x15; // BPF_JMP | BPF_JEQ | BPF_K
+    const ABOVE: u16 = 0x25; // BPF_JMP | BPF_JGT | BPF_K
+    const RETURN: u16 = 0x06; // BPF_RET | BPF_K
+    // kernel: include/uapi/linux/audit.h AUDIT_ARCH_X86_64, AUDIT_ARCH_AARCH64; arch/x86/include/uapi/asm/unistd.h __X32_SYSCALL_BIT
+    let (arch, x32) = if cfg!(target_arch = "x86_64") { (0xc000_003e, 0x3fff_ffff) } else { (0xc000_00b7, 0x7fff_ffff) };
+    let stub = [
+        SockFilter { code: LOAD, jt: 0, jf: 0, k: 4 },
+        SockFilter { code: EQUAL, jt: 0, jf: 4, k: arch },
+        SockFilter { code: LOAD, jt: 0, jf: 0, k: 0 },
+        SockFilter { code: ABOVE, jt: 2, jf: 0, k: x32 },
+        SockFilter { code: ABOVE, jt: 0, jf: 1, k: newest },
+        SockFilter { code: RETURN, jt: 0, jf: 0, k: 0x0005_0000 | libc::ENOSYS as u32 },
+    ];
+    Program::join(&stub, program.filter())
+}
