@@ -10,7 +10,6 @@
 //! - I2 exit codes: the command's own; 125 ours, 126 not executable, 127 not found, 128+n signal.
 #![forbid(unsafe_code)]
 
-<<<<<<< HEAD
 pub mod docs;
 pub mod doctor;
 pub mod policy;
@@ -172,6 +171,3 @@ fn report(result: Result<u8>, json: bool) -> ExitCode {
 fn as_json(e: &Error) -> String {
     serde_json::json!({ "error": e.message(), "hint": e.cure(), "exit": e.exit_code() }).to_string()
 }
-=======
-pub mod doctor;
->>>>>>> c

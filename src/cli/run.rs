@@ -246,7 +246,7 @@ pub fn run(args: RunArgs) -> Result<u8> {
     }
     let spec = patch.then(flags).settle()?;
     for (source, limit) in &limits {
-        if let Some(first) = spec.exceeds(limit).first() {
+        if let Some(first) = spec.exceeds(limit, &caller.home, caller.uid).first() {
             let hint = if named.is_some() { "name another policy to loosen; flags only tighten a named one" } else { "the site's ceiling holds for everybody" };
             return Err(Error::new(Kind::Denied, format!("cannot go beyond {source}: {first}")).hint(hint));
         }

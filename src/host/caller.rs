@@ -201,18 +201,11 @@ mod tests {
         :x:0:0::/:/bin/sh\nshort:x:1\nbytes\xff:x:9:9::/b\xff:/bin/sh\nzoe";
 
     #[test]
-<<<<<<< HEAD
     fn names() {
         let found = |name: &str| passwd_lookup(PASSWD, name).map(|a| (a.uid, a.gid, a.home));
         assert_eq!(found("root"), Some((0, 0, "/root".into())));
         assert_eq!(found("alice"), Some((1000, 1001, "/home/alice".into())), "the first line counts");
         assert_eq!(found("late"), Some((5, 6, "/".into())), "a relative home is no home");
-=======
-    fn accounts_by_name() {
-        assert_eq!(passwd_lookup(PASSWD, "root"), Some((0, 0, "/root".into())));
-        assert_eq!(passwd_lookup(PASSWD, "alice"), Some((1000, 1001, "/home/alice".into())), "the first line counts");
-        assert_eq!(passwd_lookup(PASSWD, "late"), Some((5, 6, "/".into())), "a relative home is no home");
->>>>>>> c
         for none in ["", "al", "alice:x", "ALICE", "zoe", "short", "# comment", "root:x:0", "a\nb", "-x"] {
             assert_eq!(passwd_lookup(PASSWD, none), None, "{none:?}");
         }

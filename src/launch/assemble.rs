@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::plan::{self, Frozen};
+use crate::confine::landlock;
 use crate::error::{Error, Result};
 use crate::rootfs::{self, Tree};
 use crate::spec::process::{ULIMITS, Ulimit};
@@ -135,7 +136,7 @@ pub fn assemble(f: Frozen, tree: Tree) -> Result<(Tape, Option<OwnedFd>)> {
     sealed.push(Step::CloseOnExecFrom(3 + process.preserve_fds));
     sealed.push(Step::DefaultSignals { mask: f.facts.mask });
     if let Some(filter) = f.filter {
-        sealed.push(Step::Seccomp(filter.into_instructions()));
+        sealed.push(Step::Seccomp(filter.into_filter()));
     }
     let capabilities = Step::SetCapabilities(if f.who.uid == 0 { keep } else { 0 });
     let chdir = Step::Chdir(CString::new(f.cwd.as_os_str().as_encoded_bytes()).map_err(|_| Error::usage("a NUL in the working directory"))?);
@@ -184,12 +185,13 @@ fn landlock_paths(f: &Frozen, ruleset: i32, steps: &mut Vec<Step>) -> Result<()>
         Ok(())
     };
     push("/".into(), f.landlock.read)?;
-    for dir in files.fresh.iter().map(|r| PathBuf::from(&r.path)).chain(["/dev".into()]) {
+    for dir in files.fresh.iter().map(|r| PathBuf::from(&r.path)) {
         push(dir, f.landlock.read | f.landlock.write)?;
     }
+    push("/dev".into(), f.landlock.read | f.landlock.write | f.landlock.device)?;
     for m in files.mounts.iter().filter(|m| !m.read_only) {
         let file = matches!(&m.source, Source::Bind(path) if path.is_file());
-        push(m.target.clone(), if file { f.landlock.file } else { f.landlock.read | f.landlock.write })?;
+        push(m.target.clone(), if file { (f.landlock.read | f.landlock.write) & landlock::ON_FILE } else { f.landlock.read | f.landlock.write })?;
     }
     Ok(())
 }

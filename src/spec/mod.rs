@@ -14,6 +14,7 @@
 //! - I3 what `exceeds` finds is an error for the user, never a quiet correction.
 #![forbid(unsafe_code)]
 
+pub mod exceeds;
 pub mod policy;
 pub mod process;
 pub mod restrict;
@@ -248,6 +249,9 @@ pub struct LandlockPatch {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct ProcPatch {
+    /// Off: `mask` and `read-only` do nothing. The kernel lets a nested sandbox mount a /proc of its own only where nothing
+    /// of ours is hidden. kernel: fs/namespace.c mount_too_revealing()
+    pub masks: Option<bool>,
     /// Below /proc or /sys: shown empty.
     pub mask: Vec<Reasoned>,
     /// Below /proc or /sys: shown read-only.
@@ -261,6 +265,15 @@ impl Patch {
             if theirs.is_some() {
                 *ours = theirs;
             }
+        }
+        // What both say is said once, in the later place: a patch laid over itself is itself.
+        fn lay<T: PartialEq>(ours: &mut Vec<T>, theirs: Vec<T>) {
+            ours.retain(|o| !theirs.contains(o));
+            ours.extend(theirs);
+        }
+        fn lay_reasoned(ours: &mut Vec<Reasoned>, theirs: Vec<Reasoned>) {
+            ours.retain(|o| !theirs.iter().any(|t| t.path == o.path));
+            ours.extend(theirs);
         }
         // Destructured without `..`: a new field does not compile until someone has said how it combines.
         let Patch {
@@ -308,7 +321,7 @@ impl Patch {
             ours.argv = argv;
         }
         ours.env.extend(env);
-        ours.env_pass.extend(env_pass);
+        lay_reasoned(&mut ours.env_pass, env_pass);
         pick(&mut ours.cwd, cwd);
         pick(&mut ours.user, user);
         pick(&mut ours.hostname, hostname);
@@ -325,20 +338,20 @@ impl Patch {
 
         let FilesPatch { mounts, hide, read_only, fresh, guard, root_read_only, shm_size, scratch_size, devices } = files;
         let ours = &mut self.files;
-        ours.mounts.extend(mounts);
-        ours.hide.extend(hide);
-        ours.read_only.extend(read_only);
-        ours.fresh.extend(fresh);
-        ours.guard.extend(guard);
+        lay(&mut ours.mounts, mounts);
+        lay_reasoned(&mut ours.hide, hide);
+        lay_reasoned(&mut ours.read_only, read_only);
+        lay_reasoned(&mut ours.fresh, fresh);
+        lay_reasoned(&mut ours.guard, guard);
         pick(&mut ours.root_read_only, root_read_only);
         pick(&mut ours.shm_size, shm_size);
         pick(&mut ours.scratch_size, scratch_size);
-        ours.devices.extend(devices);
+        lay(&mut ours.devices, devices);
 
         let NetworkPatch { mode, add_host, dns } = network;
         pick(&mut self.network.mode, mode);
-        self.network.add_host.extend(add_host);
-        self.network.dns.extend(dns);
+        lay(&mut self.network.add_host, add_host);
+        lay(&mut self.network.dns, dns);
 
         let NamespacesPatch { ipc, pid, uts, cgroup, nested } = namespaces;
         let ours = &mut self.namespaces;
@@ -353,8 +366,8 @@ impl Patch {
         if keep.is_some() {
             *ours = CapabilitiesPatch { keep, ..Default::default() };
         }
-        ours.add.extend(add);
-        ours.drop.extend(drop);
+        lay(&mut ours.add, add);
+        lay(&mut ours.drop, drop);
 
         let SeccompPatch { allow, deny, socket_families, profile } = seccomp;
         let ours = &mut self.seccomp;
@@ -362,7 +375,7 @@ impl Patch {
             ours.allow = allow;
             ours.deny.clear();
         }
-        ours.deny.extend(deny);
+        lay(&mut ours.deny, deny);
         pick(&mut ours.socket_families, socket_families);
         pick(&mut ours.profile, profile);
 
@@ -373,9 +386,10 @@ impl Patch {
         pick(&mut ours.tcp_connect, tcp_connect);
         pick(&mut ours.tcp_bind, tcp_bind);
 
-        let ProcPatch { mask, read_only } = proc;
-        self.proc.mask.extend(mask);
-        self.proc.read_only.extend(read_only);
+        let ProcPatch { masks, mask, read_only } = proc;
+        pick(&mut self.proc.masks, masks);
+        lay_reasoned(&mut self.proc.mask, mask);
+        lay_reasoned(&mut self.proc.read_only, read_only);
 
         self.require.extend(require);
         self.best_effort.extend(best_effort);
@@ -388,6 +402,7 @@ impl Patch {
             value.ok_or_else(|| Error::new(Kind::Bug, format!("no policy says '{what}'")))
         }
         let Patch { process: p, files: f, network: n, namespaces: s, capabilities: c, seccomp, landlock: l, proc, .. } = self;
+        let proc = if must(proc.masks, "proc.masks")? { proc } else { ProcPatch::default() };
         let restrict = Restrict {
             capabilities: restrict::capabilities(&must(c.keep, "capabilities.keep")?, &c.add, &c.drop)?,
             no_new_privileges: must(p.no_new_privileges, "process.no-new-privileges")?,
