@@ -8,7 +8,7 @@ use crate::rootfs::{self, Tree};
 use crate::spec::process::{ULIMITS, Ulimit};
 use crate::spec::{Control, LandlockFiles, NetworkMode, Share, Source};
 use crate::sys::process::{Pointers, rlimit};
-use crate::tape::{Barrier, Groups, Phase, Recorder, Step, Tape};
+use crate::tape::{Barrier, Groups, Phase, Recorder, Slot, Step, Tape};
 use std::ffi::CString;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::PathBuf;
@@ -64,7 +64,13 @@ pub fn assemble(f: Frozen, tree: Tree) -> Result<(Tape, Option<OwnedFd>)> {
                 Kind::Cgroup => namespaces.cgroup == Share::Private,
                 Kind::Never => false,
             };
-            tape.push(sysctl(&format!("user/max_{name}_namespaces"), if made { "1" } else { "0" }));
+            let path = format!("user/max_{name}_namespaces");
+            if name == "mnt" {
+                // Every detached mount is a mount namespace of its own (kernel: fs/namespace.c alloc_mnt_ns()), so: after the last.
+                tape.push(Step::OpenProc { path: cstring(&format!("sys/{path}"))?, slot: Slot::Limit });
+            } else {
+                tape.push(sysctl(&path, if made { "1" } else { "0" }));
+            }
         }
     }
     tape.push(Step::Await(Barrier::Mapped));
@@ -87,6 +93,9 @@ pub fn assemble(f: Frozen, tree: Tree) -> Result<(Tape, Option<OwnedFd>)> {
     tree.record(&mut tape);
 
     // Process.
+    if !namespaces.nested {
+        tape.push(Step::WriteSlot { slot: Slot::Limit, value: c"1".into() });
+    }
     if namespaces.uts == Share::Private {
         tape.push(Step::Hostname(cstring(&f.hostname)?));
     }

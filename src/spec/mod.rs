@@ -452,7 +452,7 @@ impl Patch {
                 ulimits: p.ulimits,
                 preserve_fds: p.preserve_fds.unwrap_or(0),
             },
-            userns: must(self.userns, "userns")?,
+            userns: self.userns.unwrap_or(Userns::Auto),
             network: Network { mode: must(n.mode, "network.mode")?, add_host: n.add_host, dns: n.dns },
             namespaces: Namespaces {
                 ipc: must(s.ipc, "namespaces.ipc")?,

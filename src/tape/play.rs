@@ -60,6 +60,11 @@ impl Player<'_> {
                 self.fill(*slot, mount::filesystem(fstype, options, *attributes)?)
             }
             Step::WriteProc { path, value } => self.write_proc(path, value),
+            Step::OpenProc { path, slot } => {
+                let file = rustix::fs::openat(self.get(Slot::Proc)?, path.as_c_str(), OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
+                self.fill(*slot, file)
+            }
+            Step::WriteSlot { slot, value } => write_all(self.take(*slot)?.as_fd(), value.to_bytes()),
             Step::OomScore(value) => self.write_proc(c"self/oom_score_adj", value),
             Step::SetIds { uid, gid, groups } => set_ids(*uid, *gid, groups),
             Step::BecomeUser { uid, gid, groups } => {
@@ -71,7 +76,7 @@ impl Player<'_> {
 
             Step::PrivatePropagation => mount::all_private(),
             Step::EnterScratch { at } => {
-                let target = path::handle(rustix::fs::CWD, at, Links::Inside)?;
+                let target = rustix::fs::open(at.as_c_str(), OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
                 let scratch = self.take(Slot::Mount)?;
                 mount::attach(scratch.as_fd(), target.as_fd())?;
                 rustix::process::fchdir(&scratch)?;

@@ -55,9 +55,11 @@ pub enum Slot {
     Mount,
     /// The terminal's other end.
     Terminal,
+    /// The limit on mount namespaces, opened before /proc/sys is read-only.
+    Limit,
 }
 
-pub const SLOTS: usize = 6;
+pub const SLOTS: usize = 7;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Groups {
@@ -104,6 +106,11 @@ pub enum Step {
     WriteProc {
         path: CString,
         value: CString,
+    },
+    /// Open a file of our own procfs for a later `WriteSlot`.
+    OpenProc {
+        path: CString,
+        slot: Slot,
     },
     SetIds {
         uid: u32,
@@ -177,6 +184,10 @@ pub enum Step {
     },
 
     // -- Process
+    WriteSlot {
+        slot: Slot,
+        value: CString,
+    },
     Hostname(CString),
     NewSession,
     /// A pty of our own devpts: its master to the parent, its slave as stdin, stdout, stderr and controlling terminal.
@@ -247,7 +258,7 @@ impl Step {
     pub fn phase(&self) -> Phase {
         use Step::*;
         match self {
-            Await(Barrier::Mapped) | Unshare { .. } | LoopbackUp | Filesystem { slot: Slot::Proc, .. } | CloneTree { slot: Slot::Proc, .. } | WriteProc { .. } | SetIds { .. } => {
+            Await(Barrier::Mapped) | Unshare { .. } | LoopbackUp | Filesystem { slot: Slot::Proc, .. } | CloneTree { slot: Slot::Proc, .. } | WriteProc { .. } | OpenProc { .. } | SetIds { .. } => {
                 Phase::Identity
             }
             DieWithParent(phase) => *phase,
@@ -264,7 +275,7 @@ impl Step {
             | Attach { .. }
             | Remount { .. }
             | Pivot { .. } => Phase::Root,
-            Hostname(_) | NewSession | Terminal { .. } | Stdio { .. } | Rlimit { .. } | Umask(_) => Phase::Process,
+            WriteSlot { .. } | Hostname(_) | NewSession | Terminal { .. } | Stdio { .. } | Rlimit { .. } | Umask(_) => Phase::Process,
             Await(Barrier::Inner)
             | Split { .. }
             | OomScore(_)
@@ -305,6 +316,8 @@ impl fmt::Display for Step {
                 write!(f, "{} as {slot:?}", Attributes(*attributes))
             }
             WriteProc { path, value } => write!(f, "write '{}' to /proc/{}", s(value), s(path)),
+            OpenProc { path, slot } => write!(f, "open /proc/{} as {slot:?}", s(path)),
+            WriteSlot { slot, value } => write!(f, "write '{}' to {slot:?}", s(value)),
             SetIds { uid, gid, groups } => write!(f, "set ids {uid}:{gid}, {groups}"),
             NotDumpable => f.write_str("not dumpable"),
             DieWithParent(_) => f.write_str("die with the parent"),
