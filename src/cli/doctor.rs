@@ -5,7 +5,7 @@
 use crate::error::{Error, Kind, Result};
 use crate::host::mounts::{self, MountPoint, Visible};
 use crate::host::remedy::{self, Missing};
-use crate::host::{self, Caller, FEATURES, FLOOR, caller, program, subid};
+use crate::host::{self, Caller, FEATURES, FLOOR, Feature, Kernel, caller, program, subid};
 use crate::ident::printable;
 use crate::sys::probe::{self, Answers, Step};
 use serde::Serialize;
@@ -79,14 +79,12 @@ impl Finding {
 /// The table, and whether `sandbox run` can work at all.
 pub fn report(json: bool) -> Result<(String, bool)> {
     let caller = Caller::me()?;
-    let mounts = mounts::mounts().unwrap_or_default();
     let mut found = vec![kernel()];
-    found.extend(namespaces(&caller, &mounts));
-    found.extend(ids(&caller));
-    found.extend(confinement());
-    found.extend(devices());
-    found.extend(session(&caller, &mounts));
-    found.extend(surroundings(&caller));
+    match mounts::mounts() {
+        Ok(mounts) => survey(&caller, &mounts, &mut found),
+        // Nearly everything below is read from it.
+        Err(error) => found.push(Finding::refused("/proc", Severity::Fatal, "nothing runs", &error)),
+    }
     let works = found.iter().all(|f| f.ok || f.severity != Severity::Fatal);
     let text = if json {
         serde_json::to_string_pretty(&found).map_err(|e| Error::new(Kind::Bug, format!("cannot print the report: {e}")))? + "\n"
@@ -94,6 +92,16 @@ pub fn report(json: bool) -> Result<(String, bool)> {
         render(&found, works)
     };
     Ok((text, works))
+}
+
+fn survey(caller: &Caller, mounts: &[MountPoint], found: &mut Vec<Finding>) {
+    found.extend(namespaces(caller, mounts));
+    found.extend(ids(caller));
+    found.extend(confinement());
+    found.extend(younger(host::kernel()));
+    found.extend(devices());
+    found.extend(session(caller, mounts));
+    found.extend(surroundings(caller));
 }
 
 /// The profile to install where AppArmor restricts user namespaces.
@@ -121,7 +129,7 @@ fn render(found: &[Finding], works: bool) -> String {
     let less = found.iter().filter(|f| !f.ok && f.severity == Severity::Costs).count();
     let verdict = match (works, less) {
         (false, _) => "sandbox run cannot work here until what is marked FATAL is mended".to_string(),
-        (true, 0) => "sandbox run works here, with everything".to_string(),
+        (true, 0) => "sandbox run works here, with everything that it needs".to_string(),
         (true, n) => format!("sandbox run works here, without what is marked missing ({n})"),
     };
     let _ = writeln!(text, "\n{verdict}");
@@ -177,6 +185,7 @@ fn foundation(answers: &Answers) -> Vec<Finding> {
                 (Step::Namespaces, libc::ENOSPC) => {
                     Missing::NamespaceLimitZero.error("cannot make the other namespaces: one of user.max_*_namespaces is 0 or reached")
                 }
+                (Step::Map, libc::EROFS) => Missing::ProcReadOnly.error("cannot write the id map: /proc is read-only"),
                 (_, code) => {
                     Missing::OuterSeccomp.error(format!("cannot set up {name}: {}", crate::error::why(&std::io::Error::from_raw_os_error(code))))
                 }
@@ -212,6 +221,22 @@ fn calls(answers: &Answers) -> Vec<Finding> {
     found
 }
 
+/// Features that are no system call and are tried in ways of their own.
+const TRIED: [&str; 4] = ["overlay without root", "attributes on tmpfs", "landlock", "landlock scopes"];
+
+/// What only the kernel's age tells.
+fn younger(kernel: Kernel) -> Vec<Finding> {
+    let here = (kernel.major, kernel.minor);
+    let lacks = |f: &&Feature| f.call.is_none() && f.since > here && !TRIED.contains(&f.name);
+    let line = |f: &Feature| {
+        let (major, minor) = f.since;
+        Finding::new(f.name, Severity::Note, false, format!("not in this kernel ({})", f.why))
+            .costs(f.without)
+            .cure(format!("install a kernel of at least Linux {major}.{minor}"))
+    };
+    FEATURES.iter().filter(lacks).map(line).collect()
+}
+
 fn tried(what: &str, answer: Option<crate::sys::Result<()>>) -> String {
     match answer {
         Some(Err(errno)) => format!("{what}: {}", crate::error::why(&errno.into())),
@@ -242,6 +267,12 @@ fn ids(caller: &Caller) -> Vec<Finding> {
         }
     };
     let kinds = [("subuid", &subids.uids, subid::UID_FILE, Missing::NoSubuid), ("subgid", &subids.gids, subid::GID_FILE, Missing::NoSubgid)];
+    if subids.uids.is_empty() && subids.gids.is_empty() {
+        let nothing = format!("{} has no range in {} and {}", caller.name, subid::UID_FILE, subid::GID_FILE);
+        found.push(Finding::missing("subuid, subgid", Severity::Costs, nothing, Missing::NoSubuid));
+        found.extend(mappers(caller, &subids));
+        return found;
+    }
     for (name, ranges, file, missing) in kinds {
         let total: u64 = ranges.iter().map(|r| u64::from(r.count)).sum();
         let shown = ranges.iter().map(|r| format!("{}-{}", r.start, r.last())).collect::<Vec<_>>().join(" ");
@@ -487,7 +518,7 @@ mod tests {
         assert_eq!(lines[4], "note    n          x");
         assert!(text.ends_with("without what is marked missing (1)\n"));
         assert!(render(&[Finding::new("k", Severity::Fatal, false, "x")], false).contains("FATAL   k"));
-        assert!(render(&[], true).ends_with("with everything\n"));
+        assert!(render(&[], true).ends_with("with everything that it needs\n"));
     }
 
     #[test]
@@ -506,6 +537,14 @@ mod tests {
         let less = delegation(Some("memory pids"), manager);
         assert!(!less.ok && less.found == "not delegated: cpu cpuset io" && less.cure.is_some_and(|c| c.contains("Delegate=")));
         assert!(!delegation(None, manager).ok);
+    }
+
+    #[test]
+    fn an_old_kernel_lacks_what_came_later() {
+        let names = |major, minor| younger(Kernel { major, minor }).into_iter().map(|f| f.name).collect::<Vec<_>>();
+        assert_eq!(names(6, 2), ["landlock TCP rules", "overlay by descriptor"]);
+        assert_eq!(names(6, 13), [""; 0]);
+        assert!(TRIED.iter().all(|name| FEATURES.iter().any(|f| f.name == *name)));
     }
 
     #[test]

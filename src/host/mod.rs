@@ -90,11 +90,11 @@ const fn feature(name: &'static str, call: Option<&'static str>, since: (u32, u3
 /// Oldest first.
 pub const FEATURES: &[Feature] = &[
     feature("seccomp filters", Some("seccomp"), (3, 17), "the allow-list of system calls", "nothing runs"),
-    feature("clone by structure", Some("clone3"), (5, 3), "all namespaces and a pidfd at once", "nothing runs"),
-    feature("process descriptors", Some("pidfd_open"), (5, 3), "kill and await exactly our child, never a stranger with its number", "nothing runs"),
     feature("mounts by descriptor", Some("open_tree"), (5, 2), "take each mount by handle, so that no path can be swapped", "nothing runs"),
     feature("mount attach", Some("move_mount"), (5, 2), "put a mount held by handle in its place", "nothing runs"),
     feature("mount configuration", Some("fsopen"), (5, 2), "make filesystems without one option string", "nothing runs"),
+    feature("clone by structure", Some("clone3"), (5, 3), "all namespaces and a pidfd at once", "nothing runs"),
+    feature("process descriptors", Some("pidfd_open"), (5, 3), "kill and await exactly our child, never a stranger with its number", "nothing runs"),
     feature("safe path lookup", Some("openat2"), (5, 6), "resolve a path inside a root without leaving it", "nothing runs"),
     feature("descriptor ranges", Some("close_range"), (5, 9), "close every descriptor that the command must not inherit", "nothing runs"),
     feature("overlay without root", None, (5, 11), "copy-on-write trees", "nothing runs on the host's own tree"),
@@ -170,6 +170,7 @@ mod tests {
             assert!(FEATURES.iter().skip(n + 1).all(|f| f.name != feature.name), "{}", feature.name);
             assert!(!feature.why.is_empty() && !feature.without.is_empty());
         }
+        assert!(FEATURES.is_sorted_by_key(|f| f.since));
         assert!(FEATURES.iter().any(|f| f.since == (FLOOR.major, FLOOR.minor)));
     }
 

@@ -5,6 +5,7 @@
 
 use super::remedy::Missing;
 use crate::error::{Doing, Error, Kind, Result};
+use rustix::mount::MountAttrFlags;
 use std::ffi::OsString;
 use std::io::Read;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -33,6 +34,18 @@ impl MountPoint {
     /// Has this mount, or its file system, the option `ro`?
     pub fn is_read_only(&self) -> bool {
         self.has("ro") || self.super_options.split(',').any(|o| o == "ro")
+    }
+
+    /// Its access-time options as fsmount(2) wants them.
+    pub fn access_time(&self) -> MountAttrFlags {
+        let time = if self.has("noatime") {
+            MountAttrFlags::MOUNT_ATTR_NOATIME
+        } else if self.has("relatime") {
+            MountAttrFlags::MOUNT_ATTR_RELATIME
+        } else {
+            MountAttrFlags::MOUNT_ATTR_STRICTATIME
+        };
+        if self.has("nodiratime") { time | MountAttrFlags::MOUNT_ATTR_NODIRATIME } else { time }
     }
 
     /// Has this mount the option `name`?
@@ -177,7 +190,7 @@ const EMPTY_IN_SYSFS: &[&str] = &[
     "/hypervisor/s390",
 ];
 
-/// What the kernel will say, without asking it. kernel: fs/namespace.c mnt_already_visible() since 4.2
+/// What the kernel will say, without asking it (if it is asked from a namespace whose mounts are a copy of these). kernel: fs/namespace.c mnt_already_visible() since 4.2
 pub fn fully_visible(mounts: &[MountPoint], fstype: &str) -> Visible {
     match visible_instance(mounts, fstype) {
         Ok(mount) => Visible::Yes { read_only: mount.is_read_only() },
@@ -185,8 +198,8 @@ pub fn fully_visible(mounts: &[MountPoint], fstype: &str) -> Visible {
     }
 }
 
-/// The instance that makes a fresh one possible, or what is in the way. The fresh one must have its access-time options, too
-/// (`noatime`, `nodiratime`, `relatime`), because the copy in a user namespace has them locked.
+/// The instance that makes a fresh one possible, or what is in the way. The fresh one must have its `access_time`, too, because
+/// the copy in a user namespace has them locked: beside a `noatime` /proc a `relatime` one is EPERM.
 pub fn visible_instance<'a>(mounts: &'a [MountPoint], fstype: &str) -> std::result::Result<&'a MountPoint, PathBuf> {
     let empty = if fstype == "proc" { EMPTY_IN_PROC } else { EMPTY_IN_SYSFS };
     let mut cover = None;
@@ -251,6 +264,16 @@ mod tests {
             assert!(parse(bad.as_bytes()).is_err(), "{bad}");
         }
         assert!(parse(b"").unwrap().is_empty());
+    }
+
+    #[test]
+    fn access_times() {
+        for (options, flags) in
+            [("rw,relatime", 0x0), ("ro,noatime", 0x10), ("rw", 0x20), ("rw,noatime,nodiratime", 0x90), ("rw,nodiratime,relatime", 0x80)]
+        {
+            let mounts = table(&[&format!("1 0 / / {options} ext4 rw")]);
+            assert_eq!(mounts[0].access_time().bits(), flags, "{options}");
+        }
     }
 
     #[test]

@@ -23,6 +23,8 @@ const PLACES: [&str; 8] = [
     "/run/setuid-programs",
     "/run/current-system/profile/bin",
 ];
+/// How an id without a mapping is shown. man: user_namespaces(7)
+const OVERFLOW: u32 = 65_534;
 const ANSWER_LIMIT: usize = 64 << 10;
 
 /// Why a file is not the program that we want.
@@ -30,6 +32,8 @@ const ANSWER_LIMIT: usize = 64 << 10;
 enum Fault {
     Absent,
     Untrusted(PathBuf),
+    /// Its owner has no id here: we are in a user namespace without the host's root.
+    Unmapped,
     NotSetuid,
     Nosuid,
     NoNewPrivileges,
@@ -61,6 +65,9 @@ pub fn helper(name: &str) -> Result<PathBuf> {
             let (path, part) = (path.display(), part.display());
             Error::new(Kind::Unsupported, format!("cannot run {path}: {part} does not belong to root, or others may write to it"))
                 .hint(format!("as root: chown root {part} && chmod go-w {part}"))
+        }
+        Some((path, Fault::Unmapped)) => {
+            Missing::OuterUserns.error(format!("cannot use {}: its owner has no id in the user namespace that we are in", path.display()))
         }
         Some((path, Fault::NotSetuid)) => {
             let missing = if gid { Missing::NewgidmapNotSetuid } else { Missing::NewuidmapNotSetuid };
@@ -112,6 +119,9 @@ fn trusted(path: &Path, owner: u32) -> Result<Stat, Fault> {
         let kind = FileType::from_raw_mode(stat.st_mode);
         // In a sticky directory others may add names, but not take away root's. (/nix/store is one.)
         let open = kind != FileType::Symlink && stat.st_mode & 0o022 != 0 && !(kind == FileType::Directory && stat.st_mode & 0o1000 != 0);
+        if stat.st_uid == OVERFLOW && owner != OVERFLOW {
+            return Err(Fault::Unmapped);
+        }
         if stat.st_uid != owner || open {
             return Err(Fault::Untrusted(at));
         }
@@ -222,7 +232,7 @@ mod tests {
             mode(&dir, 0o1777);
             assert!(trusted(&file, 0).is_ok());
         }
-        assert!(matches!(trusted(&file, me + 1), Err(Fault::Untrusted(_))));
+        assert!(matches!(trusted(&file, 4242), Err(Fault::Untrusted(_) | Fault::Unmapped)));
         std::fs::remove_dir_all(&dir).unwrap();
     }
 

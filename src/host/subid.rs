@@ -5,7 +5,7 @@
 
 use super::remedy::Missing;
 use super::{Caller, program};
-use crate::error::{Doing, Error, Kind, Result};
+use crate::error::{Doing, Result};
 use std::io;
 use std::time::Duration;
 
@@ -198,14 +198,6 @@ pub fn collisions(text: &[u8], name: &str, uid: u32, accounts: &[(String, u32)])
         }
     }
     said
-}
-
-/// A caller who wants more than one id and has none.
-pub fn none(kind: Missing, caller: &Caller) -> Error {
-    let file = if kind == Missing::NoSubgid { GID_FILE } else { UID_FILE };
-    let error = kind.error(format!("cannot map more than one id: {} has no range in {file}", caller.name));
-    debug_assert!(error.kind() == Kind::Unsupported);
-    error
 }
 
 #[cfg(test)]

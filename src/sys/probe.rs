@@ -118,12 +118,16 @@ fn attempt(uid_map: &CStr, gid_map: &CStr, out: RawFd) {
         // SAFETY: no pointers. Whoever kills the child by its deadline means this one, too.
         unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
         let hardened = libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC;
-        // A read-only one is the most that the kernel may allow.
-        let fresh = |fs: &CStr| match mount(fs, c"l", fs, hardened, None) {
-            0 => 0,
-            _ => mount(fs, c"l", fs, hardened | libc::MS_RDONLY, None),
+        // The kernel may allow only one that is as read-only, and has the access times, of the one that is here.
+        let times = [0, libc::MS_NOATIME, libc::MS_STRICTATIME].into_iter().flat_map(|time| [time, time | libc::MS_NODIRATIME]);
+        let options = move || {
+            [0, libc::MS_RDONLY].into_iter().flat_map({
+                let times = times.clone();
+                move |ro| times.clone().map(move |time| ro | time)
+            })
         };
-        let code = c_int::from(fresh(c"proc") == 0) | (c_int::from(fresh(c"sysfs") == 0) << 1);
+        let fresh = |fs: &CStr| options().any(|option| mount(fs, c"l", fs, hardened | option, None) == 0);
+        let code = c_int::from(fresh(c"proc")) | (c_int::from(fresh(c"sysfs")) << 1);
         // SAFETY: ends this process and touches nothing of it.
         unsafe { libc::_exit(code) };
     }
