@@ -1,16 +1,16 @@
 #![doc = include_str!("README.md")]
 // Read from top to bottom: a module may use only the modules above it (checked by tests/shape.rs).
 
-pub mod cli;
-pub mod confine; // capabilities, landlock, seccomp
-pub mod dirs; // where things live on disk (XDG), and how a directory becomes trusted
 pub mod error; // what went wrong, how to cure it, which exit code
-pub mod host; // what this machine can do, and the cure for what it cannot
 pub mod ident; // names with a grammar: Name, Bytes
-pub mod launch; // freeze a Spec into a Plan; bring it to life
-pub mod monitor; // stay with a living sandbox: terminal, signals, exit
-pub mod rootfs; // the tree the process will see
-pub mod spec; // what the user asked for, and the policies that shape it
+pub mod dirs; // where things live on disk (XDG), and how a directory becomes trusted
 pub mod sys; // the kernel's words; the only unsafe code
 pub mod tape; // the child's instruction set, its recorder, its player
-pub mod userns; // id maps // the human door
+pub mod host; // what this machine can do, and the cure for what it cannot
+pub mod spec; // what the user asked for, and the policies that shape it
+pub mod userns; // id maps
+pub mod confine; // capabilities, landlock, seccomp
+pub mod rootfs; // the tree the process will see
+pub mod launch; // freeze a Spec into a Plan; bring it to life
+pub mod monitor; // stay with a living sandbox: terminal, signals, exit
+pub mod cli; // the human door
