@@ -282,3 +282,200 @@ fn unknown_is_absent(program: Program, newest: u32) -> Option<Program> {
     ];
     Program::join(&stub, program.filter())
 }
+
+#[cfg(all(test, target_arch = "x86_64"))]
+mod tests {
+    use super::super::simulator::{ENOSYS, EPERM, I386, Verdict, X32, X86_64, judge};
+    use super::*;
+
+    fn program(text: &str, capabilities: &[u8]) -> Result<Program> {
+        compile(Path::new("/p.json"), text.as_bytes(), &capabilities.iter().copied().collect(), "6.1.0-13-amd64")
+    }
+
+    fn ask(text: &str, capabilities: &[u8], number: i64, args: [u64; 6]) -> Verdict {
+        judge(program(text, capabilities).unwrap().filter(), X86_64, number as u32, args)
+    }
+
+    /// In the shape of Docker's own profile.
+    const PROFILE: &str = r#"{
+        "defaultAction": "SCMP_ACT_ERRNO",
+        "defaultErrnoRet": 1,
+        "archMap": [
+            { "architecture": "SCMP_ARCH_X86_64", "subArchitectures": ["SCMP_ARCH_X86", "SCMP_ARCH_X32"] },
+            { "architecture": "SCMP_ARCH_AARCH64", "subArchitectures": ["SCMP_ARCH_ARM"] }
+        ],
+        "syscalls": [
+            { "names": ["read", "write", "openat", "exit_group", "no_such_call", "fchmodat2", "mseal"], "action": "SCMP_ACT_ALLOW" },
+            { "names": ["process_vm_readv", "ptrace"], "action": "SCMP_ACT_ALLOW", "includes": { "minKernel": "4.8" } },
+            { "names": ["kcmp"], "action": "SCMP_ACT_ALLOW", "includes": { "minKernel": "6.2" } },
+            { "names": ["vmsplice"], "action": "SCMP_ACT_ALLOW", "excludes": { "minKernel": "4.8" } },
+            { "names": ["socket"], "action": "SCMP_ACT_ALLOW", "args": [{ "index": 0, "value": 40, "op": "SCMP_CMP_NE" }] },
+            { "names": ["personality"], "action": "SCMP_ACT_ALLOW", "args": [{ "index": 0, "value": 0, "op": "SCMP_CMP_EQ" }] },
+            { "names": ["personality"], "action": "SCMP_ACT_ALLOW", "args": [{ "index": 0, "value": 8, "op": "SCMP_CMP_EQ" }] },
+            { "names": ["arch_prctl"], "action": "SCMP_ACT_ALLOW", "includes": { "arches": ["amd64", "x32"] } },
+            { "names": ["iopl"], "action": "SCMP_ACT_ALLOW", "includes": { "arches": ["arm64", "s390x"] } },
+            { "names": ["mount", "clone", "setns"], "action": "SCMP_ACT_ALLOW", "includes": { "caps": ["CAP_SYS_ADMIN"] } },
+            {
+                "names": ["clone"], "action": "SCMP_ACT_ALLOW",
+                "args": [{ "index": 0, "value": 2114060288, "valueTwo": 0, "op": "SCMP_CMP_MASKED_EQ" }],
+                "comment": "", "includes": {}, "excludes": { "caps": ["CAP_SYS_ADMIN"], "arches": ["s390", "s390x"] }
+            },
+            { "names": ["clone3"], "action": "SCMP_ACT_ERRNO", "errnoRet": 38, "excludes": { "caps": ["CAP_SYS_ADMIN"] } }
+        ]
+    }"#;
+    const SYS_ADMIN: u8 = 21;
+
+    #[test]
+    fn dockers_own_shape() {
+        for (number, args, expected) in [
+            (libc::SYS_read, [0; 6], Verdict::Allow),
+            (libc::SYS_mseal, [0; 6], Verdict::Allow),
+            (libc::SYS_fchmodat2, [0; 6], Verdict::Allow),
+            (libc::SYS_ptrace, [0; 6], Verdict::Allow),
+            (libc::SYS_kcmp, [0; 6], EPERM),
+            (libc::SYS_vmsplice, [0; 6], EPERM),
+            (libc::SYS_socket, [2, 1, 0, 0, 0, 0], Verdict::Allow),
+            (libc::SYS_socket, [40, 1, 0, 0, 0, 0], EPERM),
+            (libc::SYS_personality, [8, 0, 0, 0, 0, 0], Verdict::Allow),
+            (libc::SYS_personality, [9, 0, 0, 0, 0, 0], EPERM),
+            (libc::SYS_arch_prctl, [0; 6], Verdict::Allow),
+            (libc::SYS_iopl, [0; 6], EPERM),
+            (libc::SYS_mount, [0; 6], EPERM),
+            (libc::SYS_clone, [0x11, 0, 0, 0, 0, 0], Verdict::Allow),
+            (libc::SYS_clone, [0x1000_0011, 0, 0, 0, 0, 0], EPERM),
+            (libc::SYS_clone3, [0; 6], ENOSYS),
+            (libc::SYS_bpf, [0; 6], EPERM),
+            (462, [0; 6], Verdict::Allow),
+            (463, [0; 6], ENOSYS),
+            (9999, [0; 6], ENOSYS),
+        ] {
+            assert_eq!(ask(PROFILE, &[], number, args), expected, "{number} {args:?}");
+        }
+        for (number, expected) in [(libc::SYS_mount, Verdict::Allow), (libc::SYS_clone, Verdict::Allow), (libc::SYS_clone3, EPERM)] {
+            assert_eq!(ask(PROFILE, &[SYS_ADMIN], number, [0x1000_0011, 0, 0, 0, 0, 0]), expected, "{number}");
+        }
+    }
+
+    #[test]
+    fn foreign_abis_only_if_the_profile_says_so() {
+        let with = program(PROFILE, &[]).unwrap();
+        assert_eq!(judge(with.filter(), I386, 3, [0; 6]), Verdict::Allow, "read on i386");
+        assert_eq!(judge(with.filter(), I386, 21, [0; 6]), EPERM, "mount on i386");
+        assert_eq!(judge(with.filter(), X86_64, X32, [0; 6]), Verdict::Allow, "read on x32");
+        assert_eq!(judge(with.filter(), X86_64, X32 | 165, [0; 6]), EPERM, "mount on x32");
+        assert_eq!(judge(with.filter(), 0xc000_00b7, 63, [0; 6]), Verdict::KillProcess, "aarch64");
+        let without = program(r#"{"defaultAction":"SCMP_ACT_ERRNO","syscalls":[{"name":"read","action":"SCMP_ACT_ALLOW"}]}"#, &[]).unwrap();
+        assert_eq!(judge(without.filter(), I386, 3, [0; 6]), Verdict::KillProcess);
+        assert_eq!(judge(without.filter(), X86_64, X32, [0; 6]), Verdict::KillProcess);
+        assert_eq!(judge(without.filter(), X86_64, 0, [0; 6]), Verdict::Allow);
+    }
+
+    #[test]
+    fn podmans_shape_and_a_deny_list() {
+        let podman = r#"{"defaultAction":"SCMP_ACT_ERRNO","defaultErrno":"ENOSYS","defaultErrnoRet":38,"syscalls":[
+            {"names":["bdflush","bpf"],"action":"SCMP_ACT_ERRNO","args":[],"comment":"","includes":{},"excludes":{},"errnoRet":1,"errno":"EPERM"},
+            {"names":["read"],"action":"SCMP_ACT_ALLOW","args":null}]}"#;
+        assert_eq!(ask(podman, &[], libc::SYS_bpf, [0; 6]), EPERM);
+        assert_eq!(ask(podman, &[], libc::SYS_mount, [0; 6]), ENOSYS);
+        let deny = r#"{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{"names":["chmod"],"action":"SCMP_ACT_KILL_PROCESS"},
+            {"names":["mkdir"],"action":"SCMP_ACT_TRAP"},{"names":["rmdir"],"action":"SCMP_ACT_LOG"},{"names":["link"],"action":"SCMP_ACT_KILL"}]}"#;
+        for (number, expected) in [
+            (libc::SYS_chmod, Verdict::KillProcess),
+            (libc::SYS_mkdir, Verdict::Trap),
+            (libc::SYS_rmdir, Verdict::Log),
+            (libc::SYS_link, Verdict::KillThread),
+            (libc::SYS_read, Verdict::Allow),
+            (9999, Verdict::Allow),
+        ] {
+            assert_eq!(ask(deny, &[], number, [0; 6]), expected, "{number}");
+        }
+    }
+
+    #[test]
+    fn podmans_audit_rules_work_where_i386_cannot_tell_them_apart() {
+        let rule = |action: &str, args: &str| format!(r#"{{"names":["socket"],"action":"{action}","errno":"EINVAL","args":[{args}]}}"#);
+        let (netlink, audit) = (r#"{"index":0,"value":16,"op":"SCMP_CMP_EQ"}"#, r#"{"index":2,"value":9,"op":"SCMP_CMP_EQ"}"#);
+        let rules = [
+            rule("SCMP_ACT_ERRNO", &format!("{netlink},{audit}")),
+            rule("SCMP_ACT_ALLOW", &audit.replace("EQ", "NE")),
+            rule("SCMP_ACT_ALLOW", &netlink.replace("EQ", "NE")),
+            rule("SCMP_ACT_ALLOW", &audit.replace("EQ", "NE")),
+        ];
+        let text = format!(
+            r#"{{"defaultAction":"SCMP_ACT_ERRNO","archMap":[{{"architecture":"SCMP_ARCH_X86_64","subArchitectures":["SCMP_ARCH_X86"]}}],
+            "syscalls":[{}]}}"#,
+            rules.join(",")
+        );
+        for (family, protocol, expected) in
+            [(16, 9, Verdict::Errno(libc::EINVAL as u16)), (16, 0, Verdict::Allow), (2, 9, Verdict::Allow), (2, 0, Verdict::Allow)]
+        {
+            assert_eq!(ask(&text, &[], libc::SYS_socket, [family, 3, protocol, 0, 0, 0]), expected);
+        }
+        // A refusal that would be lost is an error.
+        let lost = text.replace("NE\"", "EQ\"").replace("SCMP_ACT_ALLOW", "SCMP_ACT_TRAP");
+        let e = program(&lost, &[]).unwrap_err();
+        assert!(e.message().contains("existence"), "{e}");
+    }
+
+    #[test]
+    fn every_comparison() {
+        for (op, fits, not) in
+            [("NE", 4, 5), ("LT", 4, 5), ("LE", 5, 6), ("EQ", 5, 1 << 32 | 5), ("GE", 5, 4), ("GE", 1 << 32, 4), ("GT", 6, 5), ("GT", 1 << 32, 5)]
+        {
+            let text = format!(
+                r#"{{"defaultAction":"SCMP_ACT_ERRNO","syscalls":[{{"name":"kill","action":"SCMP_ACT_ALLOW","args":[
+                {{"index":1,"value":5,"op":"SCMP_CMP_{op}"}}]}}]}}"#
+            );
+            assert_eq!(ask(&text, &[], libc::SYS_kill, [0, fits, 0, 0, 0, 0]), Verdict::Allow, "{op}");
+            assert_eq!(ask(&text, &[], libc::SYS_kill, [0, not, 0, 0, 0, 0]), EPERM, "{op}");
+        }
+        let alternatives = r#"{"defaultAction":"SCMP_ACT_ERRNO","syscalls":[{"name":"kill","action":"SCMP_ACT_ALLOW","args":[
+            {"index":1,"value":5,"op":"SCMP_CMP_EQ"},{"index":1,"value":7,"op":"SCMP_CMP_EQ"}]}]}"#;
+        for (signal, expected) in [(5, Verdict::Allow), (7, Verdict::Allow), (6, EPERM)] {
+            assert_eq!(ask(alternatives, &[], libc::SYS_kill, [0, signal, 0, 0, 0, 0]), expected);
+        }
+    }
+
+    #[test]
+    fn a_bad_profile_is_one_clear_line() {
+        let call = |rest: &str| format!(r#"{{"defaultAction":"SCMP_ACT_ERRNO","syscalls":[{{"names":["read"],{rest}}}]}}"#);
+        for (text, place) in [
+            ("", "line 1 column 0"),
+            ("[]", "line 1"),
+            ("{}", "defaultAction"),
+            (r#"{"defaultAction":"SCMP_ACT_ERRNO","sycalls":[]}"#, "sycalls"),
+            (r#"{"defaultAction":"SCMP_ACT_NOTIFY"}"#, "SCMP_ACT_NOTIFY"),
+            (r#"{"defaultAction":"ALLOW"}"#, "defaultAction: unknown action"),
+            (r#"{"defaultAction":"SCMP_ACT_ERRNO","defaultErrnoRet":5000}"#, "errno 5000"),
+            (r#"{"defaultAction":"SCMP_ACT_ERRNO","flags":["SECCOMP_FILTER_FLAG_LOG"]}"#, "flags"),
+            (r#"{"defaultAction":"SCMP_ACT_ERRNO","listenerPath":"/x"}"#, "listenerPath"),
+            (r#"{"defaultAction":"SCMP_ACT_ERRNO","architectures":["x86"]}"#, "unknown architecture 'x86'"),
+            (&call(r#""action":"SCMP_ACT_TRACE""#), "syscalls[0]: SCMP_ACT_TRACE"),
+            (&call(r#""action":"SCMP_ACT_ALLOW","name":"write""#), "both name and names"),
+            (&call(r#""action":"SCMP_ACT_ALLOW","args":[{"index":6,"value":0,"op":"SCMP_CMP_EQ"}]"#), "argument 6"),
+            (&call(r#""action":"SCMP_ACT_ALLOW","args":[{"index":0,"value":0,"op":"=="}]"#), "unknown comparison"),
+            (&call(r#""action":"SCMP_ACT_ALLOW","args":[{"index":0,"value":-1,"op":"SCMP_CMP_EQ"}]"#), "line 1"),
+            (&call(r#""action":"SCMP_ACT_ALLOW","includes":{"minKernel":"new"}"#), "bad minKernel"),
+            (&call(r#""action":"SCMP_ACT_ALLOW","includes":{"minKernels":"4.8"}"#), "minKernels"),
+        ] {
+            let e = program(text, &[]).unwrap_err();
+            assert!(e.message().contains("/p.json") && e.message().contains(place) && !e.message().contains('\n'), "{text}: {e}");
+        }
+    }
+
+    #[test]
+    fn only_a_small_regular_file_is_read() {
+        let dir = std::env::temp_dir().join(format!("sandbox-docker-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        let (big, fifo) = (dir.join("big"), dir.join("fifo"));
+        std::fs::write(&big, vec![b' '; MAX_PROFILE as usize + 1]).unwrap();
+        rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR, 0).unwrap();
+        for (path, why) in
+            [(big.as_path(), "1 MiB"), (&fifo, "regular"), (&dir, "regular"), (Path::new("/dev/zero"), "regular"), (&dir.join("none"), "no such")]
+        {
+            let e = read(path).unwrap_err();
+            assert!(e.message().contains(why) && e.message().contains(path.to_str().unwrap()), "{e}");
+        }
+        std::fs::remove_dir_all(&dir).unwrap();
+    }
+}

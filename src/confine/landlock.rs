@@ -99,3 +99,76 @@ fn scopes(names: &[String]) -> Result<BitFlags<Scope>> {
 fn failed(e: impl std::fmt::Display) -> Error {
     Error::new(Kind::Unsupported, format!("cannot make a landlock ruleset: {e}")).hint("try without it: --best-effort landlock")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spec(scopes: &[&str], files: LandlockFiles, connect: Option<Vec<u16>>) -> Landlock {
+        Landlock { scopes: scopes.iter().map(|s| s.to_string()).collect(), files, tcp_connect: connect, tcp_bind: None }
+    }
+
+    fn strict() -> Landlock {
+        spec(&["signal", "abstract-unix-socket"], LandlockFiles::Declared, Some(vec![443]))
+    }
+
+    #[test]
+    fn a_kernel_without_landlock_lacks_all_of_it_and_says_so() {
+        let piece = plan(&strict(), 0).unwrap();
+        assert!(piece.ruleset.is_none());
+        assert_eq!((piece.read, piece.write, piece.device), (0, 0, 0));
+        // Each once: without file rules nobody asks which of them.
+        let all = ["file rules need Linux 5.13", "TCP rules need Linux 6.7", "scopes need Linux 6.12"];
+        assert_eq!(piece.missing, all.map(|m| format!("landlock {m}")));
+    }
+
+    #[test]
+    fn every_version_lacks_what_came_later() {
+        let here = crate::sys::confine::landlock_abi();
+        for (abi, lacks) in [(1, 4), (2, 4), (3, 3), (4, 2), (5, 1), (6, 0), (7, 0)] {
+            if abi > here {
+                continue; // making the ruleset needs the kernel
+            }
+            let piece = plan(&strict(), abi).unwrap();
+            assert_eq!(piece.missing.len(), lacks, "{abi}: {:?}", piece.missing);
+            assert!(piece.ruleset.is_some());
+            assert_eq!(piece.read, 0b1101, "execute, read_file, read_dir");
+            assert_eq!(piece.write & (piece.read | piece.device), 0);
+            let later = [(2, AccessFs::Refer), (3, AccessFs::Truncate)];
+            assert!(later.iter().all(|(since, right)| (abi >= *since) == (piece.write & *right as u64 != 0)), "{abi}");
+            assert_eq!(piece.device, if abi >= 5 { AccessFs::IoctlDev as u64 } else { 0 });
+        }
+    }
+
+    #[test]
+    fn asking_for_nothing_makes_nothing() {
+        let piece = plan(&spec(&[], LandlockFiles::Off, None), 7).unwrap();
+        assert!(piece.ruleset.is_none() && piece.missing.is_empty());
+        assert_eq!((piece.read, piece.write), (0, 0));
+    }
+
+    #[test]
+    fn scopes_alone_leave_files_alone() {
+        let here = crate::sys::confine::landlock_abi();
+        let piece = plan(&spec(&["signal"], LandlockFiles::Off, None), here).unwrap();
+        assert_eq!((piece.read, piece.write, piece.device), (0, 0, 0));
+        assert_eq!(piece.ruleset.is_some(), here >= 6);
+        if let Some(fd) = piece.ruleset {
+            assert!(rustix::io::fcntl_getfd(&fd).unwrap().contains(rustix::io::FdFlags::CLOEXEC));
+        }
+    }
+
+    #[test]
+    fn cve_2025_66479_an_empty_list_of_ports_allows_none() {
+        if crate::sys::confine::landlock_abi() >= 4 {
+            let piece = plan(&spec(&[], LandlockFiles::Off, Some(vec![])), 4).unwrap();
+            assert!(piece.ruleset.is_some() && piece.missing.is_empty());
+        }
+    }
+
+    #[test]
+    fn an_unknown_scope_is_named() {
+        let e = plan(&spec(&["signals"], LandlockFiles::Off, None), 7).unwrap_err();
+        assert!(e.message().contains("'signals'") && e.kind() == Kind::Usage);
+    }
+}

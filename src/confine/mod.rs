@@ -42,5 +42,5 @@ pub mod groups;
 pub mod landlock;
 pub mod seccomp;
 
-#[cfg(test)]
+#[cfg(all(test, target_arch = "x86_64"))]
 mod simulator;
