@@ -14,6 +14,7 @@
 //! - I3 what `exceeds` finds is an error for the user, never a quiet correction.
 #![forbid(unsafe_code)]
 
+pub mod exceeds;
 pub mod policy;
 pub mod process;
 pub mod restrict;
@@ -248,6 +249,9 @@ pub struct LandlockPatch {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct ProcPatch {
+    /// Off: `mask` and `read-only` do nothing. The kernel lets a nested sandbox mount a /proc of its own only where nothing
+    /// of ours is hidden. kernel: fs/namespace.c mount_too_revealing()
+    pub masks: Option<bool>,
     /// Below /proc or /sys: shown empty.
     pub mask: Vec<Reasoned>,
     /// Below /proc or /sys: shown read-only.
@@ -373,7 +377,8 @@ impl Patch {
         pick(&mut ours.tcp_connect, tcp_connect);
         pick(&mut ours.tcp_bind, tcp_bind);
 
-        let ProcPatch { mask, read_only } = proc;
+        let ProcPatch { masks, mask, read_only } = proc;
+        pick(&mut self.proc.masks, masks);
         self.proc.mask.extend(mask);
         self.proc.read_only.extend(read_only);
 
@@ -388,6 +393,7 @@ impl Patch {
             value.ok_or_else(|| Error::new(Kind::Bug, format!("no policy says '{what}'")))
         }
         let Patch { process: p, files: f, network: n, namespaces: s, capabilities: c, seccomp, landlock: l, proc, .. } = self;
+        let proc = if must(proc.masks, "proc.masks")? { proc } else { ProcPatch::default() };
         let restrict = Restrict {
             capabilities: restrict::capabilities(&must(c.keep, "capabilities.keep")?, &c.add, &c.drop)?,
             no_new_privileges: must(p.no_new_privileges, "process.no-new-privileges")?,
