@@ -266,6 +266,15 @@ impl Patch {
                 *ours = theirs;
             }
         }
+        // What both say is said once, in the later place: a patch laid over itself is itself.
+        fn lay<T: PartialEq>(ours: &mut Vec<T>, theirs: Vec<T>) {
+            ours.retain(|o| !theirs.contains(o));
+            ours.extend(theirs);
+        }
+        fn lay_reasoned(ours: &mut Vec<Reasoned>, theirs: Vec<Reasoned>) {
+            ours.retain(|o| !theirs.iter().any(|t| t.path == o.path));
+            ours.extend(theirs);
+        }
         // Destructured without `..`: a new field does not compile until someone has said how it combines.
         let Patch {
             description,
@@ -312,7 +321,7 @@ impl Patch {
             ours.argv = argv;
         }
         ours.env.extend(env);
-        ours.env_pass.extend(env_pass);
+        lay_reasoned(&mut ours.env_pass, env_pass);
         pick(&mut ours.cwd, cwd);
         pick(&mut ours.user, user);
         pick(&mut ours.hostname, hostname);
@@ -329,20 +338,20 @@ impl Patch {
 
         let FilesPatch { mounts, hide, read_only, fresh, guard, root_read_only, shm_size, scratch_size, devices } = files;
         let ours = &mut self.files;
-        ours.mounts.extend(mounts);
-        ours.hide.extend(hide);
-        ours.read_only.extend(read_only);
-        ours.fresh.extend(fresh);
-        ours.guard.extend(guard);
+        lay(&mut ours.mounts, mounts);
+        lay_reasoned(&mut ours.hide, hide);
+        lay_reasoned(&mut ours.read_only, read_only);
+        lay_reasoned(&mut ours.fresh, fresh);
+        lay_reasoned(&mut ours.guard, guard);
         pick(&mut ours.root_read_only, root_read_only);
         pick(&mut ours.shm_size, shm_size);
         pick(&mut ours.scratch_size, scratch_size);
-        ours.devices.extend(devices);
+        lay(&mut ours.devices, devices);
 
         let NetworkPatch { mode, add_host, dns } = network;
         pick(&mut self.network.mode, mode);
-        self.network.add_host.extend(add_host);
-        self.network.dns.extend(dns);
+        lay(&mut self.network.add_host, add_host);
+        lay(&mut self.network.dns, dns);
 
         let NamespacesPatch { ipc, pid, uts, cgroup, nested } = namespaces;
         let ours = &mut self.namespaces;
@@ -357,8 +366,8 @@ impl Patch {
         if keep.is_some() {
             *ours = CapabilitiesPatch { keep, ..Default::default() };
         }
-        ours.add.extend(add);
-        ours.drop.extend(drop);
+        lay(&mut ours.add, add);
+        lay(&mut ours.drop, drop);
 
         let SeccompPatch { allow, deny, socket_families, profile } = seccomp;
         let ours = &mut self.seccomp;
@@ -366,7 +375,7 @@ impl Patch {
             ours.allow = allow;
             ours.deny.clear();
         }
-        ours.deny.extend(deny);
+        lay(&mut ours.deny, deny);
         pick(&mut ours.socket_families, socket_families);
         pick(&mut ours.profile, profile);
 
@@ -379,8 +388,8 @@ impl Patch {
 
         let ProcPatch { masks, mask, read_only } = proc;
         pick(&mut self.proc.masks, masks);
-        self.proc.mask.extend(mask);
-        self.proc.read_only.extend(read_only);
+        lay_reasoned(&mut self.proc.mask, mask);
+        lay_reasoned(&mut self.proc.read_only, read_only);
 
         self.require.extend(require);
         self.best_effort.extend(best_effort);

@@ -4,7 +4,8 @@
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
-use std::{fmt, path::PathBuf, str::FromStr};
+use std::path::{Path, PathBuf};
+use std::{fmt, str::FromStr};
 
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Restrict {
@@ -27,6 +28,25 @@ pub struct Reasoned {
     #[serde(alias = "name")]
     pub path: String,
     pub why: String,
+}
+
+impl Reasoned {
+    /// The path on this host: `~` is the caller's home, `%U` the caller's uid.
+    pub fn resolve(&self, home: &Path, uid: u32) -> PathBuf {
+        let path = self.path.replace("%U", &uid.to_string());
+        match path.strip_prefix('~') {
+            Some(rest) if rest.is_empty() || rest.starts_with('/') => home.join(rest.trim_start_matches('/')),
+            _ => PathBuf::from(path),
+        }
+    }
+
+    /// Whether this entry of an `env-pass` list names `word`: a variable, or another entry of such a list.
+    pub fn covers(&self, word: &str) -> bool {
+        match self.path.strip_suffix('*') {
+            Some(prefix) => word.starts_with(prefix),
+            None => word == self.path,
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -195,6 +215,20 @@ mod tests {
         let own = |l: &[&str]| l.iter().map(|s| s.to_string()).collect::<Vec<_>>();
         let keep = [Reasoned { path: "KILL".into(), why: String::new() }];
         capabilities(&keep, &own(add), &own(drop)).unwrap().into_iter().collect()
+    }
+
+    #[test]
+    fn entries_resolve_and_cover() {
+        let entry = |path: &str| Reasoned { path: path.into(), why: "test".into() };
+        for (path, want) in [("~", "/home/u"), ("~/.ssh", "/home/u/.ssh"), ("~x/y", "~x/y"), ("/run/user/%U/bus", "/run/user/7/bus"), ("/a~", "/a~")]
+        {
+            assert_eq!(entry(path).resolve(Path::new("/home/u"), 7), Path::new(want), "{path}");
+        }
+        for (pattern, word, want) in
+            [("LC_*", "LC_ALL", true), ("LC_*", "LC_*", true), ("LC_*", "LC", false), ("A", "A", true), ("A", "AB", false), ("A", "A*", false)]
+        {
+            assert_eq!(entry(pattern).covers(word), want, "{pattern} {word}");
+        }
     }
 
     #[test]
