@@ -135,9 +135,8 @@ impl Spec {
         let nodes = ours.devices.iter().filter(|d| !devices.contains(d)).map(|(host, inside)| (host, inside, true));
         let shown: Vec<_> = binds.chain(nodes).map(|(host, inside, rw)| (plain(host, home), inside, rw)).collect();
 
-        let at = |list: &[Reasoned], path: &Path| list.iter().any(|e| path.starts_with(e.resolve(home, uid)));
-        let hidden: Vec<_> = hide.iter().map(|h| (h.path.as_str(), h.resolve(home, uid))).collect();
-        over.missing("files.hide", hidden.iter().filter(|(_, path)| !at(&ours.hide, path)).map(|(text, _)| *text));
+        over.missing("files.hide", uncovered(hide, &[&ours.hide], home, uid));
+        let hidden: Vec<_> = if shown.is_empty() { Vec::new() } else { hide.iter().map(|h| (h.path.as_str(), h.resolve(home, uid))).collect() };
         for (host, inside, _) in &shown {
             // The hidden thing itself, or a parent of it shown under another name, where nothing hides it.
             let again = |path: &Path| host.starts_with(path) || (path.starts_with(host) && *host != **inside);
@@ -146,15 +145,14 @@ impl Spec {
             }
         }
 
-        let kept = |path: &Path| at(&ours.read_only, path) || at(&ours.hide, path);
-        over.missing("files.read-only", read_only.iter().filter(|e| !kept(&e.resolve(home, uid))).map(|e| e.path.as_str()));
+        over.missing("files.read-only", uncovered(read_only, &[&ours.read_only, &ours.hide], home, uid));
         for (host, inside, _) in shown.iter().filter(|(_, _, rw)| *rw) {
             if let Some(e) = read_only.iter().find(|e| host.starts_with(e.resolve(home, uid))) {
                 over.0.push(format!("files.read-only: {} makes a part of {} writable", inside.display(), e.path));
             }
         }
 
-        over.missing("files.fresh", fresh.iter().filter(|e| !at(&ours.fresh, &e.resolve(home, uid))).map(|e| e.path.as_str()));
+        over.missing("files.fresh", uncovered(fresh, &[&ours.fresh], home, uid));
         over.missing("files.guard", guard.iter().filter(|e| !ours.guard.iter().any(|o| o.path == e.path)).map(|e| e.path.as_str()));
         if *root_read_only == Some(true) && !ours.root_read_only {
             over.say("files.root-read-only", "false", "true");
@@ -274,6 +272,19 @@ fn word(value: &impl Serialize) -> String {
         Ok(other) => other.to_string(),
         Err(_) => "?".to_string(),
     }
+}
+
+/// The entries of `limit` that none of `lists` holds, by themselves or by a parent. Nearly all are there by the same name, so
+/// names are compared first and paths only where that fails.
+fn uncovered<'a>(limit: &'a [Reasoned], lists: &[&[Reasoned]], home: &Path, uid: u32) -> impl Iterator<Item = &'a str> {
+    let ours = || lists.iter().flat_map(|l| l.iter());
+    let names: BTreeSet<&str> = ours().map(|e| e.path.as_str()).collect();
+    let mut left: Vec<&Reasoned> = limit.iter().filter(|e| !names.contains(e.path.as_str())).collect();
+    if !left.is_empty() {
+        let paths: Vec<PathBuf> = ours().map(|e| e.resolve(home, uid)).collect();
+        left.retain(|e| !paths.iter().any(|p| e.resolve(home, uid).starts_with(p)));
+    }
+    left.into_iter().map(|e| e.path.as_str())
 }
 
 /// A host path without `~`, `.` and `..`, as text.
