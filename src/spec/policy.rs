@@ -324,11 +324,12 @@ pub fn flaws(patch: &Patch) -> Vec<String> {
         }
     };
 
-    let absolute = |p: &str| storage::inside(p).is_ok() && p.len() > 1;
+    // Spelled in the one way that is compared as text: no '//', no '/' at the end.
+    let absolute = |p: &str| p.len() > 1 && storage::inside(p).is_ok_and(|path| path.as_os_str() == p);
     for (key, list) in [("files.hide", &files.hide), ("files.read-only", &files.read_only), ("files.fresh", &files.fresh)] {
         for e in list {
             let ok = absolute(&e.path) || e.path == "~" || e.path.strip_prefix('~').is_some_and(absolute);
-            check(ok, key, &e.path, "an absolute path, or one that begins with '~/', without '..'");
+            check(ok, key, &e.path, "an absolute path, or one that begins with '~/', without '..', '//' and a '/' at the end");
         }
     }
     for e in &files.guard {
@@ -678,6 +679,8 @@ mod tests {
             "[files]\nhide = [{ path = '~root/x', why = 'y' }]",
             "[files]\nhide = [{ path = '/', why = 'y' }]",
             "[files]\nhide = [{ path = '~/../x', why = 'y' }]",
+            "[files]\nhide = [{ path = '/x/', why = 'y' }]",
+            "[files]\nhide = [{ path = '~//x', why = 'y' }]",
             "[files]\nhide = [{ path = '/x', why = ' ' }]",
             "[files]\nguard = [{ path = '/x', why = 'y' }]",
             "[files]\nguard = [{ path = '../x', why = 'y' }]",
