@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 use super::*;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path};
 
 impl Spec {
@@ -40,9 +41,9 @@ impl Spec {
 
         let ProcPatch { masks, mask, read_only } = proc;
         if *masks != Some(false) {
-            let masked = |path: &str| self.restrict.mask.iter().any(|m| Path::new(path).starts_with(&m.path));
+            let masked = |path: &str| self.restrict.mask.iter().any(|m| below(Path::new(path), Path::new(&m.path)));
             over.missing("proc.mask", mask.iter().map(|m| m.path.as_str()).filter(|p| !masked(p)));
-            let kept = |path: &str| masked(path) || self.restrict.read_only.iter().any(|m| Path::new(path).starts_with(&m.path));
+            let kept = |path: &str| masked(path) || self.restrict.read_only.iter().any(|m| below(Path::new(path), Path::new(&m.path)));
             over.missing("proc.read-only", read_only.iter().map(|m| m.path.as_str()).filter(|p| !kept(p)));
         }
         over.missing("require", require.iter().filter(|c| !self.require.contains(c) || self.best_effort.contains(c)).map(|c| c.as_str()));
@@ -135,26 +136,24 @@ impl Spec {
         let nodes = ours.devices.iter().filter(|d| !devices.contains(d)).map(|(host, inside)| (host, inside, true));
         let shown: Vec<_> = binds.chain(nodes).map(|(host, inside, rw)| (plain(host, home), inside, rw)).collect();
 
-        let at = |list: &[Reasoned], path: &Path| list.iter().any(|e| path.starts_with(e.resolve(home, uid)));
-        let hidden: Vec<_> = hide.iter().map(|h| (h.path.as_str(), h.resolve(home, uid))).collect();
-        over.missing("files.hide", hidden.iter().filter(|(_, path)| !at(&ours.hide, path)).map(|(text, _)| *text));
+        over.missing("files.hide", uncovered(hide, &[&ours.hide], home, uid));
         for (host, inside, _) in &shown {
             // The hidden thing itself, or a parent of it shown under another name, where nothing hides it.
-            let again = |path: &Path| host.starts_with(path) || (path.starts_with(host) && *host != **inside);
-            if let Some((text, _)) = hidden.iter().find(|(_, path)| again(path)) {
-                over.0.push(format!("files.hide: {} shows {text} again", inside.display()));
+            let moved = *host != **inside;
+            let again = |path: &Path| below(host, path) || (moved && below(path, host));
+            if let Some(h) = hide.iter().find(|h| again(&h.resolve(home, uid))) {
+                over.0.push(format!("files.hide: {} shows {} again", inside.display(), h.path));
             }
         }
 
-        let kept = |path: &Path| at(&ours.read_only, path) || at(&ours.hide, path);
-        over.missing("files.read-only", read_only.iter().filter(|e| !kept(&e.resolve(home, uid))).map(|e| e.path.as_str()));
+        over.missing("files.read-only", uncovered(read_only, &[&ours.read_only, &ours.hide], home, uid));
         for (host, inside, _) in shown.iter().filter(|(_, _, rw)| *rw) {
-            if let Some(e) = read_only.iter().find(|e| host.starts_with(e.resolve(home, uid))) {
+            if let Some(e) = read_only.iter().find(|e| below(host, &e.resolve(home, uid))) {
                 over.0.push(format!("files.read-only: {} makes a part of {} writable", inside.display(), e.path));
             }
         }
 
-        over.missing("files.fresh", fresh.iter().filter(|e| !at(&ours.fresh, &e.resolve(home, uid))).map(|e| e.path.as_str()));
+        over.missing("files.fresh", uncovered(fresh, &[&ours.fresh], home, uid));
         over.missing("files.guard", guard.iter().filter(|e| !ours.guard.iter().any(|o| o.path == e.path)).map(|e| e.path.as_str()));
         if *root_read_only == Some(true) && !ours.root_read_only {
             over.say("files.root-read-only", "false", "true");
@@ -261,7 +260,7 @@ impl Over {
         let names: Vec<_> = names.collect();
         match names.as_slice() {
             [] => {}
-            [few @ ..] if few.len() <= 6 => self.0.push(format!("{key}: {verb} {}", few.join(", "))),
+            few if few.len() <= 6 => self.0.push(format!("{key}: {verb} {}", few.join(", "))),
             [first, rest @ ..] => self.0.push(format!("{key}: {verb} {first} and {} more", rest.len())),
         }
     }
@@ -274,6 +273,26 @@ fn word(value: &impl Serialize) -> String {
         Ok(other) => other.to_string(),
         Err(_) => "?".to_string(),
     }
+}
+
+/// The entries of `limit` that none of `lists` holds, by themselves or by a parent. Nearly all are there by the same name, so
+/// names are compared first and paths only where that fails.
+fn uncovered<'a>(limit: &'a [Reasoned], lists: &[&[Reasoned]], home: &Path, uid: u32) -> impl Iterator<Item = &'a str> {
+    let ours = || lists.iter().flat_map(|l| l.iter());
+    let names: BTreeSet<&str> = ours().map(|e| e.path.as_str()).collect();
+    let mut left: Vec<&Reasoned> = limit.iter().filter(|e| !names.contains(e.path.as_str())).collect();
+    if !left.is_empty() {
+        let paths: Vec<PathBuf> = ours().map(|e| e.resolve(home, uid)).collect();
+        left.retain(|e| !paths.iter().any(|p| below(&e.resolve(home, uid), p)));
+    }
+    left.into_iter().map(|e| e.path.as_str())
+}
+
+/// `path` is `top` or below it, both without anything to resolve. `Path::starts_with` says the same several times slower, which
+/// counts with hundreds of entries.
+fn below(path: &Path, top: &Path) -> bool {
+    let (path, top) = (path.as_os_str().as_bytes(), top.as_os_str().as_bytes());
+    path.strip_prefix(top).is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/") || top == b"/")
 }
 
 /// A host path without `~`, `.` and `..`, as text.
@@ -334,7 +353,6 @@ mod tests {
                 "[userns.explicit]\nuids = ['5:100005:5']\ngids = ['0:100000:1']",
                 "[userns.explicit]\nuids = ['5:100005:6']\ngids = ['0:100000:1']",
             ),
-            ("[process]\nenv-pass = [{ name = '*', why = 'x' }]", "", "[process]\nenv-pass = []"),
             ("[process]\nuser = 'nobody'", "[process]\nuser = 'nobody'", "[process]\nuser = '0'"),
             ("[process]\numask = '022'", "[process]\numask = '077'", "[process]\numask = '002'"),
             ("[process]\ninit = true", "", "[process]\ninit = false"),
@@ -375,9 +393,6 @@ mod tests {
         ] {
             let limit = patch(limit);
             assert_eq!(over(patch(within), &limit), Vec::<String>::new(), "{limit:?}");
-            if !limit.process.env_pass.is_empty() {
-                continue;
-            }
             let found = over(patch(beyond), &limit);
             assert_eq!(found.len(), 1, "{beyond}: {found:?}");
         }
@@ -436,6 +451,16 @@ mod tests {
         let forbids = base().then(patch("[[files.hide]]\npath = '/dev/kvm'\nwhy = 'x'"));
         flags = forbids.clone().then(flags);
         assert_eq!(over(flags, &forbids).len(), 1);
+    }
+
+    #[test]
+    fn below_is_by_component() {
+        for (path, top, want) in
+            [("/a/b", "/a", true), ("/a", "/a", true), ("/ab", "/a", false), ("/a", "/", true), ("/", "/", true), ("/a", "/a/b", false)]
+        {
+            assert_eq!(below(Path::new(path), Path::new(top)), want, "{path} {top}");
+            assert_eq!(Path::new(path).starts_with(top), want);
+        }
     }
 
     /// Knuth's linear congruential generator: the same cases in every run.
@@ -533,15 +558,15 @@ mod tests {
 
     #[test]
     fn laws_of_patches() {
-        let mut dice = Dice(1);
-        for _ in 0..2000 {
+        let (mut dice, base) = (Dice(1), base());
+        for _ in 0..300 {
             let (a, b, c) = (dice.patch(), dice.patch(), dice.patch());
             assert_eq!(a.clone().then(a.clone()), a, "a patch laid over itself is itself");
             assert_eq!(a.clone().then(Patch::default()), a);
             assert_eq!(Patch::default().then(a.clone()), a);
             let (left, right) = (a.clone().then(b.clone()).then(c.clone()), a.clone().then(b.clone().then(c)));
             assert_eq!(left, right, "includes may be grouped in any way");
-            let named = base().then(a);
+            let named = base.clone().then(a);
             assert_eq!(settle(named.clone()).exceeds(&named, Path::new(HOME), 1000), Vec::<String>::new(), "a policy is within itself");
         }
     }

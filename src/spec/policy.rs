@@ -100,16 +100,17 @@ pub fn builtin_names() -> impl Iterator<Item = &'static str> {
 
 /// What a patch says, without what it is silent about.
 pub fn said(patch: &Patch) -> serde_json::Value {
-    fn prune(value: &mut serde_json::Value, silent: &serde_json::Value) {
-        let (Some(map), Some(silent)) = (value.as_object_mut(), silent.as_object()) else { return };
+    fn prune(value: &mut serde_json::Value, silent: Option<&serde_json::Value>) {
+        let Some(map) = value.as_object_mut() else { return };
         map.retain(|key, value| {
-            let quiet = silent.get(key);
-            quiet.into_iter().for_each(|q| prune(value, q));
-            !(value.is_null() || quiet == Some(value) || value.as_object().is_some_and(|m| m.is_empty() && quiet.is_some_and(|q| q.is_object())))
+            let quiet = silent.and_then(|s| s.get(key));
+            prune(value, quiet);
+            let emptied = quiet.is_some_and(|q| q.is_object()) && value.as_object().is_some_and(|m| m.is_empty());
+            !(value.is_null() || emptied || quiet == Some(value))
         });
     }
     let mut value = serde_json::to_value(patch).unwrap_or_default();
-    prune(&mut value, &serde_json::to_value(Patch::default()).unwrap_or_default());
+    prune(&mut value, serde_json::to_value(Patch::default()).ok().as_ref());
     value
 }
 
@@ -280,7 +281,7 @@ fn vouch(path: &Path, meta: &fs::Metadata, trust: Trust) -> Result<()> {
     let who = if trust == Trust::Roots { "root" } else { "root or you" };
     if !ours && !is_root(meta.uid()) {
         return Err(Error::new(Kind::Denied, format!("cannot trust policy {}: owned by uid {}, not by {who}", path.display(), meta.uid()))
-            .hint(format!("chown {} {}", if trust == Trust::Roots { "root" } else { "\"$USER\"" }, path.display())));
+            .hint(format!("sudo chown {} {}", if trust == Trust::Roots { "root" } else { "\"$USER\"" }, path.display())));
     }
     if meta.mode() & 0o022 != 0 {
         return Err(Error::new(Kind::Denied, format!("cannot trust policy {}: others may write it", path.display()))
@@ -296,8 +297,8 @@ fn is_root(uid: u32) -> bool {
     uid == 0 || (uid == OVERFLOW && fs::read_to_string("/proc/self/uid_map").is_ok_and(|map| !map.split_whitespace().eq(["0", "0", "4294967295"])))
 }
 
-/// TOML to a checked patch; the error names file, line and column.
-fn parse(text: &str, file: &Path) -> Result<Patch> {
+/// TOML to a checked patch, without what it includes; the error names file, line and column.
+pub fn parse(text: &str, file: &Path) -> Result<Patch> {
     let patch: Patch = toml::from_str(text).map_err(|e| {
         let place = e.span().and_then(|s| text.get(..s.start)).map_or(String::new(), |before| {
             let line = before.matches('\n').count() + 1;
@@ -323,11 +324,12 @@ pub fn flaws(patch: &Patch) -> Vec<String> {
         }
     };
 
-    let absolute = |p: &str| storage::inside(p).is_ok() && p.len() > 1;
+    // Spelled in the one way that is compared as text: no '//', no '/' at the end.
+    let absolute = |p: &str| p.len() > 1 && storage::inside(p).is_ok_and(|path| path.as_os_str() == p);
     for (key, list) in [("files.hide", &files.hide), ("files.read-only", &files.read_only), ("files.fresh", &files.fresh)] {
         for e in list {
             let ok = absolute(&e.path) || e.path == "~" || e.path.strip_prefix('~').is_some_and(absolute);
-            check(ok, key, &e.path, "an absolute path, or one that begins with '~/', without '..'");
+            check(ok, key, &e.path, "an absolute path, or one that begins with '~/', without '..', '//' and a '/' at the end");
         }
     }
     for e in &files.guard {
@@ -448,6 +450,28 @@ mod tests {
                 assert_eq!(serde_json::from_str::<Patch>(json).unwrap(), patch, "{name}");
             }
             assert!(patch.description.is_some_and(|d| !d.contains('\n')), "{name}");
+        }
+    }
+
+    #[test]
+    fn the_readme_names_every_key_and_its_examples_are_policies() {
+        fn keys(value: &serde_json::Value, out: &mut Vec<String>) {
+            for (key, value) in value.as_object().into_iter().flatten() {
+                out.push(key.clone());
+                keys(value, out);
+            }
+        }
+        let readme = include_str!("../../policies/README.md");
+        let mut all = Vec::new();
+        keys(&serde_json::to_value(Patch::default()).unwrap(), &mut all);
+        assert!(all.len() > 40);
+        for key in all {
+            assert!(readme.contains(&format!("`{key}`")) || readme.contains(&format!("[{key}]")), "{key}");
+        }
+        let examples: Vec<&str> = readme.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
+        assert_eq!(examples.len(), 2);
+        for text in examples {
+            parse(text, Path::new("README")).unwrap();
         }
     }
 
@@ -655,6 +679,8 @@ mod tests {
             "[files]\nhide = [{ path = '~root/x', why = 'y' }]",
             "[files]\nhide = [{ path = '/', why = 'y' }]",
             "[files]\nhide = [{ path = '~/../x', why = 'y' }]",
+            "[files]\nhide = [{ path = '/x/', why = 'y' }]",
+            "[files]\nhide = [{ path = '~//x', why = 'y' }]",
             "[files]\nhide = [{ path = '/x', why = ' ' }]",
             "[files]\nguard = [{ path = '/x', why = 'y' }]",
             "[files]\nguard = [{ path = '../x', why = 'y' }]",

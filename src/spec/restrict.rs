@@ -3,6 +3,7 @@
 
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::{fmt, str::FromStr};
@@ -33,10 +34,14 @@ pub struct Reasoned {
 impl Reasoned {
     /// The path on this host: `~` is the caller's home, `%U` the caller's uid.
     pub fn resolve(&self, home: &Path, uid: u32) -> PathBuf {
-        let path = self.path.replace("%U", &uid.to_string());
+        let path = match self.path.contains("%U") {
+            true => Cow::Owned(self.path.replace("%U", &uid.to_string())),
+            false => Cow::Borrowed(self.path.as_str()),
+        };
         match path.strip_prefix('~') {
-            Some(rest) if rest.is_empty() || rest.starts_with('/') => home.join(rest.trim_start_matches('/')),
-            _ => PathBuf::from(path),
+            Some("") => home.to_path_buf(),
+            Some(rest) if rest.starts_with('/') => home.join(rest.trim_start_matches('/')),
+            _ => PathBuf::from(path.as_ref()),
         }
     }
 
