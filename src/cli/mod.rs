@@ -10,4 +10,164 @@
 //! - I2 exit codes: the command's own; 125 ours, 126 not executable, 127 not found, 128+n signal.
 #![forbid(unsafe_code)]
 
+pub mod docs;
+pub mod doctor;
 pub mod policy;
+pub mod run;
+
+use crate::error::{Error, Result};
+use crate::host::Caller;
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use std::ffi::OsString;
+use std::io::Write;
+use std::process::ExitCode;
+
+/// A rootless sandbox: no daemon, nothing setuid of its own.
+#[derive(Debug, Parser)]
+#[command(name = "sandbox", version, subcommand_required = true, arg_required_else_help = true, disable_help_subcommand = true)]
+#[command(after_help = "Examples:\n  sandbox run -- make test              the host's tree, copy-on-write, no network\n  \
+    sandbox run --rw target -- cargo test  the same, and target/ is written for real\n  \
+    sandbox run --rootfs DIR sh            a directory as the root\n  sandbox doctor                         what this machine can do\n\n\
+    Man pages: sandbox(1), sandbox-run(1), sandbox-policy(5).")]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    Run(Box<run::RunArgs>),
+    Doctor(DoctorArgs),
+    Policy(PolicyArgs),
+    #[command(hide = true)]
+    Docs(docs::DocsArgs),
+}
+
+/// Say what this machine can do for sandboxes, what each missing part costs, and the command that mends it
+#[derive(Debug, Args)]
+pub struct DoctorArgs {
+    /// One JSON array
+    #[arg(long)]
+    json: bool,
+    /// Print the AppArmor profile that lets this program make user namespaces, and nothing else
+    #[arg(long)]
+    print_apparmor_profile: bool,
+}
+
+/// Look at policies: what a name stands for, whether a file is right, how two differ
+#[derive(Debug, Args)]
+pub struct PolicyArgs {
+    #[command(subcommand)]
+    command: PolicyCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum PolicyCommand {
+    /// List every policy that can be named, and where it comes from
+    List {
+        /// One JSON array
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print a policy with everything it includes
+    Show {
+        /// A name, or a file (with a slash)
+        policy: String,
+        /// As JSON, not TOML
+        #[arg(long)]
+        json: bool,
+    },
+    /// Say whether a policy file is right
+    Check {
+        /// The file
+        file: String,
+    },
+    /// Show in what two policies differ
+    Diff {
+        /// A name, or a file (with a slash)
+        a: String,
+        /// A name, or a file (with a slash)
+        b: String,
+    },
+}
+
+/// The program, from arguments to exit code.
+pub fn main() -> ExitCode {
+    let args: Vec<OsString> = std::env::args_os().collect();
+    // The hot path: only the parser of `run` is built.
+    if args.get(1).is_some_and(|word| word == "run") {
+        let command = run::RunArgs::augment_args(clap::Command::new("run").bin_name("sandbox run").display_name("sandbox-run"));
+        return match command.try_get_matches_from(args.into_iter().skip(1)).and_then(|m| run::RunArgs::from_arg_matches(&m)) {
+            Ok(args) => {
+                let json = args.json;
+                report(run::run(args), json)
+            }
+            Err(e) => usage(&e),
+        };
+    }
+    let cli = match Cli::command().try_get_matches_from(args).and_then(|m| Cli::from_arg_matches(&m)) {
+        Ok(cli) => cli,
+        Err(e) => return usage(&e),
+    };
+    match cli.command {
+        Command::Run(args) => {
+            let json = args.json;
+            report(run::run(*args), json)
+        }
+        Command::Doctor(args) => {
+            let json = args.json;
+            report(doctor(args), json)
+        }
+        Command::Policy(args) => report(policy(args), false),
+        Command::Docs(args) => report(docs::write(&args).map(|()| 0), false),
+    }
+}
+
+fn doctor(args: DoctorArgs) -> Result<u8> {
+    if args.print_apparmor_profile {
+        print(&crate::host::remedy::apparmor_profile(&crate::host::remedy::own_program()));
+        return Ok(0);
+    }
+    let (text, works) = doctor::report(args.json)?;
+    print(&text);
+    Ok(if works { 0 } else { 1 })
+}
+
+fn policy(args: PolicyArgs) -> Result<u8> {
+    let home = Caller::me()?.home;
+    let text = match args.command {
+        PolicyCommand::List { json } => policy::list(&home, json)?,
+        PolicyCommand::Show { policy, json } => policy::show(&policy, &home, json)?,
+        PolicyCommand::Check { file } => policy::check(&file, &home)?,
+        PolicyCommand::Diff { a, b } => policy::diff(&a, &b, &home)?,
+    };
+    print(&text);
+    Ok(0)
+}
+
+/// To stdout; a reader that went away (`| head`) is no error.
+fn print(text: &str) {
+    let end = if text.ends_with('\n') { "" } else { "\n" };
+    let _ = write!(std::io::stdout(), "{text}{end}");
+}
+
+/// clap's own text; help and version are no errors.
+fn usage(e: &clap::Error) -> ExitCode {
+    let _ = e.print();
+    ExitCode::from(if e.use_stderr() { 125 } else { 0 })
+}
+
+fn report(result: Result<u8>, json: bool) -> ExitCode {
+    match result {
+        Ok(code) => ExitCode::from(code),
+        Err(e) => {
+            let text = if json { as_json(&e) } else { format!("error: {e}") };
+            let _ = writeln!(std::io::stderr(), "{text}");
+            ExitCode::from(e.exit_code())
+        }
+    }
+}
+
+fn as_json(e: &Error) -> String {
+    serde_json::json!({ "error": e.message(), "hint": e.cure(), "exit": e.exit_code() }).to_string()
+}

@@ -233,22 +233,17 @@ pub fn run(args: RunArgs) -> Result<u8> {
     let cwd = std::env::current_dir().doing("find", "the working directory")?;
 
     // Say it.
-    let flags = args.into_patch(&env, &cwd)?;
-    let mut limits = Vec::new();
-    let mut patch = policy::base(&caller.home)?;
-    if let Some(word) = &named {
-        let chosen = policy::load(word, &caller.home)?;
-        patch = patch.then(chosen.clone());
-        limits.push((format!("policy {word}"), chosen));
-    }
-    if let Some(ceiling) = policy::ceiling()? {
-        limits.push((dirs::ceiling().display().to_string(), ceiling));
-    }
-    let spec = patch.then(flags).settle()?;
-    for (source, limit) in &limits {
+    let flags = args.into_patch(&env, &cwd, &caller.home)?;
+    let (under, named_limit) = policy::choose(named.as_deref(), &caller.home)?;
+    let spec = under.then(flags).settle()?;
+    let word = named.unwrap_or_default();
+    let limits = [
+        (named_limit, format!("policy {word}"), "name another policy to loosen; flags only tighten a named one"),
+        (policy::ceiling()?, dirs::ceiling().display().to_string(), "the site's ceiling holds for everybody"),
+    ];
+    for (limit, source, hint) in limits.iter().filter_map(|(l, s, h)| l.as_ref().map(|l| (l, s, h))) {
         if let Some(first) = spec.exceeds(limit, &caller.home, caller.uid).first() {
-            let hint = if named.is_some() { "name another policy to loosen; flags only tighten a named one" } else { "the site's ceiling holds for everybody" };
-            return Err(Error::new(Kind::Denied, format!("cannot go beyond {source}: {first}")).hint(hint));
+            return Err(Error::new(Kind::Denied, format!("cannot go beyond {source}: {first}")).hint(*hint));
         }
     }
 
@@ -299,7 +294,7 @@ pub fn run(args: RunArgs) -> Result<u8> {
 
 impl RunArgs {
     /// What was typed, as a patch. Destructured without `..`, so that a new flag must get a meaning here.
-    fn into_patch(self, env: &BTreeMap<String, String>, cwd: &Path) -> Result<Patch> {
+    fn into_patch(self, env: &BTreeMap<String, String>, cwd: &Path, home: &Path) -> Result<Patch> {
         let RunArgs {
             interactive,
             tty,
@@ -409,11 +404,12 @@ impl RunArgs {
             let path = absolute(&path, cwd).display().to_string();
             f.hide.push(crate::spec::Reasoned { path, why: "--hide".into() });
         }
-        for word in &volume {
-            f.mounts.push(Mount::volume(word)?);
-        }
-        for word in &mount {
-            f.mounts.push(Mount::mount(word)?);
+        for mut m in volume.iter().map(|w| Mount::volume(w)).chain(mount.iter().map(|w| Mount::mount(w))).collect::<Result<Vec<_>>>()? {
+            if let storage::Source::Bind(path) | storage::Source::Cow(path) = &mut m.source {
+                let from = path.strip_prefix("~").map_or_else(|_| cwd.join(&*path), |rest| home.join(rest));
+                *path = existing(&from, cwd)?;
+            }
+            f.mounts.push(m);
         }
         for word in &tmpfs {
             f.mounts.push(Mount::tmpfs(word)?);
@@ -447,7 +443,7 @@ impl RunArgs {
                 ("no-new-privileges", "" | "true") => patch.process.no_new_privileges = Some(true),
                 ("no-new-privileges", "false") => patch.process.no_new_privileges = Some(false),
                 ("nested", "") => {
-                    let nested = policy::load("builtin:nested", Path::new("/"))?;
+                    let nested = policy::load("nested", home)?;
                     patch = nested.then(patch);
                 }
                 _ => return Err(Error::usage(format!("bad --security-opt '{word}': seccomp=FILE|unconfined, no-new-privileges[=false] or nested"))),

@@ -285,12 +285,15 @@ fn mask(b: &mut Builder, path: &Path) -> Result<()> {
     }
 }
 
-/// The policy's hidden paths, with `~` and `%U` filled in.
+/// The policy's hidden paths, below the home that $HOME says and below the one of the account.
 fn hidden(b: &Builder) -> Vec<PathBuf> {
-    let uid = b.site.caller.uid.to_string();
-    let path = |text: &str| match text.strip_prefix("~/") {
-        Some(rest) => b.site.home.join(rest),
-        None => PathBuf::from(text.replace("%U", &uid)),
-    };
-    b.site.spec.files.hide.iter().map(|r| path(&r.path)).collect()
+    let site = b.site;
+    let other = Some(&*site.caller.account_home).filter(|h| *h != site.home && *h != site.caller.home);
+    let homes = [Some(site.home), other];
+    let mut paths = Vec::new();
+    for entry in &site.spec.files.hide {
+        let own = entry.path.starts_with('~');
+        paths.extend(homes.iter().flatten().take(if own { 2 } else { 1 }).map(|home| entry.resolve(home, site.caller.uid)));
+    }
+    paths
 }
