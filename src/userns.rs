@@ -250,7 +250,7 @@ mod tests {
     use super::*;
 
     fn caller(uid: u32) -> Caller {
-        Caller { uid, gid: uid, groups: vec![], name: "u".into(), home: "/".into(), shell: "/bin/sh".into() }
+        Caller { uid, gid: uid, groups: vec![], name: "u".into(), home: "/".into(), account_home: "/".into(), shell: "/bin/sh".into() }
     }
 
     fn ranges(list: &[(u32, u32)]) -> Vec<Range> {
@@ -291,7 +291,9 @@ mod tests {
             map(Userns::Explicit { uids: m.clone(), gids: m }, 1000, &[(100000, 65536)])
         };
         assert!(explicit(&["0:1000:1", "1:100000:65536"]).is_ok());
-        for bad in [&["0:0:1"][..], &["0:1000:2"], &["0:100000:65537"], &["0:165535:2"], &["0:100000:2", "1:100010:2"], &["0:100000:2", "5:100001:2"], &[]] {
+        for bad in
+            [&["0:0:1"][..], &["0:1000:2"], &["0:100000:65537"], &["0:165535:2"], &["0:100000:2", "1:100010:2"], &["0:100000:2", "5:100001:2"], &[]]
+        {
             assert!(explicit(bad).is_err(), "{bad:?}");
         }
         let many: Vec<(u32, u32)> = (0..341).map(|n| (100000 + n * 10, 1)).collect();

@@ -10,9 +10,7 @@ use crate::ident::{Bytes, Name};
 use crate::launch::plan::{Facts, Io, Plan, freeze};
 use crate::launch::{die_at, launch};
 use crate::monitor::{Event, Exit, Living, Signals, Streams, stay};
-use crate::spec::{
-    Control, IdMapping, Mount, NetworkMode, Patch, Root, SeccompProfile, Share, Spec, Ulimit, User, Userns, policy, process, storage,
-};
+use crate::spec::{Control, IdMapping, Mount, NetworkMode, Patch, Root, SeccompProfile, Share, Spec, Ulimit, User, Userns, policy, process, storage};
 use crate::sys;
 use clap::Args;
 use std::collections::{BTreeMap, BTreeSet};
@@ -356,7 +354,9 @@ impl RunArgs {
         if patch.root != Some(Root::Host)
             && let Some(path) = rw.iter().chain(&ro).chain(&hide).chain(&cow).next()
         {
-            return Err(Error::usage(format!("cannot use --rw, --ro, --hide or --cow for {} with --rootfs", path.display())).hint("-v HOST:DEST[:ro|O]"));
+            return Err(
+                Error::usage(format!("cannot use --rw, --ro, --hide or --cow for {} with --rootfs", path.display())).hint("-v HOST:DEST[:ro|O]")
+            );
         }
         if let (Some(Root::Host), None, Some(first)) = (&patch.root, &workdir, command.first())
             && first.starts_with('-')
@@ -380,7 +380,9 @@ impl RunArgs {
         p.user = user;
         p.hostname = hostname.map(host_name).transpose()?;
         p.umask = umask;
-        p.oom_score_adj = oom_score_adj.map(|n| if (-1000..=1000).contains(&n) { Ok(n) } else { Err(Error::usage("bad --oom-score-adj: from -1000 to 1000")) }).transpose()?;
+        p.oom_score_adj = oom_score_adj
+            .map(|n| if (-1000..=1000).contains(&n) { Ok(n) } else { Err(Error::usage("bad --oom-score-adj: from -1000 to 1000")) })
+            .transpose()?;
         p.preserve_fds = preserve_fds;
         p.init = init.then_some(true);
         p.stop_signal = stop_signal;
@@ -480,7 +482,8 @@ fn variable(word: &str, env: &BTreeMap<String, String>, into: &mut BTreeMap<Stri
 
 /// man: hostname(7)
 fn host_name(name: String) -> Result<String> {
-    let ok = (1..=64).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b)) && !name.starts_with(['-', '.']);
+    let ok =
+        (1..=64).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b)) && !name.starts_with(['-', '.']);
     if ok { Ok(name) } else { Err(Error::usage(format!("bad host name '{name}': letters, digits, '-' and '.', at most 64"))) }
 }
 
@@ -515,7 +518,8 @@ fn check_descriptors(preserved: u32, status: Option<u32>) -> Result<()> {
         let link = format!("/proc/self/fd/{fd}");
         let meta = std::fs::metadata(&link).map_err(|_| Error::usage(format!("cannot use descriptor {fd}: it is not open")))?;
         if meta.is_dir() {
-            return Err(Error::new(Kind::Denied, format!("cannot pass descriptor {fd}: it is a directory, and so a way out")).hint("share it with --ro or --rw"));
+            return Err(Error::new(Kind::Denied, format!("cannot pass descriptor {fd}: it is a directory, and so a way out"))
+                .hint("share it with --ro or --rw"));
         }
     }
     Ok(())
@@ -652,7 +656,8 @@ impl Status {
 fn dry(spec: &Spec, plan: &Plan, json: bool) -> Result<()> {
     let steps = plan.tape.steps();
     let text = if json {
-        let steps: Vec<_> = steps.iter().map(|s| serde_json::json!({ "phase": format!("{:?}", s.phase()).to_lowercase(), "step": s.to_string() })).collect();
+        let steps: Vec<_> =
+            steps.iter().map(|s| serde_json::json!({ "phase": format!("{:?}", s.phase()).to_lowercase(), "step": s.to_string() })).collect();
         let map = |list: &[crate::tape::step::Extent]| list.iter().map(|e| [e.inside, e.outside, e.count]).collect::<Vec<_>>();
         let degraded: Vec<_> = plan.degraded.iter().map(|(c, why)| serde_json::json!({ "control": c.as_str(), "why": why })).collect();
         let value = serde_json::json!({

@@ -201,7 +201,7 @@ mod tests {
         :x:0:0::/:/bin/sh\nshort:x:1\nbytes\xff:x:9:9::/b\xff:/bin/sh\nzoe";
 
     #[test]
-    fn names() {
+    fn accounts_by_name() {
         let found = |name: &str| passwd_lookup(PASSWD, name).map(|a| (a.uid, a.gid, a.home));
         assert_eq!(found("root"), Some((0, 0, "/root".into())));
         assert_eq!(found("alice"), Some((1000, 1001, "/home/alice".into())), "the first line counts");

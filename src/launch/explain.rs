@@ -47,7 +47,9 @@ fn cure(plan: &Plan, step: &Step, errno: Errno) -> Option<String> {
         (Step::Overlay { .. }, Errno::NODEV | Errno::PERM) => "the kernel has no overlay file system for users: see 'sandbox doctor'".into(),
         (Step::Filesystem { .. }, Errno::PERM) => "an outer container masks this file system: see 'sandbox doctor'".into(),
         (Step::MakeDir { .. } | Step::MakeFile { .. }, Errno::NOSPC) => "the scratch is too small: files.scratch-size in the policy".into(),
-        (Step::Attach { target, .. }, Errno::LOOP) => format!("'{}' is a symbolic link inside, and mounts do not follow it", target.to_string_lossy()),
+        (Step::Attach { target, .. }, Errno::LOOP) => {
+            format!("'{}' is a symbolic link inside, and mounts do not follow it", target.to_string_lossy())
+        }
         (Step::Attach { target, .. }, Errno::OVERFLOW) => {
             format!("the kernel's overlay cannot make '{}' in a directory of an unmapped owner: mount it elsewhere", target.to_string_lossy())
         }

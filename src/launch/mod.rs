@@ -46,10 +46,8 @@ pub fn launch(plan: &Plan) -> Result<Live> {
     let (wire, child_wire) = socket::pair().doing("make", "a socket pair")?;
     let (faults, child_faults) = socket::pipe().doing("make", "a pipe")?;
     die_at(1);
-    let child = clone::born(plan.namespaces, || {
-        play::play(&plan.tape, play::Channels { fault: child_faults.as_fd(), wire: child_wire.as_fd() })
-    })
-    .map_err(|errno| crate::host::remedy::explain_userns_failure(errno.raw_os_error()))?;
+    let child = clone::born(plan.namespaces, || play::play(&plan.tape, play::Channels { fault: child_faults.as_fd(), wire: child_wire.as_fd() }))
+        .map_err(|errno| crate::host::remedy::explain_userns_failure(errno.raw_os_error()))?;
     drop((child_wire, child_faults));
     die_at(2);
     let born = Born { pid: child.pid, pidfd: child.pidfd };

@@ -122,8 +122,7 @@ pub fn freeze(spec: &Spec, facts: &Facts, io: Option<Io>, cache: Option<&Path>) 
     let maps = id_maps(spec, facts, &mut degraded)?;
     let who = who(spec, facts, &maps)?;
     let home = std::fs::canonicalize(&facts.caller.home).unwrap_or_else(|_| facts.caller.home.clone());
-    let tree =
-        rootfs::plan(&rootfs::Site { spec, caller: &facts.caller, maps: &maps, mounts: &facts.mounts, cwd: &facts.cwd, home: &home })?;
+    let tree = rootfs::plan(&rootfs::Site { spec, caller: &facts.caller, maps: &maps, mounts: &facts.mounts, cwd: &facts.cwd, home: &home })?;
 
     let filter = seccomp::compile(&spec.restrict.seccomp, spec.namespaces.nested, &spec.restrict.capabilities, cache)?;
     let landlock = landlock::plan(&spec.restrict.landlock, facts.landlock_abi)?;
@@ -323,7 +322,8 @@ fn read_bounded(root: &Path, path: &str) -> Result<Vec<u8>> {
     let dir = rustix::fs::open(root, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, rustix::fs::Mode::empty()).doing("open", root.display())?;
     let path = CString::new(path).map_err(|_| Error::usage("a NUL in a path"))?;
     // Not blocking: a fifo in its place must not hold us.
-    let file = open_below(dir.as_fd(), &path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY, Links::Inside).doing("open", "a file of the root")?;
+    let file =
+        open_below(dir.as_fd(), &path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY, Links::Inside).doing("open", "a file of the root")?;
     let file = std::fs::File::from(file);
     let meta = file.metadata().doing("look at", "a file of the root")?;
     if !meta.is_file() || meta.len() > MOST_BYTES {

@@ -18,8 +18,26 @@ const MOST_ENTRIES: usize = 256;
 
 /// File systems that the kernel's overlay refuses as a lower layer, or that make no sense below one.
 const NO_LOWER: [&str; 20] = [
-    "autofs", "vfat", "msdos", "exfat", "ntfs3", "hfsplus", "cifs", "smb3", "proc", "sysfs", "cgroup", "cgroup2", "devpts", "mqueue", "debugfs",
-    "tracefs", "securityfs", "bpf", "nsfs", "binfmt_misc",
+    "autofs",
+    "vfat",
+    "msdos",
+    "exfat",
+    "ntfs3",
+    "hfsplus",
+    "cifs",
+    "smb3",
+    "proc",
+    "sysfs",
+    "cgroup",
+    "cgroup2",
+    "devpts",
+    "mqueue",
+    "debugfs",
+    "tracefs",
+    "securityfs",
+    "bpf",
+    "nsfs",
+    "binfmt_misc",
 ];
 
 /// Lay the host's tree; true: the top itself is read-only.
@@ -165,9 +183,7 @@ fn island(b: &mut Builder, dir: &Path) -> Result<()> {
     let maps = b.site.maps;
     let mut chain: Vec<&Path> = dir.ancestors().take_while(|a| *a != point).collect();
     chain.reverse();
-    let mapped = |path: &Path| {
-        std::fs::metadata(path).is_ok_and(|m| maps.uid_inside(m.uid()).is_some() && maps.gid_inside(m.gid()).is_some())
-    };
+    let mapped = |path: &Path| std::fs::metadata(path).is_ok_and(|m| maps.uid_inside(m.uid()).is_some() && maps.gid_inside(m.gid()).is_some());
     let start = if fresh {
         chain.iter().position(|p| mapped(p)).unwrap_or(chain.len().saturating_sub(1))
     } else {
@@ -181,7 +197,11 @@ fn island(b: &mut Builder, dir: &Path) -> Result<()> {
         return Ok(());
     }
     if let Some(m) = submounts(b.site.mounts, place).next() {
-        b.notes.push(format!("{} cannot be written here, since {} is mounted below it: --rw or --cow names a part of it", place.display(), m.point.display()));
+        b.notes.push(format!(
+            "{} cannot be written here, since {} is mounted below it: --rw or --cow names a part of it",
+            place.display(),
+            m.point.display()
+        ));
         return if fresh { b.bind(place, place, RDONLY, Create::Directory, false) } else { Ok(()) };
     }
     if !mapped(place) && writable(place) {

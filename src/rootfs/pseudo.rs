@@ -121,7 +121,13 @@ fn dev(b: &mut Builder) -> Result<()> {
         b.mount(Step::CloneTree { path: cpath(&host)?, recursive: true, attributes: NOSUID | NOEXEC, device, slot: Slot::Mount });
         b.attach(Slot::Mount, &inside, if device.is_some() { Create::File } else { Create::Directory }, false)?;
     }
-    filesystem(b, "devpts", &[("newinstance", None), ("ptmxmode", Some("0666")), ("mode", Some("0620")), ("max", Some("64"))], "/dev/pts", NOSUID | NOEXEC)?;
+    filesystem(
+        b,
+        "devpts",
+        &[("newinstance", None), ("ptmxmode", Some("0666")), ("mode", Some("0620")), ("max", Some("64"))],
+        "/dev/pts",
+        NOSUID | NOEXEC,
+    )?;
     if spec.namespaces.ipc == Share::Host {
         b.bind(Path::new("/dev/shm"), Path::new("/dev/shm"), NOEXEC, Create::Nothing, false)
     } else {

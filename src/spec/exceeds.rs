@@ -435,8 +435,8 @@ mod tests {
             ("/home/u:/home/u", true),
             ("/home/u/work:/work", true),
             ("/home/u/.sshx:/k", true),
-            ("/run:/run", false), // writable, and read-only in the limit
-            ("/run:/run:ro", true),
+            ("/boot:/boot", false), // writable, and read-only in the limit
+            ("/boot:/boot:ro", true),
         ] {
             let mut flags = Patch::default();
             flags.files.mounts.push(volume.parse().unwrap());

@@ -51,7 +51,8 @@ struct MountAttr {
 fn mount_setattr(mount: BorrowedFd, path: &CStr, recursive: bool, attr: &MountAttr) -> Result<()> {
     let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
     // SAFETY: the path is a C string, and the record with its true size outlives the call; the kernel only reads both.
-    check(unsafe { libc::syscall(libc::SYS_mount_setattr, mount.as_raw_fd(), path.as_ptr(), flags, &raw const *attr, size_of::<MountAttr>()) }).map(drop)
+    check(unsafe { libc::syscall(libc::SYS_mount_setattr, mount.as_raw_fd(), path.as_ptr(), flags, &raw const *attr, size_of::<MountAttr>()) })
+        .map(drop)
 }
 
 /// Set and clear `MOUNT_ATTR_*` on a mount, and on its submounts if `recursive`. man: mount_setattr(2)

@@ -258,9 +258,14 @@ impl Step {
     pub fn phase(&self) -> Phase {
         use Step::*;
         match self {
-            Await(Barrier::Mapped) | Unshare { .. } | LoopbackUp | Filesystem { slot: Slot::Proc, .. } | CloneTree { slot: Slot::Proc, .. } | WriteProc { .. } | OpenProc { .. } | SetIds { .. } => {
-                Phase::Identity
-            }
+            Await(Barrier::Mapped)
+            | Unshare { .. }
+            | LoopbackUp
+            | Filesystem { slot: Slot::Proc, .. }
+            | CloneTree { slot: Slot::Proc, .. }
+            | WriteProc { .. }
+            | OpenProc { .. }
+            | SetIds { .. } => Phase::Identity,
             DieWithParent(phase) => *phase,
             PrivatePropagation
             | Filesystem { .. }
