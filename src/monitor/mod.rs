@@ -205,10 +205,8 @@ impl<'a> Watch<'a> {
     fn run(&mut self) -> Result<ExitStatus> {
         loop {
             self.turn()?;
-            if let Some(status) = self.gone {
-                if self.give_up || self.outward.is_empty() {
-                    return Ok(status);
-                }
+            if let Some(status) = self.gone.filter(|_| self.give_up || self.outward.is_empty()) {
+                return Ok(status);
             }
         }
     }

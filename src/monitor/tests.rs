@@ -52,10 +52,12 @@ fn signals() -> (Signals, Remote) {
 }
 
 /// Start `script` with these three, its status to be told by `words`.
+#[allow(clippy::zombie_processes)] // `stay` reaps it
 fn living(script: &str, [stdin, stdout, stderr]: [OwnedFd; 3], streams: Streams, words: &[i32]) -> Living {
     let terminal = matches!(streams, Streams::Terminal { .. });
-    let mut command = Command::new(if terminal { "setsid" } else { "/bin/sh" });
-    command.args(if terminal { &["--ctty", "/bin/sh"][..] } else { &[] }).args(["-c", script]);
+    // `cargo test &` in a script ignores SIGINT, and a shell cannot trap what it was born ignoring.
+    let mut command = Command::new(if terminal { "setsid" } else { "env" });
+    command.args(if terminal { &["--ctty", "env"][..] } else { &[] }).args(["--default-signal", "/bin/sh", "-c", script]);
     let child = command.stdin(Stdio::from(stdin)).stdout(Stdio::from(stdout)).stderr(Stdio::from(stderr)).spawn().unwrap();
     let pidfd = pidfd_open(Pid::from_child(&child), PidfdFlags::empty()).unwrap();
     let (wire, init) = rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).unwrap();
@@ -405,28 +407,33 @@ fn control_z_stops_the_sandbox_then_us() {
 
 #[test]
 fn a_closed_terminal_ends_the_sandbox_and_a_mere_hup_does_not() {
-    for (streams, closed) in [(false, true), (true, true), (false, false), (true, false)] {
-        let script = "trap '' HUP PIPE; echo ready; sleep 1; exit 7";
-        let living = if streams { terminal(script, true) } else { talking(script) };
-        let (keys, tty) = pty();
-        let (signals, mut remote) = signals();
-        let mut screen = File::from(keys);
-        let person = thread::spawn(move || {
-            until(&mut screen, "ready");
-            let keep = (!closed).then_some(screen);
-            remote.send(libc::SIGHUP);
-            thread::sleep(Duration::from_millis(1500));
-            drop(keep);
-        });
-        let (exit, events) = stay_with_gone(living, signals, &tty);
-        person.join().unwrap();
-        assert_eq!(exit.code(), if closed { 137 } else { 7 }, "own terminal: {streams}, closed: {closed}");
+    let cases = [(false, true), (true, true), (false, false), (true, false)];
+    let runs = cases.map(|(own, closed)| thread::spawn(move || hang_up(own, closed)));
+    for (run, (own, closed)) in runs.into_iter().zip(cases) {
+        let (exit, events) = run.join().unwrap();
+        assert_eq!(exit.code(), if closed { 137 } else { 7 }, "own terminal: {own}, closed: {closed}");
         assert_eq!(events.contains(&Event::HungUp), closed);
+        assert!(events.contains(&Event::SignalForwarded(libc::SIGHUP)));
     }
 }
 
-fn stay_with_gone(living: Living, signals: Signals, tty: &OwnedFd) -> (Exit, Vec<Event>) {
-    stay_with(living, signals, [tty, tty, tty], &mut never)
+/// A sandbox that ignores SIGHUP, with a pty of its `own` or not, at a terminal that is `closed` or not.
+fn hang_up(own: bool, closed: bool) -> (Exit, Vec<Event>) {
+    let script = "trap '' HUP PIPE; echo ready; sleep 1; exit 7";
+    let living = if own { terminal(script, true) } else { talking(script) };
+    let (keys, tty) = pty();
+    let (signals, mut remote) = signals();
+    let mut screen = File::from(keys);
+    let person = thread::spawn(move || {
+        until(&mut screen, "ready");
+        let keep = (!closed).then_some(screen);
+        remote.send(libc::SIGHUP);
+        thread::sleep(Duration::from_millis(1500));
+        drop(keep);
+    });
+    let ended = stay_with(living, signals, [&tty, &tty, &tty], &mut never);
+    person.join().unwrap();
+    ended
 }
 
 #[test]
