@@ -247,6 +247,26 @@ fn no_byte_is_lost() {
 }
 
 #[test]
+fn what_one_turn_cannot_carry_after_the_end_does_not_wait() {
+    const MIB: usize = 1 << 20; // 16 times the buffer
+    let ((read, write), (out, to_out)) = (pipe(), pipe());
+    for end in [&write, &to_out] {
+        rustix::pipe::fcntl_setpipe_size(end, MIB).unwrap();
+    }
+    File::from(write.try_clone().unwrap()).write_all(&vec![b'x'; MIB]).unwrap();
+    let streams = Streams::Pipes { stdin: None, stdout: Some(read), stderr: None };
+    let limit = Duration::from_secs(5);
+    let living = Living { timeout: Some(limit), ..living("exit 0", [null(), write, null()], streams, &[]) };
+    poll(&mut [PollFd::new(&living.pidfd, PollFlags::IN)], None).unwrap();
+    let (signals, _remote) = signals();
+    let began = Instant::now();
+    stay_with(living, signals, [&null(), &to_out, &null()], &mut never);
+    assert!(began.elapsed() < limit);
+    drop(to_out);
+    assert_eq!(rest(out.into()).len(), MIB);
+}
+
+#[test]
 fn no_line_of_a_terminal_is_lost() {
     let (exit, _, text) = watched(terminal("seq 1 200000", false), |out, _| {
         thread::sleep(Duration::from_millis(300));
@@ -423,10 +443,14 @@ fn hang_up(own: bool, closed: bool) -> (Exit, Vec<Event>) {
     let living = if own { terminal(script, true) } else { talking(script) };
     let (keys, tty) = pty();
     let (signals, mut remote) = signals();
-    let mut screen = File::from(keys);
+    let (mut screen, other) = (File::from(keys), tty.try_clone().unwrap());
     let person = thread::spawn(move || {
         until(&mut screen, "ready");
         let keep = (!closed).then_some(screen);
+        // A child that another test forks right now has a copy of our side until its exec.
+        while closed && tcgetattr(&other).is_ok() {
+            thread::sleep(Duration::from_millis(1));
+        }
         remote.send(libc::SIGHUP);
         thread::sleep(Duration::from_millis(1500));
         drop(keep);
