@@ -206,7 +206,7 @@ fn interrupts_far_apart_do_not_kill() {
 fn the_time_limit() {
     let limit = Duration::from_millis(100);
     for (script, stop_signal, code, killed) in [
-        ("sleep 60 & wait", libc::SIGTERM, 143, false),
+        ("exec sleep 60", libc::SIGTERM, 143, false),
         ("trap 'exit 9' USR1; while :; do sleep 0.02; done", libc::SIGUSR1, 9, false),
         ("trap '' TERM; while :; do sleep 0.02; done", libc::SIGTERM, 137, true),
         ("kill -STOP $$", libc::SIGTERM, 143, false),
@@ -364,7 +364,7 @@ fn a_terminal_is_restored_after_kill_9() {
     let (keys, tty) = pty();
     let (signals, _remote) = signals();
     let (mut screen, other) = (File::from(keys.try_clone().unwrap()), tty.try_clone().unwrap());
-    let living = terminal("stty raw -echo; echo ready; sleep 60", true);
+    let living = terminal("stty raw -echo; echo ready; exec sleep 60", true);
     let pidfd = living.pidfd.try_clone().unwrap();
     let killer = thread::spawn(move || {
         until(&mut screen, "ready");
@@ -464,7 +464,7 @@ fn hang_up(own: bool, closed: bool) -> (Exit, Vec<Event>) {
 fn a_failure_leaves_nothing_behind() {
     let path_only = rustix::fs::open("/dev/null", OFlags::PATH | OFlags::CLOEXEC, rustix::fs::Mode::empty()).unwrap();
     let streams = Streams::Pipes { stdin: None, stdout: Some(path_only), stderr: None };
-    let living = living("sleep 60", [null(), null(), null()], streams, &[]);
+    let living = living("exec sleep 60", [null(), null(), null()], streams, &[]);
     let pidfd = living.pidfd.try_clone().unwrap();
     let (signals, _remote) = signals();
     let nothing = null();
