@@ -3,7 +3,7 @@
 //! *What*: after clone the command line's own process stays in the foreground and does nothing but this. `stay` is called once by
 //! `cli` (through `launch`) and comes back when PID 1 of the sandbox, and with it every process inside, is gone.
 //!
-//! *Why this way*: one thread, one poll(2) over at most nine descriptors, no runtime. Signals arrive on a descriptor, the end of
+//! *Why this way*: one thread, one poll(2) over at most eight descriptors, no runtime. Signals arrive on a descriptor, the end of
 //! PID 1 on its pidfd, so there are no signal races and nothing to interrupt. Rejected: a process per stream (as `script` does),
 //! which survives us; tokio, which needs threads before clone or a second loop.
 //!
@@ -205,10 +205,8 @@ impl<'a> Watch<'a> {
     fn run(&mut self) -> Result<ExitStatus> {
         loop {
             self.turn()?;
-            if let Some(status) = self.gone {
-                if self.give_up || self.outward.is_empty() {
-                    return Ok(status);
-                }
+            if let Some(status) = self.gone.filter(|_| self.give_up || self.outward.is_empty()) {
+                return Ok(status);
             }
         }
     }
@@ -219,8 +217,8 @@ impl<'a> Watch<'a> {
         let (mut signalled, mut over, mut inward, mut outward) = (false, false, [false; 2], [[false; 2]; 2]);
         {
             // The end of PID 1 and signals first, then the flows; `marks` says where each answer goes.
-            let mut fds: Vec<PollFd<'_>> = Vec::with_capacity(9);
-            let mut marks: Vec<&mut bool> = Vec::with_capacity(9);
+            let mut fds: Vec<PollFd<'_>> = Vec::with_capacity(8);
+            let mut marks: Vec<&mut bool> = Vec::with_capacity(8);
             fds.push(PollFd::from_borrowed_fd(self.signals.as_fd(), PollFlags::IN));
             marks.push(&mut signalled);
             if self.gone.is_none() {

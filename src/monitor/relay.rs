@@ -202,3 +202,40 @@ impl Flow {
         true
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A file description that may block (the caller's, where it cannot be opened again) is touched only after poll's yes.
+    #[test]
+    fn a_description_that_blocks_is_asked_first() {
+        let pipe = || rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
+        let ((source, filler), (full, out)) = (pipe(), pipe());
+        let careful = |fd| Port { fd, manner: Manner::Careful, tty: false };
+        let mut flow = Flow::new(Port::ours(source).unwrap(), careful(out.try_clone().unwrap()), Orphan::Close);
+        rustix::io::write(&filler, &[7; 10000]).unwrap();
+        // 15 of the 16 pages of the pipe are taken: one write of PIPE_BUF fits, and poll says so once.
+        rustix::io::write(&out, &[1; 15 * PIPE_BUF]).unwrap();
+        let now = Instant::now();
+        flow.pump(true, true, false, now);
+        assert_eq!(flow.end - flow.start, 10000 - PIPE_BUF);
+        flow.pump(true, false, false, now);
+        assert_eq!(flow.end - flow.start, 10000 - PIPE_BUF);
+        drop(full);
+        flow.pump(false, true, false, now); // EPIPE (Rust ignores SIGPIPE)
+        assert!(flow.finished() && flow.source(now).is_none());
+
+        // An empty pipe, read without poll's yes, would wait for ever.
+        let (empty, _writer) = pipe();
+        let mut flow = Flow::new(careful(empty), Port::ours(filler).unwrap(), Orphan::Close);
+        flow.pump(false, true, false, now);
+        assert!(!flow.finished());
+    }
+
+    #[test]
+    fn a_pty_master_is_not_opened_again() {
+        let master = rustix::pty::openpt(rustix::pty::OpenptFlags::RDWR | rustix::pty::OpenptFlags::NOCTTY).unwrap();
+        assert_eq!(Port::theirs(master.as_fd(), OFlags::WRONLY).unwrap().manner, Manner::Careful);
+    }
+}

@@ -5,7 +5,7 @@
 
 use super::relay::foreground;
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr, tcsetwinsize};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 
 #[derive(Debug)]
 pub(super) struct Terminal<'a> {
@@ -58,10 +58,8 @@ impl<'a> Terminal<'a> {
 
     /// The window's size to the sandbox, whose kernel side sends SIGWINCH there.
     pub(super) fn resize(&self) {
-        if let (Some(master), Some(window)) = (&self.master, self.window) {
-            if let Ok(size) = tcgetwinsize(window) {
-                let _ = tcsetwinsize(master.as_fd(), size);
-            }
+        if let (Some(master), Some(Ok(size))) = (&self.master, self.window.map(tcgetwinsize)) {
+            let _ = tcsetwinsize(master, size);
         }
     }
 

@@ -52,10 +52,12 @@ fn signals() -> (Signals, Remote) {
 }
 
 /// Start `script` with these three, its status to be told by `words`.
+#[allow(clippy::zombie_processes)] // `stay` reaps it
 fn living(script: &str, [stdin, stdout, stderr]: [OwnedFd; 3], streams: Streams, words: &[i32]) -> Living {
     let terminal = matches!(streams, Streams::Terminal { .. });
-    let mut command = Command::new(if terminal { "setsid" } else { "/bin/sh" });
-    command.args(if terminal { &["--ctty", "/bin/sh"][..] } else { &[] }).args(["-c", script]);
+    // `cargo test &` in a script ignores SIGINT, and a shell cannot trap what it was born ignoring.
+    let mut command = Command::new(if terminal { "setsid" } else { "env" });
+    command.args(if terminal { &["--ctty", "env"][..] } else { &[] }).args(["--default-signal", "/bin/sh", "-c", script]);
     let child = command.stdin(Stdio::from(stdin)).stdout(Stdio::from(stdout)).stderr(Stdio::from(stderr)).spawn().unwrap();
     let pidfd = pidfd_open(Pid::from_child(&child), PidfdFlags::empty()).unwrap();
     let (wire, init) = rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).unwrap();
@@ -204,7 +206,7 @@ fn interrupts_far_apart_do_not_kill() {
 fn the_time_limit() {
     let limit = Duration::from_millis(100);
     for (script, stop_signal, code, killed) in [
-        ("sleep 60 & wait", libc::SIGTERM, 143, false),
+        ("exec sleep 60", libc::SIGTERM, 143, false),
         ("trap 'exit 9' USR1; while :; do sleep 0.02; done", libc::SIGUSR1, 9, false),
         ("trap '' TERM; while :; do sleep 0.02; done", libc::SIGTERM, 137, true),
         ("kill -STOP $$", libc::SIGTERM, 143, false),
@@ -242,6 +244,26 @@ fn no_byte_is_lost() {
     assert_eq!((exit.code(), text.len()), (0, 10485760 + 3));
     assert!(text.ends_with("xEND"));
     assert_eq!(rest(err.into()), "problem");
+}
+
+#[test]
+fn what_one_turn_cannot_carry_after_the_end_does_not_wait() {
+    const MIB: usize = 1 << 20; // 16 times the buffer
+    let ((read, write), (out, to_out)) = (pipe(), pipe());
+    for end in [&write, &to_out] {
+        rustix::pipe::fcntl_setpipe_size(end, MIB).unwrap();
+    }
+    File::from(write.try_clone().unwrap()).write_all(&vec![b'x'; MIB]).unwrap();
+    let streams = Streams::Pipes { stdin: None, stdout: Some(read), stderr: None };
+    let limit = Duration::from_secs(5);
+    let living = Living { timeout: Some(limit), ..living("exit 0", [null(), write, null()], streams, &[]) };
+    poll(&mut [PollFd::new(&living.pidfd, PollFlags::IN)], None).unwrap();
+    let (signals, _remote) = signals();
+    let began = Instant::now();
+    stay_with(living, signals, [&null(), &to_out, &null()], &mut never);
+    assert!(began.elapsed() < limit);
+    drop(to_out);
+    assert_eq!(rest(out.into()).len(), MIB);
 }
 
 #[test]
@@ -342,7 +364,7 @@ fn a_terminal_is_restored_after_kill_9() {
     let (keys, tty) = pty();
     let (signals, _remote) = signals();
     let (mut screen, other) = (File::from(keys.try_clone().unwrap()), tty.try_clone().unwrap());
-    let living = terminal("stty raw -echo; echo ready; sleep 60", true);
+    let living = terminal("stty raw -echo; echo ready; exec sleep 60", true);
     let pidfd = living.pidfd.try_clone().unwrap();
     let killer = thread::spawn(move || {
         until(&mut screen, "ready");
@@ -405,35 +427,44 @@ fn control_z_stops_the_sandbox_then_us() {
 
 #[test]
 fn a_closed_terminal_ends_the_sandbox_and_a_mere_hup_does_not() {
-    for (streams, closed) in [(false, true), (true, true), (false, false), (true, false)] {
-        let script = "trap '' HUP PIPE; echo ready; sleep 1; exit 7";
-        let living = if streams { terminal(script, true) } else { talking(script) };
-        let (keys, tty) = pty();
-        let (signals, mut remote) = signals();
-        let mut screen = File::from(keys);
-        let person = thread::spawn(move || {
-            until(&mut screen, "ready");
-            let keep = (!closed).then_some(screen);
-            remote.send(libc::SIGHUP);
-            thread::sleep(Duration::from_millis(1500));
-            drop(keep);
-        });
-        let (exit, events) = stay_with_gone(living, signals, &tty);
-        person.join().unwrap();
-        assert_eq!(exit.code(), if closed { 137 } else { 7 }, "own terminal: {streams}, closed: {closed}");
+    let cases = [(false, true), (true, true), (false, false), (true, false)];
+    let runs = cases.map(|(own, closed)| thread::spawn(move || hang_up(own, closed)));
+    for (run, (own, closed)) in runs.into_iter().zip(cases) {
+        let (exit, events) = run.join().unwrap();
+        assert_eq!(exit.code(), if closed { 137 } else { 7 }, "own terminal: {own}, closed: {closed}");
         assert_eq!(events.contains(&Event::HungUp), closed);
+        assert!(events.contains(&Event::SignalForwarded(libc::SIGHUP)));
     }
 }
 
-fn stay_with_gone(living: Living, signals: Signals, tty: &OwnedFd) -> (Exit, Vec<Event>) {
-    stay_with(living, signals, [tty, tty, tty], &mut never)
+/// A sandbox that ignores SIGHUP, with a pty of its `own` or not, at a terminal that is `closed` or not.
+fn hang_up(own: bool, closed: bool) -> (Exit, Vec<Event>) {
+    let script = "trap '' HUP PIPE; echo ready; sleep 1; exit 7";
+    let living = if own { terminal(script, true) } else { talking(script) };
+    let (keys, tty) = pty();
+    let (signals, mut remote) = signals();
+    let (mut screen, other) = (File::from(keys), tty.try_clone().unwrap());
+    let person = thread::spawn(move || {
+        until(&mut screen, "ready");
+        let keep = (!closed).then_some(screen);
+        // A child that another test forks right now has a copy of our side until its exec.
+        while closed && tcgetattr(&other).is_ok() {
+            thread::sleep(Duration::from_millis(1));
+        }
+        remote.send(libc::SIGHUP);
+        thread::sleep(Duration::from_millis(1500));
+        drop(keep);
+    });
+    let ended = stay_with(living, signals, [&tty, &tty, &tty], &mut never);
+    person.join().unwrap();
+    ended
 }
 
 #[test]
 fn a_failure_leaves_nothing_behind() {
     let path_only = rustix::fs::open("/dev/null", OFlags::PATH | OFlags::CLOEXEC, rustix::fs::Mode::empty()).unwrap();
     let streams = Streams::Pipes { stdin: None, stdout: Some(path_only), stderr: None };
-    let living = living("sleep 60", [null(), null(), null()], streams, &[]);
+    let living = living("exec sleep 60", [null(), null(), null()], streams, &[]);
     let pidfd = living.pidfd.try_clone().unwrap();
     let (signals, _remote) = signals();
     let nothing = null();
