@@ -10,6 +10,9 @@ use crate::error::{Doing, Result};
 use crate::host::mounts::submounts;
 use crate::spec::Root;
 use crate::tape::{Create, Step};
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::{CString, OsString};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
@@ -84,7 +87,7 @@ fn entry(b: &mut Builder, path: &Path) -> Result<()> {
         return Ok(());
     }
     if !meta.is_dir() {
-        if meta.file_type().is_block_device() || meta.file_type().is_char_device() || !readable(path) {
+        if meta.file_type().is_block_device() || meta.file_type().is_char_device() || !readable(path, false) {
             return Ok(());
         }
         b.make(Step::MakeFile { path: cpath(&place)?, content: Box::default(), mode: 0o444 });
@@ -92,7 +95,7 @@ fn entry(b: &mut Builder, path: &Path) -> Result<()> {
     }
     let (owner, mode) = b.likeness(path, &meta);
     b.make(Step::MakeDir { path: cpath(&place)?, mode, owner });
-    b.made.insert(path.to_path_buf());
+    b.note_made(path);
     if matches!(path.to_str(), Some("/proc" | "/sys" | "/dev")) {
         return Ok(());
     }
@@ -103,7 +106,7 @@ fn entry(b: &mut Builder, path: &Path) -> Result<()> {
         }
         return shown_read_only(b, path);
     }
-    if !readable(path) {
+    if !readable(path, true) {
         return Ok(());
     }
     let mounted = submounts(b.site.mounts, path).next().is_some();
@@ -111,7 +114,8 @@ fn entry(b: &mut Builder, path: &Path) -> Result<()> {
     if listed(&files.read_only, path) || files.root_read_only || fstype.is_some_and(|t| NO_LOWER.contains(&t)) {
         return b.bind(path, path, RDONLY, Create::Nothing, false);
     }
-    let entries = std::fs::read_dir(path).map(|d| d.take(MOST_ENTRIES + 1).count()).unwrap_or(0);
+    let most = if mounted { MOST_ENTRIES + 1 } else { 1 };
+    let entries = std::fs::read_dir(path).map(|d| d.take(most).count()).unwrap_or(0);
     match (mounted, entries) {
         (false, 0) if !writable(path) => Ok(()), // the empty directory itself is all there is
         (false, _) => b.overlay(path, path, 0, Create::Nothing).and_then(|()| fresh_within(b, path)),
@@ -146,7 +150,8 @@ fn fresh_below(b: &mut Builder, path: &Path, dir: &Path) -> Result<()> {
     }
     let Ok(meta) = std::fs::symlink_metadata(dir) else { return Ok(()) };
     let Some(parent) = dir.parent() else { return Ok(()) };
-    if meta.is_dir() && b.stand(parent)? && b.made.insert(dir.to_path_buf()) {
+    if meta.is_dir() && b.stand(parent)? && !b.is_made(dir) {
+        b.note_made(dir);
         let Some(layer) = b.layer(dir) else { return Ok(()) };
         let place = Path::new(&layer.upper).join(dir.strip_prefix(&layer.point).unwrap_or(dir));
         b.make(Step::MakeDir { path: cpath(&place)?, mode: meta.mode() & 0o7777, owner: b.root_owner() });
@@ -168,8 +173,7 @@ fn shown_read_only(b: &mut Builder, path: &Path) -> Result<()> {
     Ok(())
 }
 
-fn readable(path: &Path) -> bool {
-    let directory = path.is_dir();
+fn readable(path: &Path, directory: bool) -> bool {
     let wanted = if directory { rustix::fs::Access::READ_OK | rustix::fs::Access::EXEC_OK } else { rustix::fs::Access::READ_OK };
     rustix::fs::access(path, wanted).is_ok() || (directory && rustix::fs::access(path, rustix::fs::Access::EXEC_OK).is_ok())
 }
@@ -217,50 +221,88 @@ fn island(b: &mut Builder, dir: &Path) -> Result<()> {
     b.overlay(place, place, 0, create)
 }
 
-/// Hide what the policy hides, and what the user did not name himself: by whiteout in a layer, by a mask elsewhere.
+/// Hide what the policy hides, and what the user did not name himself: by whiteout in a layer, by a mask elsewhere. A whiteout
+/// needs no look at the name itself, so only directories are looked at, each once.
 pub fn hide(b: &mut Builder, shown: &[PathBuf]) -> Result<()> {
     if b.site.spec.root != Root::Host {
         return Ok(());
     }
-    for path in hidden(b) {
+    let mut places: BTreeMap<OsString, Place> = BTreeMap::new();
+    let mut paths = hidden(b);
+    while let Some(path) = paths.pop() {
+        let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { continue };
         if shown.iter().any(|s| s.starts_with(&path)) {
             continue;
         }
-        let Some(layer) = b.layer(&path) else {
-            mask(b, &path)?;
-            continue;
-        };
-        if layer.upper.is_empty() || path == layer.point {
-            continue; // a tmpfs of the user's, or a layer of its own
+        if !places.contains_key(parent.as_os_str()) {
+            let place = place(b, parent)?;
+            places.insert(parent.into(), place);
         }
-        let Some(lower) = &layer.lower else { continue }; // nothing shows through
-        // The first name that is missing on the way is what to white out, so that it stays missing.
-        let (point, upper, lower) = (layer.point.clone(), layer.upper.clone(), lower.clone());
-        let below = path.strip_prefix(&point).unwrap_or(&path);
-        let mut name = PathBuf::new();
-        let mut missing = false;
-        for component in below.components() {
-            name.push(component);
-            if std::fs::symlink_metadata(lower.join(&name)).is_err() {
-                missing = true;
-                break;
+        match places.get(parent.as_os_str()) {
+            Some(Place::Layer { scratch, links }) => {
+                if links.contains(name) {
+                    // What it leads to must not be read there either.
+                    paths.extend(std::fs::canonicalize(&path).ok().filter(|p| *p != path));
+                }
+                if b.is_made(&path) {
+                    mask(b, &path)?;
+                    continue;
+                }
+                b.note_made(&path);
+                let whiteout = [scratch.as_bytes(), b"/", name.as_bytes()].concat();
+                b.make(Step::Whiteout { path: CString::new(whiteout).unwrap_or_default() });
             }
-        }
-        let target = point.join(&name);
-        let parent = target.parent().unwrap_or(&point).to_path_buf();
-        if !b.stand(&parent)? {
-            if !missing {
-                mask(b, &path)?;
-            }
-            continue;
-        }
-        if b.made.contains(&target) {
-            mask(b, &path)?; // something of ours already stands there
-        } else if b.made.insert(target) {
-            b.make(Step::Whiteout { path: cpath(&Path::new(&upper).join(&name))? });
+            Some(Place::Elsewhere) => mask(b, &path)?,
+            Some(Place::Link(real)) => paths.push(real.join(name)),
+            Some(Place::Nowhere) | None => {}
         }
     }
     Ok(())
+}
+
+/// What can be done about names in a directory that are to be hidden.
+enum Place {
+    /// White them out in this directory of the scratch; some of the names there are symbolic links.
+    Layer { scratch: OsString, links: BTreeSet<OsString> },
+    /// Mask what is there.
+    Elsewhere,
+    /// The directory is reached by a symbolic link, and really is this.
+    Link(PathBuf),
+    /// The directory is not there, and will not be; or shows nothing of the host.
+    Nowhere,
+}
+
+fn place(b: &mut Builder, dir: &Path) -> Result<Place> {
+    let Some(layer) = b.layer(dir) else { return Ok(Place::Elsewhere) };
+    let Some(lower) = layer.lower.clone() else { return Ok(Place::Nowhere) };
+    let (point, upper) = (layer.point.clone(), layer.upper.clone());
+    let below = dir.strip_prefix(&point).unwrap_or(dir);
+    // The first name that is missing on the way is what to white out, so that it stays missing.
+    let mut name = PathBuf::new();
+    for component in below.components() {
+        name.push(component);
+        match std::fs::symlink_metadata(lower.join(&name)) {
+            Ok(meta) if meta.is_dir() => continue,
+            Ok(meta) if meta.is_symlink() => {
+                return Ok(std::fs::canonicalize(dir).ok().filter(|real| real != dir).map_or(Place::Nowhere, Place::Link));
+            }
+            Ok(_) => return Ok(Place::Nowhere),
+            Err(_) => {}
+        }
+        let target = point.join(&name);
+        let parent = target.parent().unwrap_or(&point).to_path_buf();
+        if !b.is_made(&target) && b.stand(&parent)? {
+            b.note_made(&target);
+            b.make(Step::Whiteout { path: cpath(&Path::new(&upper).join(&name))? });
+        }
+        return Ok(Place::Nowhere);
+    }
+    if !b.stand(dir)? {
+        return Ok(Place::Elsewhere);
+    }
+    let links = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    let links = links.filter(|e| e.file_type().is_ok_and(|t| t.is_symlink())).map(|e| e.file_name()).collect();
+    Ok(Place::Layer { scratch: Path::new(&upper).join(below).into_os_string(), links })
 }
 
 /// After a bind of `source` at `target`: what the policy hides lies below it, so cover it there.

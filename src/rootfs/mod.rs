@@ -40,7 +40,7 @@ use crate::sys::mount::{NODEV, NOEXEC, NOSUID, RDONLY};
 use crate::tape::{Create, Recorder, Slot, Step};
 use crate::userns::Maps;
 use std::collections::BTreeSet;
-use std::ffi::CString;
+use std::ffi::{CString, OsString};
 use std::fs::Metadata;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
@@ -105,7 +105,7 @@ struct Builder<'a> {
     mount: Vec<Step>,
     layers: Vec<Layer>,
     /// Paths inside whose directory already stands in the scratch.
-    made: BTreeSet<PathBuf>,
+    made: BTreeSet<OsString>,
     count: u32,
     notes: Vec<String>,
 }
@@ -212,9 +212,17 @@ impl Builder<'_> {
         self.attach(Slot::Mount, point, Create::Absent, false)
     }
 
-    /// The deepest layer that `path` lies in or at.
+    fn is_made(&self, path: &Path) -> bool {
+        self.made.contains(path.as_os_str())
+    }
+
+    fn note_made(&mut self, path: &Path) {
+        self.made.insert(path.into());
+    }
+
+    /// The deepest layer that `path` lies in or at; of two at one place, the later.
     fn layer(&self, path: &Path) -> Option<&Layer> {
-        self.layers.iter().rev().filter(|l| path.starts_with(&l.point)).max_by_key(|l| l.point.components().count())
+        self.layers.iter().filter(|l| path.starts_with(&l.point)).max_by_key(|l| l.point.as_os_str().len())
     }
 
     /// Make sure that the directory `path` stands in the scratch part of its layer, with the likeness of what shows through.
@@ -230,7 +238,7 @@ impl Builder<'_> {
             inside.push(name);
             scratch.push(name);
             host = host.map(|h| h.join(name));
-            if self.made.contains(&inside) {
+            if self.is_made(&inside) {
                 continue;
             }
             let (owner, mode) = match host.as_ref().and_then(|h| std::fs::symlink_metadata(h).ok().map(|m| (h.clone(), m))) {
@@ -244,7 +252,7 @@ impl Builder<'_> {
                 None => (self.root_owner(), 0o755),
             };
             self.make(Step::MakeDir { path: cpath(&scratch)?, mode, owner });
-            self.made.insert(inside.clone());
+            self.note_made(&inside);
         }
         Ok(true)
     }
