@@ -70,6 +70,7 @@ pub fn plan(site: &Site) -> Result<Tree> {
     b.make(Step::MakeDir { path: c"r".into(), mode: 0o755, owner: b.root_owner() });
     b.make(Step::MakeDir { path: c"empty".into(), mode: 0o555, owner: b.root_owner() });
     b.make(Step::MakeFile { path: c"blank".into(), content: Box::default(), mode: 0o444 });
+    b.make(Step::MakeWhiteout);
     let read_only = match &site.spec.root {
         Root::Host => host::lay(&mut b)?,
         Root::Dir { path, mode } => dir::lay(&mut b, path, *mode)?,

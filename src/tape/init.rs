@@ -32,11 +32,8 @@ pub fn split(stay: Stay) -> Result<OwnedFd> {
         None => Ok(theirs),
         Some(workload) => {
             drop(theirs);
-            if let Err(errno) = release(&stay, workload, ours.as_fd()) {
-                // The workload's fault pipe is ours too; but only it knows the step. It sees end-of-file and leaves.
-                let _ = rustix::io::write(stay.wire, &errno.raw_os_error().to_ne_bytes());
-                clone::exit(125);
-            }
+            // If that fails, the player reports it as the fault of this step, and the workload leaves when it sees our end.
+            release(&stay, workload, ours.as_fd())?;
             serve(stay, workload)
         }
     }

@@ -72,7 +72,10 @@ impl Player<'_> {
                 set_ids(*uid, *gid, groups)
             }
             Step::NotDumpable => process::set_dumpable(false),
-            Step::DieWithParent(_) => process::die_with_parent(),
+            Step::DieWithParent(_) => {
+                process::die_with_parent()?;
+                self.leave_if_orphaned()
+            }
 
             Step::PrivatePropagation => mount::all_private(),
             Step::EnterScratch { at } => {
@@ -99,7 +102,8 @@ impl Player<'_> {
                 write_all(file.as_fd(), content)
             }
             Step::Symlink { target, path } => rustix::fs::symlink(target.as_c_str(), path.as_c_str()),
-            Step::Whiteout { path } => path::whiteout(rustix::fs::CWD, path),
+            Step::MakeWhiteout => path::whiteout(rustix::fs::CWD, c"whiteout"),
+            Step::Whiteout { path } => rustix::fs::link(c"whiteout", path.as_c_str()),
             Step::CloneTree { path, recursive, attributes, device, slot } => {
                 let tree = mount::clone_tree(rustix::fs::CWD, path, *recursive)?;
                 if let Some((major, minor)) = device
@@ -203,6 +207,15 @@ impl Player<'_> {
                 Err(answer)
             }
         }
+    }
+
+    /// The parent may have died before the kernel was told to kill us for it: then its end of the wire is closed.
+    fn leave_if_orphaned(&self) -> Result<()> {
+        use rustix::event::{PollFd, PollFlags, Timespec, poll};
+        let mut wire = [PollFd::from_borrowed_fd(self.channels.wire, PollFlags::empty())];
+        clone::interrupted(|| poll(&mut wire, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })))?;
+        let gone = wire.iter().any(|w| w.revents().intersects(PollFlags::HUP | PollFlags::ERR));
+        if gone { clone::exit(125) } else { Ok(()) }
     }
 
     fn attach(&mut self, slot: Slot, target: &CStr, create: Create, follow: bool) -> Result<()> {

@@ -140,7 +140,8 @@ pub enum Step {
         target: CString,
         path: CString,
     },
-    /// Hide a name of the layers below: an overlay whiteout in an upper directory.
+    /// Hide a name of the layers below: an overlay whiteout in an upper directory, a hard link to the one that `MakeWhiteout` made.
+    MakeWhiteout,
     Whiteout {
         path: CString,
     },
@@ -273,6 +274,7 @@ impl Step {
             | MakeDir { .. }
             | MakeFile { .. }
             | Symlink { .. }
+            | MakeWhiteout
             | Whiteout { .. }
             | CloneTree { .. }
             | Overlay { .. }
@@ -334,6 +336,7 @@ impl fmt::Display for Step {
             }
             MakeFile { path, content, mode } => write!(f, "make {} {mode:04o} ({} bytes)", s(path), content.len()),
             Symlink { target, path } => write!(f, "symlink {} -> {}", s(path), s(target)),
+            MakeWhiteout => f.write_str("make whiteout"),
             Whiteout { path } => write!(f, "whiteout {}", s(path)),
             CloneTree { path, recursive, attributes, device, slot } => {
                 let how = if *recursive { "tree" } else { "mount" };
