@@ -199,8 +199,13 @@ impl Player<'_> {
                 for candidate in paths {
                     match process::exec(candidate, argv, envp) {
                         Errno::NOENT | Errno::NOTDIR => {}
-                        // Like execvp(3): a place that denies is remembered, and the search goes on.
-                        Errno::ACCESS => answer = Errno::ACCESS,
+                        // Like execvp(3): a file that denies is remembered, and the search goes on; a directory that is closed
+                        // to us, as those of other users in a PATH often are, is no place to find anything.
+                        Errno::ACCESS => {
+                            if paths.len() == 1 || rustix::fs::lstat(candidate.as_c_str()).err() != Some(Errno::ACCESS) {
+                                answer = Errno::ACCESS;
+                            }
+                        }
                         other => return Err(other),
                     }
                 }
