@@ -263,6 +263,10 @@ pub fn run(args: RunArgs) -> Result<u8> {
         caller,
     };
     let cache = seccomp_cache(&facts.caller);
+    if spec.files.mounts.iter().any(|m| !m.read_only && matches!(&m.source, storage::Source::Bind(p) if facts.caller.home.starts_with(p))) {
+        // What decides about the next sandbox is hidden from this one, and only what is there can be hidden in a shared directory.
+        dirs::make(&dirs::config(&facts.caller.home))?;
+    }
     let plan = freeze(&spec, &facts, io, cache.as_deref())?;
     if dry_run {
         return dry(&spec, &plan, json).map(|()| 0);

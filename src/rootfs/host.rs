@@ -51,7 +51,10 @@ pub fn lay(b: &mut Builder) -> Result<bool> {
     skeleton(b, Path::new("/"))?;
     if !spec.files.root_read_only {
         for dir in [b.site.home, b.site.cwd] {
-            island(b, dir)?;
+            // Where the user mounts something himself, that is what counts.
+            if !spec.files.mounts.iter().any(|m| dir.starts_with(&m.target)) {
+                island(b, dir)?;
+            }
         }
     }
     // An ordinary user may not write to the host's `/` either; the host's root may.
@@ -320,7 +323,18 @@ pub fn cover(b: &mut Builder, source: &Path, target: &Path, shown: &[PathBuf]) -
             b.mask(&inside, meta.is_dir())?;
         }
     }
-    guard(b, source, target)
+    guard(b, source, target)?;
+    // Our own program must not be changed from inside, for it runs outside next time. cve: 2019-5736
+    match std::fs::read_link("/proc/self/exe") {
+        Ok(exe) if exe.starts_with(source) => read_only(b, &target.join(exe.strip_prefix(source).unwrap_or(&exe))),
+        _ => Ok(()),
+    }
+}
+
+fn read_only(b: &mut Builder, inside: &Path) -> Result<()> {
+    let target = cpath(inside.strip_prefix("/").unwrap_or(inside))?;
+    b.mount(Step::Remount { target, attributes: RDONLY, recursive: true, absent_is_fine: true });
+    Ok(())
 }
 
 /// Names below a shared directory that stay read-only.
@@ -328,13 +342,7 @@ fn guard(b: &mut Builder, source: &Path, target: &Path) -> Result<()> {
     for name in b.site.spec.files.guard.iter().map(|r| r.path.clone()) {
         let host = source.join(&name);
         if std::fs::symlink_metadata(&host).is_ok_and(|m| !m.is_symlink()) {
-            let inside = target.join(&name);
-            b.mount(Step::Remount {
-                target: cpath(inside.strip_prefix("/").unwrap_or(&inside))?,
-                attributes: RDONLY,
-                recursive: true,
-                absent_is_fine: true,
-            });
+            read_only(b, &target.join(&name))?;
         }
     }
     Ok(())
