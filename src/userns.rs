@@ -52,7 +52,7 @@ enum Own {
 /// `mode` is never `Auto` here: the caller has decided what that means for its root.
 pub fn plan(mode: &Userns, caller: &Caller, subids: &Subids, helper: impl Fn(&str) -> Result<PathBuf>) -> Result<Maps> {
     let (uids, gids) = match mode {
-        Userns::Single => unreachable_single(caller, caller.uid, caller.gid),
+        Userns::Single => one(caller, caller.uid, caller.gid),
         Userns::Auto | Userns::KeepId { .. } => {
             let (uid, gid) = match mode {
                 Userns::KeepId { uid, gid } => (uid.unwrap_or(caller.uid), gid.unwrap_or(caller.gid)),
@@ -75,11 +75,11 @@ pub fn plan(mode: &Userns, caller: &Caller, subids: &Subids, helper: impl Fn(&st
 
 /// One id only.
 pub fn single(uid_inside: u32, gid_inside: u32, caller: &Caller) -> Maps {
-    let (uids, gids) = unreachable_single(caller, uid_inside, gid_inside);
+    let (uids, gids) = one(caller, uid_inside, gid_inside);
     Maps { uids, gids, helpers: None }
 }
 
-fn unreachable_single(caller: &Caller, uid: u32, gid: u32) -> (Vec<Extent>, Vec<Extent>) {
+fn one(caller: &Caller, uid: u32, gid: u32) -> (Vec<Extent>, Vec<Extent>) {
     (vec![Extent { inside: uid, outside: caller.uid, count: 1 }], vec![Extent { inside: gid, outside: caller.gid, count: 1 }])
 }
 

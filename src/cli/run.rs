@@ -345,12 +345,11 @@ impl RunArgs {
             status_fd: _,
             command,
         } = self;
-        let mut patch = Patch::default();
-        patch.name = name;
-        patch.root = Some(match rootfs {
+        let root = match rootfs {
             Some(dir) => storage::rootfs(&dir)?,
             None => Root::Host,
-        });
+        };
+        let mut patch = Patch { name, root: Some(root), ..Patch::default() };
         if command.is_empty() {
             return Err(three_forms());
         }
@@ -410,7 +409,7 @@ impl RunArgs {
             let path = absolute(&path, cwd).display().to_string();
             f.hide.push(crate::spec::Reasoned { path, why: "--hide".into() });
         }
-        for mut m in volume.iter().map(|w| Mount::volume(w)).chain(mount.iter().map(|w| Mount::mount(w))).collect::<Result<Vec<_>>>()? {
+        for mut m in volume.iter().map(|w| Mount::volume(w)).chain(mount.iter().map(|w| Mount::keys(w))).collect::<Result<Vec<_>>>()? {
             if let storage::Source::Bind(path) | storage::Source::Cow(path) = &mut m.source {
                 let from = path.strip_prefix("~").map_or_else(|_| cwd.join(&*path), |rest| home.join(rest));
                 *path = existing(&from, cwd)?;

@@ -219,12 +219,8 @@ pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bi
 /// A fixed list, what the policy passes on, what the user set: nothing else. // SECURITY 3.4 row 22
 fn environment(spec: &Spec, facts: &Facts, who: &Who) -> BTreeMap<String, String> {
     let mut env = BTreeMap::from([("PATH".to_string(), DEFAULT_PATH.to_string()), ("HOME".to_string(), who.home.display().to_string())]);
-    let passes = |name: &str, pattern: &str| match pattern.strip_suffix('*') {
-        Some(prefix) => name.starts_with(prefix),
-        None => name == pattern,
-    };
     if spec.root == Root::Host {
-        let listed = |name: &str| spec.process.env_pass.iter().any(|p| passes(name, &p.path));
+        let listed = |name: &str| spec.process.env_pass.iter().any(|p| p.covers(name));
         env.extend(facts.env.iter().filter(|(name, _)| *name == "PATH" || listed(name)).map(|(k, v)| (k.clone(), v.clone())));
         if who.change.is_some() {
             for name in ["USER", "LOGNAME", "SHELL"] {
