@@ -212,9 +212,9 @@ pub struct RunArgs {
     cap_drop: Vec<String>,
     /// seccomp=FILE|unconfined, no-new-privileges[=false], nested
     ///
-    /// seccomp=FILE: a filter in Docker's JSON format instead of the policy's groups. seccomp=unconfined: none. no-new-
-    /// privileges=false: set-uid programs of mounts that allow them work; none of ours does. nested: as --policy nested, so that
-    /// the command may make sandboxes of its own.
+    /// seccomp=FILE: a filter in Docker's JSON format instead of the policy's groups. seccomp=unconfined: none.
+    /// no-new-privileges=false: leave that flag unset; set-uid programs still do nothing, since every mount is nosuid.
+    /// nested: as --policy nested, so that the command may make sandboxes of its own.
     #[arg(long, value_name = "OPTION", help_heading = "Isolation")]
     security_opt: Vec<String>,
 
