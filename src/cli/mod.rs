@@ -22,10 +22,14 @@ use std::ffi::OsString;
 use std::io::Write;
 use std::process::ExitCode;
 
-/// A rootless sandbox: no daemon, nothing setuid of its own.
+/// A rootless sandbox: no daemon, nothing set-uid of its own
+///
+/// Runs a command so that it changes nothing of the host, reads no keys, and reaches no network, unless it is told to. An ordinary
+/// user can use it, on the host's own tree or on a directory as the root.
 #[derive(Debug, Parser)]
 #[command(name = "sandbox", version, subcommand_required = true, arg_required_else_help = true, disable_help_subcommand = true)]
-#[command(after_help = "Examples:\n  sandbox run -- make test              the host's tree, copy-on-write, no network\n  \
+#[command(max_term_width = 100)]
+#[command(after_help = "Examples:\n  sandbox run -- make test               the host's tree, copy-on-write, no network\n  \
     sandbox run --rw target -- cargo test  the same, and target/ is written for real\n  \
     sandbox run --rootfs DIR sh            a directory as the root\n  sandbox doctor                         what this machine can do\n\n\
     Man pages: sandbox(1), sandbox-run(1), sandbox-policy(5).")]
@@ -43,10 +47,13 @@ pub enum Command {
     Docs(docs::DocsArgs),
 }
 
-/// Say what this machine can do for sandboxes, what each missing part costs, and the command that mends it
+/// Say what this machine can do for sandboxes, and what mends the rest
+///
+/// Tries every feature of the kernel and of the host that sandbox uses. For each that is missing it says what that costs, and the
+/// exact command that mends it.
 #[derive(Debug, Args)]
 pub struct DoctorArgs {
-    /// One JSON array
+    /// Print one JSON array
     #[arg(long)]
     json: bool,
     /// Print the AppArmor profile that lets this program make user namespaces, and nothing else
@@ -54,7 +61,9 @@ pub struct DoctorArgs {
     print_apparmor_profile: bool,
 }
 
-/// Look at policies: what a name stands for, whether a file is right, how two differ
+/// List, show, check and compare policies
+///
+/// A policy says what a sandbox may see and do. sandbox-policy(5) describes the language, and what is built in.
 #[derive(Debug, Args)]
 pub struct PolicyArgs {
     #[command(subcommand)]
@@ -65,7 +74,7 @@ pub struct PolicyArgs {
 enum PolicyCommand {
     /// List every policy that can be named, and where it comes from
     List {
-        /// One JSON array
+        /// Print one JSON array
         #[arg(long)]
         json: bool,
     },
@@ -73,7 +82,7 @@ enum PolicyCommand {
     Show {
         /// A name, or a file (with a slash)
         policy: String,
-        /// As JSON, not TOML
+        /// Print JSON, not TOML
         #[arg(long)]
         json: bool,
     },

@@ -22,161 +22,233 @@ use std::time::Duration;
 
 /// Run a command in a sandbox
 ///
-/// Without --rootfs the command sees the host's own tree copy-on-write: it may write where you may, and every write is
-/// discarded at the end. It keeps your user name, ids and working directory; it has no network but loopback, sees only its own
-/// processes, and cannot read your keys and tokens (sandbox-policy(5) has the list).
+/// Without --rootfs the command sees the host's own tree, copy-on-write: it may write where you may, and every write is
+/// discarded at the end. It keeps your user name, ids and working directory. It has no network but loopback, sees no processes
+/// but its own, finds /tmp, /var/tmp and /run fresh, gets few of your variables, and cannot read your keys and tokens.
 ///
-/// With --rootfs the directory is the root, and you are root inside.
+/// With --rootfs a directory is the root, and you are root inside.
+///
+/// Nothing outlives the command: when it ends, or when sandbox is killed, the kernel ends everything inside and forgets the tree.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  sandbox run -- make test\n  sandbox run --rw target -- cargo test --offline\n  sandbox run -it -- bash\n  \
     sandbox run --policy strict --ro . -- ./untrusted\n  sandbox run --rootfs ./debian apt-get install -y ./hello.deb\n\n\
-    Exit status: the command's; 125 our own error, 126 not executable, 127 not found, 128+n killed by signal n.")]
-#[command(override_usage = "sandbox run [OPTIONS] -- CMD [ARG...]\n       sandbox run [OPTIONS] --rootfs DIR CMD [ARG...]")]
+    Exit status: the command's; 125 our own error, 126 not executable, 127 not found, 128+n killed by signal n.\n\
+    --help shows all options; man sandbox-run explains them.")]
+#[command(
+    after_long_help = "Examples:\n  sandbox run -- make test\n  sandbox run --rw target -- cargo test --offline\n  sandbox run -it -- bash\n  \
+    sandbox run --policy strict --ro . -- ./untrusted\n  sandbox run --rootfs ./debian apt-get install -y ./hello.deb\n\n\
+    Exit status: the command's; 125 our own error, 126 not executable, 127 not found, 128+n killed by signal n.\n\
+    man sandbox-run has diagnostics, files and variables; man sandbox-policy what is hidden, and why."
+)]
+#[command(max_term_width = 100, override_usage = "sandbox run [OPTIONS] -- CMD [ARG...]\n       sandbox run [OPTIONS] --rootfs DIR CMD [ARG...]")]
 pub struct RunArgs {
     /// Keep stdin open and pass it on
+    ///
+    /// Without it the command reads /dev/null. A terminal is passed on as a pipe, unless -t gives the command one of its own.
     #[arg(short, long)]
     interactive: bool,
     /// Give the command a terminal of its own
+    ///
+    /// Bytes are relayed, the size follows yours, and yours is as before when the command ends. Without -t the command has no
+    /// terminal, and yours is out of its reach.
     #[arg(short, long)]
     tty: bool,
 
-    /// Use this directory as the root: DIR or DIR:O copy-on-write, DIR:rw writes through
+    /// Use a directory as the root: :O, the default, is copy-on-write; :rw writes through
+    ///
+    /// The directory needs no preparation and is not trusted: links in it are followed inside it only. You are root inside; your
+    /// subordinate ids are the other users. With :rw, missing mount points are made in it and stay.
     #[arg(long, value_name = "DIR[:O|:rw]", help_heading = "Files")]
     rootfs: Option<String>,
     /// Let writes below PATH through to the host
+    ///
+    /// PATH is the same inside and outside. What the policy hides below it stays hidden.
     #[arg(long, value_name = "PATH", help_heading = "Files")]
     rw: Vec<PathBuf>,
     /// Show PATH read-only
+    ///
+    /// It can also show a path that the policy hides: naming it is asking for it.
     #[arg(long, value_name = "PATH", help_heading = "Files")]
     ro: Vec<PathBuf>,
     /// Show nothing at PATH, now or later
     #[arg(long, value_name = "PATH", help_heading = "Files")]
     hide: Vec<PathBuf>,
     /// Show PATH with a layer of its own on top; writes are discarded
+    ///
+    /// For a directory that the host's tree shows read-only, or to show with a layer a directory that the policy hides. Nothing may
+    /// be mounted below it.
     #[arg(long, value_name = "PATH", help_heading = "Files")]
     cow: Vec<PathBuf>,
     /// Show a host path at another place; options ro, rw, O (copy-on-write), noexec
+    ///
+    /// HOST begins with /, ./ or ~; DEST is absolute. Options are joined by commas. Every mount is nosuid and nodev, and nothing
+    /// that is mounted later crosses it in either direction.
     #[arg(short, long, value_name = "HOST:DEST[:OPTIONS]", help_heading = "Files")]
     volume: Vec<String>,
-    /// The same in keys: type=bind|tmpfs,source=..,target=..,readonly,noexec,cow,tmpfs-size=..,tmpfs-mode=..
-    #[arg(long, value_name = "KEY=VALUE,..", help_heading = "Files")]
+    /// The same in keys: type=bind,source=PATH,target=PATH,...
+    ///
+    /// The keys: type=bind or type=tmpfs; source (src), target (dst, destination), readonly (ro), rw, noexec, cow (O); for a tmpfs
+    /// tmpfs-size and tmpfs-mode.
+    #[arg(long, value_name = "KEY=VALUE,..", help_heading = "Files", hide_short_help = true)]
     mount: Vec<String>,
     /// Mount an empty tmpfs; options size=, mode=, ro, noexec
     #[arg(long, value_name = "DEST[:OPTIONS]", help_heading = "Files")]
     tmpfs: Vec<String>,
     /// Make the whole root read-only
+    ///
+    /// /tmp, /dev/shm and what --rw, -v or --tmpfs say stay writable.
     #[arg(long, help_heading = "Files")]
     read_only: bool,
     /// Size of /dev/shm, in bytes or with a unit (k, m, g)
-    #[arg(long, value_name = "SIZE", help_heading = "Files")]
+    #[arg(long, value_name = "SIZE", help_heading = "Files", hide_short_help = true)]
     shm_size: Option<Bytes>,
     /// Show a host device, with the access that you have to it
-    #[arg(long, value_name = "HOST[:DEST]", help_heading = "Files")]
+    ///
+    /// DEST is below /dev. A directory shows all that is in it.
+    #[arg(long, value_name = "HOST[:DEST]", help_heading = "Files", hide_short_help = true)]
     device: Vec<String>,
 
     /// Set a variable; NAME alone copies yours
+    ///
+    /// Otherwise only PATH and the variables of the policy's env-pass list are yours, and with --rootfs none.
     #[arg(short, long, value_name = "NAME[=VALUE]", help_heading = "Process")]
     env: Vec<String>,
     /// Read variables from a file, one NAME[=VALUE] a line
-    #[arg(long, value_name = "FILE", help_heading = "Process")]
+    ///
+    /// Empty lines and lines that begin with # are skipped.
+    #[arg(long, value_name = "FILE", help_heading = "Process", hide_short_help = true)]
     env_file: Vec<PathBuf>,
     /// Working directory inside
     #[arg(short, long, value_name = "DIR", help_heading = "Process")]
     workdir: Option<PathBuf>,
-    /// Run as this user inside: names from the root's own files, or numbers
+    /// Run as this user inside: a name from the root's own files, or a number
+    ///
+    /// Ids without a mapping cannot be used; see --userns.
     #[arg(short, long, value_name = "USER[:GROUP]", help_heading = "Process")]
     user: Option<User>,
     /// Host name inside
-    #[arg(long, value_name = "NAME", help_heading = "Process")]
+    ///
+    /// Without it the name of --name, or "sandbox".
+    #[arg(long, value_name = "NAME", help_heading = "Process", hide_short_help = true)]
     hostname: Option<String>,
     /// A name for the sandbox; no two run under the same
-    #[arg(long, value_name = "NAME", help_heading = "Process")]
+    #[arg(long, value_name = "NAME", help_heading = "Process", hide_short_help = true)]
     name: Option<Name>,
     /// Limit a resource as setrlimit(2) does
-    #[arg(long, value_name = "NAME=SOFT[:HARD]", help_heading = "Process")]
+    ///
+    /// NAME is as, core, cpu, data, fsize, locks, memlock, msgqueue, nice, nofile, nproc, rss, rtprio, rttime, sigpending or stack.
+    /// A limit above your own hard limit is lowered to it.
+    #[arg(long, value_name = "NAME=SOFT[:HARD]", help_heading = "Process", hide_short_help = true)]
     ulimit: Vec<String>,
     /// Permission bits that new files lack, in octal
-    #[arg(long, value_name = "OCTAL", help_heading = "Process")]
+    #[arg(long, value_name = "OCTAL", help_heading = "Process", hide_short_help = true)]
     umask: Option<String>,
-    /// How much sooner than others to be killed when memory runs out (-1000 to 1000; only raises)
-    #[arg(long, value_name = "N", allow_negative_numbers = true, help_heading = "Process")]
+    /// How much sooner than others to be killed when memory runs out
+    ///
+    /// From -1000 to 1000. It only ever raises the value that you have.
+    #[arg(long, value_name = "N", allow_negative_numbers = true, help_heading = "Process", hide_short_help = true)]
     oom_score_adj: Option<i32>,
     /// Pass descriptors 3 to 2+N to the command
-    #[arg(long, value_name = "N", help_heading = "Process")]
+    ///
+    /// They must be open, and no directories: one would be a way out.
+    #[arg(long, value_name = "N", help_heading = "Process", hide_short_help = true)]
     preserve_fds: Option<u32>,
     /// Have our init as PID 1 also where the policy makes the command PID 1
-    #[arg(long, help_heading = "Process")]
+    #[arg(long, help_heading = "Process", hide_short_help = true)]
     init: bool,
     /// The signal that asks the command to end
-    #[arg(long, value_name = "SIGNAL", help_heading = "Process")]
+    ///
+    /// A name as in signal(7), or a number. --timeout sends it.
+    #[arg(long, value_name = "SIGNAL", help_heading = "Process", hide_short_help = true)]
     stop_signal: Option<String>,
-    /// Seconds after which everything is stopped, then killed
+    /// Seconds after which the command is asked to end; 10 s later everything is killed
     #[arg(long, value_name = "SECONDS", help_heading = "Process")]
     timeout: Option<u64>,
 
     /// none: loopback only. host: the host's network
+    ///
+    /// With host the command reaches what you reach: the local network, services on 127.0.0.1, and whatever asks no password there.
     #[arg(long, value_name = "none|host", value_parser = network, help_heading = "Network")]
     network: Option<NetworkMode>,
     /// Add a line to /etc/hosts
-    #[arg(long, value_name = "NAME:ADDRESS", help_heading = "Network")]
+    #[arg(long, value_name = "NAME:ADDRESS", help_heading = "Network", hide_short_help = true)]
     add_host: Vec<String>,
     /// Use this name server
-    #[arg(long, value_name = "ADDRESS", help_heading = "Network")]
+    #[arg(long, value_name = "ADDRESS", help_heading = "Network", hide_short_help = true)]
     dns: Vec<std::net::IpAddr>,
 
-    /// Which ids inside are which outside: auto, keep-id[:uid=N,gid=N], root, nomap, single
+    /// Which ids inside are which outside: auto, keep-id, root, nomap or single
+    ///
+    /// auto: keep-id on the host's tree, root on a directory. keep-id[:uid=N,gid=N]: you keep your ids, or have N, and your
+    /// subordinate ids lie around. root: you are 0. nomap: you have no id inside, 0 is your first subordinate id. single: one id,
+    /// no subordinate ids and no set-uid helpers.
     #[arg(long, value_name = "MODE", value_parser = userns, help_heading = "Isolation")]
     userns: Option<Userns>,
     /// Map user ids explicitly
-    #[arg(long, value_name = "INSIDE:HOST:COUNT", conflicts_with = "userns", help_heading = "Isolation")]
+    #[arg(long, value_name = "INSIDE:HOST:COUNT", conflicts_with = "userns", help_heading = "Isolation", hide_short_help = true)]
     uidmap: Vec<IdMapping>,
     /// Map group ids explicitly; without it, as --uidmap
-    #[arg(long, value_name = "INSIDE:HOST:COUNT", requires = "uidmap", help_heading = "Isolation")]
+    #[arg(long, value_name = "INSIDE:HOST:COUNT", requires = "uidmap", help_heading = "Isolation", hide_short_help = true)]
     gidmap: Vec<IdMapping>,
-    /// Share the host's System V and POSIX IPC, or not
-    #[arg(long, value_name = "private|host", value_parser = share, help_heading = "Isolation")]
+    /// host: share the host's System V and POSIX IPC, and its /dev/shm
+    #[arg(long, value_name = "private|host", value_parser = share, help_heading = "Isolation", hide_short_help = true)]
     ipc: Option<Share>,
-    /// See the host's processes, or not
-    #[arg(long, value_name = "private|host", value_parser = share, help_heading = "Isolation")]
+    /// host: see the host's processes
+    #[arg(long, value_name = "private|host", value_parser = share, help_heading = "Isolation", hide_short_help = true)]
     pid: Option<Share>,
-    /// Share the host's name, or not
-    #[arg(long, value_name = "private|host", value_parser = share, help_heading = "Isolation")]
+    /// host: have the host's name
+    #[arg(long, value_name = "private|host", value_parser = share, help_heading = "Isolation", hide_short_help = true)]
     uts: Option<Share>,
-    /// See the host's cgroup paths, or not
-    #[arg(long, value_name = "private|host", value_parser = share, help_heading = "Isolation")]
+    /// host: see the host's cgroup paths
+    #[arg(long, value_name = "private|host", value_parser = share, help_heading = "Isolation", hide_short_help = true)]
     cgroupns: Option<Share>,
     /// Keep a capability that the policy drops (ALL: every one)
-    #[arg(long, value_name = "CAP", help_heading = "Isolation")]
+    ///
+    /// It holds inside only, over what belongs to the sandbox, and only for root inside.
+    #[arg(long, value_name = "CAP", help_heading = "Isolation", hide_short_help = true)]
     cap_add: Vec<String>,
     /// Drop a capability (ALL: every one)
-    #[arg(long, value_name = "CAP", help_heading = "Isolation")]
+    #[arg(long, value_name = "CAP", help_heading = "Isolation", hide_short_help = true)]
     cap_drop: Vec<String>,
     /// seccomp=FILE|unconfined, no-new-privileges[=false], nested
+    ///
+    /// seccomp=FILE: a filter in Docker's JSON format instead of the policy's groups. seccomp=unconfined: none.
+    /// no-new-privileges=false: leave that flag unset; set-uid programs still do nothing, since every mount is nosuid.
+    /// nested: as --policy nested, so that the command may make sandboxes of its own.
     #[arg(long, value_name = "OPTION", help_heading = "Isolation")]
     security_opt: Vec<String>,
 
-    /// The rules to start from: a name (see sandbox policy list) or a file, with a slash
+    /// The rules to start from: a name (sandbox policy list), or a file with a slash
+    ///
+    /// A policy that you name is a limit: other flags may make the sandbox tighter than it says, not looser. Without --policy the
+    /// rules are those of default, and flags may go beyond them.
     #[arg(long, value_name = "NAME|FILE", help_heading = "Policy")]
     policy: Option<String>,
-    /// Fail if one of these cannot be had in full: subids, seccomp, landlock, masks, ulimits, oom-score
+    /// Fail where one of these cannot be had in full
+    ///
+    /// Of subids, seccomp, landlock, masks, ulimits, oom-score; joined by commas.
     #[arg(long, value_name = "LIST", value_delimiter = ',', help_heading = "Policy")]
     require: Vec<Control>,
-    /// Go on without these where they cannot be had
-    #[arg(long, value_name = "LIST", value_delimiter = ',', help_heading = "Policy")]
+    /// Go on where one of these cannot be had
+    ///
+    /// The same names as for --require. sandbox-policy(5) says what each means where it is missing.
+    #[arg(long, value_name = "LIST", value_delimiter = ',', help_heading = "Policy", hide_short_help = true)]
     best_effort: Vec<Control>,
 
     /// Print what would be done, step by step, and do nothing
     #[arg(long, help_heading = "Output")]
     dry_run: bool,
     /// Errors, and --dry-run, as JSON
-    #[arg(long, help_heading = "Output")]
+    #[arg(long, help_heading = "Output", hide_short_help = true)]
     pub json: bool,
     /// Write one JSON object a line to this descriptor for what happens
-    #[arg(long, value_name = "FD", help_heading = "Output")]
+    ///
+    /// Each has an "event": degraded, started, signal, stopped, continued, timeout, hangup, killed, exited.
+    #[arg(long, value_name = "FD", help_heading = "Output", hide_short_help = true)]
     status_fd: Option<u32>,
 
     /// The command and its arguments
-    #[arg(trailing_var_arg = true, value_name = "CMD")]
+    #[arg(trailing_var_arg = true, value_name = "CMD", hide_short_help = true)]
     command: Vec<String>,
 }
 

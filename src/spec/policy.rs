@@ -98,6 +98,13 @@ pub fn builtin_names() -> impl Iterator<Item = &'static str> {
     BUILT_IN.iter().map(|(name, _)| *name)
 }
 
+/// What the built-in policy of this name says, without what it includes and whatever shadows it: for the manual.
+pub fn built_in(name: &str) -> Result<Patch> {
+    let found = BUILT_IN.iter().find(|(n, _)| *n == name);
+    let (name, json) = found.ok_or_else(|| Error::new(Kind::NotFound, format!("cannot find policy '{name}': it is not built in")))?;
+    Found { place: Place::BuiltIn(name), text: (*json).into() }.patch()
+}
+
 /// What a patch says, without what it is silent about.
 pub fn said(patch: &Patch) -> serde_json::Value {
     fn prune(value: &mut serde_json::Value, silent: Option<&serde_json::Value>) {

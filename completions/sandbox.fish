@@ -1,0 +1,91 @@
+# Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
+function __fish_sandbox_global_optspecs
+    string join \n h/help V/version
+end
+
+function __fish_sandbox_needs_command
+    # Figure out if the current invocation already has a command.
+    set -l cmd (commandline -opc)
+    set -e cmd[1]
+    argparse -s (__fish_sandbox_global_optspecs) -- $cmd 2>/dev/null
+    or return
+    if set -q argv[1]
+        # Also print the command, so this can be used to figure out what it is.
+        echo $argv[1]
+        return 1
+    end
+    return 0
+end
+
+function __fish_sandbox_using_subcommand
+    set -l cmd (__fish_sandbox_needs_command)
+    test -z "$cmd"
+    and return 1
+    contains -- $cmd[1] $argv
+end
+
+complete -c sandbox -n "__fish_sandbox_needs_command" -s h -l help -d 'Print help'
+complete -c sandbox -n "__fish_sandbox_needs_command" -s V -l version -d 'Print version'
+complete -c sandbox -n "__fish_sandbox_needs_command" -f -a "run" -d 'Run a command in a sandbox'
+complete -c sandbox -n "__fish_sandbox_needs_command" -f -a "doctor" -d 'Say what this machine can do for sandboxes, and what mends the rest'
+complete -c sandbox -n "__fish_sandbox_needs_command" -f -a "policy" -d 'List, show, check and compare policies'
+complete -c sandbox -n "__fish_sandbox_using_subcommand run" -l rootfs -d 'Use a directory as the root: :O, the default, is copy-on-write; :rw writes through' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand run" -l rw -d 'Let writes below PATH through to the host' -r -F
+complete -c sandbox -n "__fish_sandbox_using_subcommand run" -l ro -d 'Show PATH read-only' -r -F
+complete -c sandbox -n "__fish_sandbox_using_subcommand run" -l hide -d 'Show nothing at PATH, now or later' -r -F
+complete -c sandbox -n "__fish_sandbox_using_subcommand run" -l cow -d 'Show PATH with a layer of its own on top; writes are discarded' -r -F
+complete -c sandbox -n "__fish_sandbox_using_subcommand run" -s v -l volume -d 'Show a host path at another place; options ro, rw, O (copy-on-write), noexec' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand run" -l mount -d 'The same in keys: type=bind,source=PATH,target=PATH,...' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand run" -l tmpfs -d 'Mount an empty tmpfs; options size=, mode=, ro, noexec' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand run" -l shm-size -d 'Size of /dev/shm, in bytes or with a unit (k, m, g)' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand run" -l device -d 'Show a host device, with the access that you have to it' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand run" -s e -l env -d 'Set a variable; NAME alone copies yours' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand run" -l env-file -d 'Read variables from a file, one NAME[=VALUE] a line' -r -F
+complete -c sandbox -n "__fish_sandbox_using_subcommand run" -s w -l workdir -d 'Working directory inside' -r -F
+complete -c sandbox -n "__fish_sandbox_using_subcommand run" -s u -l user -d 'Run as this user inside: a name from the root\'s own files, or a number' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand run" -l hostname -d 'Host name inside' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand run" -l name -d 'A name for the sandbox; no two run under the same' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand run" -l ulimit -d 'Limit a resource as setrlimit(2) does' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand run" -l umask -d 'Permission bits that new files lack, in octal' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand run" -l oom-score-adj -d 'How much sooner than others to be killed when memory runs out' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand run" -l preserve-fds -d 'Pass descriptors 3 to 2+N to the command' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand run" -l stop-signal -d 'The signal that asks the command to end' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand run" -l timeout -d 'Seconds after which the command is asked to end; 10 s later everything is killed' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand run" -l network -d 'none: loopback only. host: the host\'s network' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand run" -l add-host -d 'Add a line to /etc/hosts' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand run" -l dns -d 'Use this name server' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand run" -l userns -d 'Which ids inside are which outside: auto, keep-id, root, nomap or single' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand run" -l uidmap -d 'Map user ids explicitly' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand run" -l gidmap -d 'Map group ids explicitly; without it, as --uidmap' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand run" -l ipc -d 'host: share the host\'s System V and POSIX IPC, and its /dev/shm' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand run" -l pid -d 'host: see the host\'s processes' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand run" -l uts -d 'host: have the host\'s name' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand run" -l cgroupns -d 'host: see the host\'s cgroup paths' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand run" -l cap-add -d 'Keep a capability that the policy drops (ALL: every one)' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand run" -l cap-drop -d 'Drop a capability (ALL: every one)' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand run" -l security-opt -d 'seccomp=FILE|unconfined, no-new-privileges[=false], nested' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand run" -l policy -d 'The rules to start from: a name (sandbox policy list), or a file with a slash' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand run" -l require -d 'Fail where one of these cannot be had in full' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand run" -l best-effort -d 'Go on where one of these cannot be had' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand run" -l status-fd -d 'Write one JSON object a line to this descriptor for what happens' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand run" -s i -l interactive -d 'Keep stdin open and pass it on'
+complete -c sandbox -n "__fish_sandbox_using_subcommand run" -s t -l tty -d 'Give the command a terminal of its own'
+complete -c sandbox -n "__fish_sandbox_using_subcommand run" -l read-only -d 'Make the whole root read-only'
+complete -c sandbox -n "__fish_sandbox_using_subcommand run" -l init -d 'Have our init as PID 1 also where the policy makes the command PID 1'
+complete -c sandbox -n "__fish_sandbox_using_subcommand run" -l dry-run -d 'Print what would be done, step by step, and do nothing'
+complete -c sandbox -n "__fish_sandbox_using_subcommand run" -l json -d 'Errors, and --dry-run, as JSON'
+complete -c sandbox -n "__fish_sandbox_using_subcommand run" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c sandbox -n "__fish_sandbox_using_subcommand doctor" -l json -d 'Print one JSON array'
+complete -c sandbox -n "__fish_sandbox_using_subcommand doctor" -l print-apparmor-profile -d 'Print the AppArmor profile that lets this program make user namespaces, and nothing else'
+complete -c sandbox -n "__fish_sandbox_using_subcommand doctor" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c sandbox -n "__fish_sandbox_using_subcommand policy; and not __fish_seen_subcommand_from list show check diff" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c sandbox -n "__fish_sandbox_using_subcommand policy; and not __fish_seen_subcommand_from list show check diff" -f -a "list" -d 'List every policy that can be named, and where it comes from'
+complete -c sandbox -n "__fish_sandbox_using_subcommand policy; and not __fish_seen_subcommand_from list show check diff" -f -a "show" -d 'Print a policy with everything it includes'
+complete -c sandbox -n "__fish_sandbox_using_subcommand policy; and not __fish_seen_subcommand_from list show check diff" -f -a "check" -d 'Say whether a policy file is right'
+complete -c sandbox -n "__fish_sandbox_using_subcommand policy; and not __fish_seen_subcommand_from list show check diff" -f -a "diff" -d 'Show in what two policies differ'
+complete -c sandbox -n "__fish_sandbox_using_subcommand policy; and __fish_seen_subcommand_from list" -l json -d 'Print one JSON array'
+complete -c sandbox -n "__fish_sandbox_using_subcommand policy; and __fish_seen_subcommand_from list" -s h -l help -d 'Print help'
+complete -c sandbox -n "__fish_sandbox_using_subcommand policy; and __fish_seen_subcommand_from show" -l json -d 'Print JSON, not TOML'
+complete -c sandbox -n "__fish_sandbox_using_subcommand policy; and __fish_seen_subcommand_from show" -s h -l help -d 'Print help'
+complete -c sandbox -n "__fish_sandbox_using_subcommand policy; and __fish_seen_subcommand_from check" -s h -l help -d 'Print help'
+complete -c sandbox -n "__fish_sandbox_using_subcommand policy; and __fish_seen_subcommand_from diff" -s h -l help -d 'Print help'
