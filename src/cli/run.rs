@@ -226,7 +226,7 @@ pub struct RunArgs {
     policy: Option<String>,
     /// Fail where one of these cannot be had in full
     ///
-    /// Of subids, seccomp, landlock, masks, ulimits, oom-score; joined by commas.
+    /// Of subids, seccomp, landlock, ulimits; joined by commas.
     #[arg(long, value_name = "LIST", value_delimiter = ',', help_heading = "Policy")]
     require: Vec<Control>,
     /// Go on where one of these cannot be had
@@ -350,6 +350,8 @@ pub fn run(args: RunArgs) -> Result<u8> {
     let mut status = Status::new(status_fd);
     status.degraded(&plan);
 
+    let absent = absent_guarded(&spec);
+
     // Play it.
     let live = launch(&plan)?;
     status.started(live.pid);
@@ -362,6 +364,9 @@ pub fn run(args: RunArgs) -> Result<u8> {
     let timeout = spec.process.timeout.map(Duration::from_secs);
     let living = Living { pidfd: live.pidfd, wire: live.wire, streams, stop_signal: spec.process.stop_signal, timeout };
     let exit = stay(living, signals, &mut |event| status.event(event))?;
+    for (path, why) in absent.iter().filter(|(path, _)| std::fs::symlink_metadata(path).is_ok()) {
+        let _ = writeln!(std::io::stderr(), "sandbox: warning: {} was made inside ({why}): look at it before you go on", path.display());
+    }
     status.exited(&exit);
     Ok(exit.code())
 }
@@ -645,6 +650,17 @@ fn streams(interactive: bool) -> Result<(Io, Streams)> {
         Streams::Pipes { stdin: in_end, stdout: out_end, stderr: err_end }
     };
     Ok((Io { stdin, stdout, stderr }, streams))
+}
+
+/// Guarded names that are not there yet. In a directory shared read-write nothing can keep them from being made, and making
+/// placeholders would litter the host; so what was made is told at the end. cve: 2026-25725
+fn absent_guarded(spec: &Spec) -> Vec<(PathBuf, String)> {
+    let shared = spec.files.mounts.iter().filter(|m| !m.read_only).filter_map(|m| match &m.source {
+        storage::Source::Bind(path) => Some(path),
+        _ => None,
+    });
+    let names = shared.flat_map(|dir| spec.files.guard.iter().map(move |g| (dir.join(&g.path), g.why.clone())));
+    names.filter(|(path, _)| std::fs::symlink_metadata(path).is_err()).collect()
 }
 
 /// Where compiled filters are kept: a directory that is never writable from inside, made if need be. No cache is no error.

@@ -6,7 +6,7 @@ use crate::confine::landlock;
 use crate::error::{Error, Result};
 use crate::rootfs::{self, Tree};
 use crate::spec::process::{ULIMITS, Ulimit};
-use crate::spec::{Control, LandlockFiles, NetworkMode, Share, Source};
+use crate::spec::{LandlockFiles, NetworkMode, Share, Source};
 use crate::sys::process::{Pointers, rlimit};
 use crate::tape::{Barrier, Groups, Phase, Recorder, Slot, Step, Tape};
 use std::ffi::CString;
@@ -113,7 +113,7 @@ pub fn assemble(f: Frozen, tree: Tree) -> Result<(Tape, Option<OwnedFd>)> {
         }
     }
     for (name, limit) in &process.ulimits {
-        tape.push(ulimit(name, limit, spec.best_effort.contains(&Control::Ulimits))?);
+        tape.push(ulimit(name, limit)?);
     }
     tape.push(Step::Umask(process.umask));
 
@@ -173,16 +173,26 @@ fn cstring(text: &str) -> Result<CString> {
     CString::new(text).map_err(|_| Error::usage(format!("'{text}' holds a NUL")))
 }
 
-/// A limit, not above the caller's own hard limit: raising that needs a privilege which nobody here has. man: setrlimit(2)
-fn ulimit(name: &str, limit: &Ulimit, best_effort: bool) -> Result<Step> {
+/// A limit by its name: its number, and the caller's own hard limit, beyond which none of ours can go. man: setrlimit(2)
+fn resource(name: &str) -> Result<(&'static str, u32, u64)> {
     let Some((name, resource)) = ULIMITS.into_iter().find(|(n, _)| *n == name) else {
         let known: Vec<_> = ULIMITS.iter().map(|(n, _)| *n).collect();
         return Err(Error::usage(format!("unknown limit '{name}': one of {}", known.join(", "))));
     };
-    let (_, ceiling) = rlimit(resource).unwrap_or((u64::MAX, u64::MAX));
-    let _ = best_effort;
+    Ok((name, resource, rlimit(resource).map_or(u64::MAX, |(_, hard)| hard)))
+}
+
+fn ulimit(name: &str, limit: &Ulimit) -> Result<Step> {
+    let (name, resource, ceiling) = resource(name)?;
     let at_most = |v: Option<u64>| v.unwrap_or(u64::MAX).min(ceiling);
     Ok(Step::Rlimit { name, resource, soft: at_most(limit.soft), hard: at_most(limit.hard) })
+}
+
+/// Why this limit cannot be as high as asked for, if it cannot.
+pub(super) fn lowered(name: &str, limit: &Ulimit) -> Result<Option<String>> {
+    let (name, _, ceiling) = resource(name)?;
+    let wanted = limit.hard.unwrap_or(u64::MAX);
+    Ok((wanted > ceiling).then(|| format!("{name} is {ceiling}, your own hard limit, and not higher")))
 }
 
 /// The whole tree may be read and executed; written is what was declared as writable, and the temporary directories.

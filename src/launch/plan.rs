@@ -8,7 +8,8 @@ use crate::host::caller::{self, Caller};
 use crate::host::mounts::MountPoint;
 use crate::host::subid::Subids;
 use crate::rootfs;
-use crate::spec::{Control, NetworkMode, Root, Share, Spec, Userns, process};
+use crate::spec::{Control, NetworkMode, Root, SeccompProfile, Share, Spec, Userns, process};
+use crate::sys;
 use crate::sys::clone::{NEWCGROUP, NEWIPC, NEWNET, NEWNS, NEWPID, NEWUSER, NEWUTS};
 use crate::sys::path::{Links, open_below};
 use crate::sys::signal::Set;
@@ -124,7 +125,20 @@ pub fn freeze(spec: &Spec, facts: &Facts, io: Option<Io>, cache: Option<&Path>) 
     let home = std::fs::canonicalize(&facts.caller.home).unwrap_or_else(|_| facts.caller.home.clone());
     let tree = rootfs::plan(&rootfs::Site { spec, caller: &facts.caller, maps: &maps, mounts: &facts.mounts, cwd: &facts.cwd, home: &home })?;
 
-    let filter = seccomp::compile(&spec.restrict.seccomp, spec.namespaces.nested, &spec.restrict.capabilities, cache)?;
+    let filter = if sys::confine::has_seccomp() {
+        seccomp::compile(&spec.restrict.seccomp, spec.namespaces.nested, &spec.restrict.capabilities, cache)?
+    } else if spec.best_effort.contains(&Control::Seccomp) || spec.restrict.seccomp.profile == SeccompProfile::Unconfined {
+        degraded.push((Control::Seccomp, "this kernel has no filters".to_string()));
+        None
+    } else {
+        return Err(Error::new(Kind::Unsupported, "cannot filter system calls: this kernel, or an outer container, does not let us")
+            .hint("--best-effort seccomp goes on without; see 'sandbox doctor'"));
+    };
+    for (name, limit) in &spec.process.ulimits {
+        if let Some(why) = assemble::lowered(name, limit)? {
+            degraded.push((Control::Ulimits, why));
+        }
+    }
     let landlock = landlock::plan(&spec.restrict.landlock, facts.landlock_abi)?;
     if !landlock.missing.is_empty() {
         degraded.push((Control::Landlock, landlock.missing.join("; ")));

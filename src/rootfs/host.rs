@@ -115,7 +115,7 @@ fn entry(b: &mut Builder, path: &Path) -> Result<()> {
     let mounted = submounts(b.site.mounts, path).next().is_some();
     let fstype = b.site.mounts.iter().rfind(|m| m.point == path).map(|m| m.fstype.as_str());
     if listed(&files.read_only, path) || files.root_read_only || fstype.is_some_and(|t| NO_LOWER.contains(&t)) {
-        return b.bind(path, path, RDONLY, Create::Nothing, false);
+        return b.bind(path, path, RDONLY, Create::Nothing, false).and_then(|()| fresh_within(b, path));
     }
     let most = if mounted { MOST_ENTRIES + 1 } else { 1 };
     let entries = std::fs::read_dir(path).map(|d| d.take(most).count()).unwrap_or(0);

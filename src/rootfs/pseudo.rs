@@ -5,7 +5,7 @@ use super::{Builder, NODEV, NOEXEC, NOSUID, PLAIN, RDONLY, Site, cpath, cstring}
 use crate::error::{Doing, Error, Result};
 use crate::host::mounts::{Visible, fully_visible};
 use crate::host::remedy::Missing;
-use crate::spec::{Control, NetworkMode, Reasoned, Share};
+use crate::spec::{NetworkMode, Reasoned, Share};
 use crate::tape::{Create, Slot, Step};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
@@ -43,16 +43,11 @@ pub(super) fn lay(b: &mut Builder) -> Result<()> {
     b.attach(Slot::Proc, Path::new("/proc"), Create::Directory, false)?;
     b.attach(Slot::Sys, Path::new("/sys"), Create::Directory, false)?;
     dev(b)?;
-    if !b.site.spec.best_effort.contains(&Control::Masks) {
-        let restrict = &b.site.spec.restrict;
-        for path in &restrict.read_only {
-            read_only(b, path)?;
-        }
-        for path in &restrict.mask {
-            mask(b, path)?;
-        }
+    let restrict = &b.site.spec.restrict;
+    for path in &restrict.read_only {
+        read_only(b, path)?;
     }
-    Ok(())
+    restrict.mask.iter().try_for_each(|path| mask(b, path))
 }
 
 /// A path below /proc or /sys as the policy gives it.

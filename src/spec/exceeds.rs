@@ -549,7 +549,7 @@ mod tests {
                     mask: self.reasoned(&["/proc/a", "/proc/b"]),
                     read_only: self.reasoned(&["/proc/b/c", "/sys/d"]),
                 },
-                require: self.some(&[Control::Seccomp, Control::Masks]).into_iter().collect(),
+                require: self.some(&[Control::Seccomp, Control::Subids]).into_iter().collect(),
                 best_effort: self.some(&[Control::Landlock]).into_iter().collect(),
                 ..Default::default()
             }

@@ -99,25 +99,19 @@ pub enum Control {
     Seccomp,
     /// Landlock, with every right and scope that the policy names.
     Landlock,
-    /// The policy's masks below /proc and /sys.
-    Masks,
-    /// Resource limits (rlimits).
+    /// Resource limits (rlimits) as high as asked for.
     Ulimits,
-    /// A lowered OOM score.
-    OomScore,
 }
 
 impl Control {
-    pub const ALL: [Control; 6] = [Control::Subids, Control::Seccomp, Control::Landlock, Control::Masks, Control::Ulimits, Control::OomScore];
+    pub const ALL: [Control; 4] = [Control::Subids, Control::Seccomp, Control::Landlock, Control::Ulimits];
 
     pub fn as_str(self) -> &'static str {
         match self {
             Control::Subids => "subids",
             Control::Seccomp => "seccomp",
             Control::Landlock => "landlock",
-            Control::Masks => "masks",
             Control::Ulimits => "ulimits",
-            Control::OomScore => "oom-score",
         }
     }
 }

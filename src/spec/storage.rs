@@ -169,20 +169,24 @@ fn file_mode(s: &str) -> Result<u32> {
         .ok_or_else(|| Error::usage(format!("bad mode '{s}': octal, from 0 to 1777")))
 }
 
-/// Docker's `--device HOST[:DEST[:rwm]]`.
+/// Docker's `--device HOST[:DEST][:rwm]`. Fewer letters are refused: there is no device cgroup that would enforce them.
 pub fn device(s: &str) -> Result<(PathBuf, PathBuf)> {
-    let mut parts = s.splitn(3, ':');
+    let bad = |why: &str| Error::usage(format!("bad device '{s}': {why}")).hint("HOST[:DEST[:rwm]], DEST below /dev");
+    let mut parts = s.split(':');
     let host = inside(parts.next().unwrap_or(""))?;
-    let dest = match parts.next() {
-        Some(d) if d.starts_with('/') => inside(d)?,
-        Some(d) if !d.is_empty() && d.bytes().all(|b| b"rwm".contains(&b)) => host.clone(),
-        Some(_) => return Err(Error::usage(format!("bad device '{s}': HOST[:DEST[:rwm]]"))),
-        None => host.clone(),
-    };
-    if parts.next().is_some_and(|p| !p.bytes().all(|b| b"rwm".contains(&b))) || !dest.starts_with("/dev") {
-        return Err(Error::usage(format!("bad device '{s}': HOST[:DEST[:rwm]], DEST below /dev")));
+    let (mut dest, mut letters) = (None, None);
+    for part in parts {
+        match part {
+            _ if part.starts_with('/') && dest.is_none() && letters.is_none() => dest = Some(inside(part)?),
+            _ if !part.is_empty() && part.bytes().all(|b| b"rwm".contains(&b)) && letters.is_none() => letters = Some(part),
+            _ => return Err(bad("what stands after the host's path is neither a path nor rwm")),
+        }
     }
-    Ok((host, dest))
+    if letters.is_some_and(|l| !l.contains('r') || !l.contains('w')) {
+        return Err(bad("an ordinary user can give a device with rw only; its own mode says who may do what"));
+    }
+    let dest = dest.unwrap_or_else(|| host.clone());
+    if dest.starts_with("/dev") { Ok((host, dest)) } else { Err(bad("its place inside is not below /dev")) }
 }
 
 impl FromStr for Mount {
@@ -247,7 +251,7 @@ mod tests {
     fn devices_and_roots() {
         assert_eq!(device("/dev/kvm").unwrap().1, Path::new("/dev/kvm"));
         assert_eq!(device("/dev/kvm:/dev/x:rw").unwrap().1, Path::new("/dev/x"));
-        for bad in ["", "dev/kvm", "/dev/kvm:/etc/x", "/dev/kvm:/dev/x:z", "/dev/../etc/shadow"] {
+        for bad in ["", "dev/kvm", "/dev/kvm:/etc/x", "/dev/kvm:/dev/x:z", "/dev/kvm:r", "/dev/../etc/shadow"] {
             assert!(device(bad).is_err(), "{bad:?}");
         }
         assert_eq!(rootfs("/a:rw").unwrap(), Root::Dir { path: "/a".into(), mode: RootMode::ReadWrite });

@@ -51,6 +51,13 @@ pub fn seccomp_load(program: &[SockFilter]) -> Result<()> {
     check(unsafe { libc::syscall(libc::SYS_seccomp, mode, flags, &raw const prog) }).map(drop)
 }
 
+/// Can this kernel filter system calls at all? man: seccomp(2) SECCOMP_GET_ACTION_AVAIL, since 4.14
+pub fn has_seccomp() -> bool {
+    let (operation, flags, action): (libc::c_uint, libc::c_uint, u32) = (libc::SECCOMP_GET_ACTION_AVAIL, 0, libc::SECCOMP_RET_ALLOW);
+    // SAFETY: the call reads a u32 from the pointer, which is to a live local.
+    check(unsafe { libc::syscall(libc::SYS_seccomp, operation, flags, &raw const action) }).is_ok()
+}
+
 /// Which Landlock this kernel has; 0: none. man: landlock_create_ruleset(2) LANDLOCK_CREATE_RULESET_VERSION
 pub fn landlock_abi() -> u32 {
     let (none, size): (*const libc::c_void, libc::size_t) = (std::ptr::null(), 0);
