@@ -3,9 +3,10 @@
 
 use super::plan::Plan;
 use crate::error::{Error, Kind};
+use crate::host::remedy;
 use crate::sys::Errno;
-use crate::tape::Step;
 use crate::tape::wire::Fault;
+use crate::tape::{Phase, Step};
 
 pub fn fault(plan: &Plan, fault: Fault) -> Error {
     let errno = Errno::from_raw_os_error(fault.errno);
@@ -25,8 +26,16 @@ pub fn fault(plan: &Plan, fault: Fault) -> Error {
         Step::Chdir(path) => Error::new(kind, format!("cannot enter '{}': {why}", path.to_string_lossy())),
         step => Error::new(kind, format!("cannot {step}: {why} (step {})", fault.step)),
     };
+    // Where user namespaces are made but useless, the first step that needs a capability is the one to fail.
+    if step.phase() <= Phase::Root
+        && matches!(errno, Errno::PERM | Errno::ACCESS)
+        && let Some(e) = remedy::explain_denied_inside()
+    {
+        return e;
+    }
     match cure(plan, step, errno) {
         Some(hint) => e.hint(hint),
+        None if matches!(kind, Kind::Denied | Kind::Unsupported) => e.hint("what this machine lacks: sandbox doctor; all steps: --dry-run"),
         None => e,
     }
 }
@@ -35,7 +44,9 @@ fn cure(plan: &Plan, step: &Step, errno: Errno) -> Option<String> {
     let text = match (step, errno) {
         (Step::Exec { .. }, Errno::NOENT) if plan.command.contains('/') => "the file, or the interpreter that it names, is not there inside".into(),
         (Step::Exec { .. }, Errno::NOENT) => format!("looked in PATH={}", plan.path),
-        (Step::Exec { .. }, Errno::ACCESS) => "it is not executable, or a directory on its way is closed to the user inside".into(),
+        (Step::Exec { .. }, Errno::ACCESS) => {
+            "it is not executable, or mounted noexec, or a directory on its way is closed to the user inside".into()
+        }
         (Step::Exec { .. }, Errno::NOEXEC) => "it is no program for this machine; a script needs a first line such as #!/bin/sh".into(),
         (Step::Exec { .. }, Errno::TOOBIG) => "arguments and environment are too long: man execve(2)".into(),
         (Step::Chdir(_), Errno::XDEV) => "that directory lies outside the root".into(),

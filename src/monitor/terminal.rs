@@ -65,6 +65,11 @@ impl<'a> Terminal<'a> {
         }
     }
 
+    /// What Ctrl-C and Ctrl-\\ do in a terminal: to whoever is in the foreground there. False: nobody is.
+    pub(super) fn interrupt(&self, signal: i32) -> bool {
+        self.master.as_ref().is_some_and(|master| crate::sys::pty::interrupt(master.as_fd(), signal))
+    }
+
     /// The caller's terminal is gone for good.
     pub(super) fn close(&mut self) {
         self.master = None;

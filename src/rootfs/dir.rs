@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 /// Lay the root; true: it is read-only.
 pub fn lay(b: &mut Builder, path: &Path, mode: RootMode) -> Result<bool> {
-    let path = std::fs::canonicalize(b.site.cwd.join(path)).doing("use as root", path.display())?;
+    let path = std::fs::canonicalize(b.site.cwd.join(path)).doing("use", format_args!("{} as root", path.display()))?;
     if !path.is_dir() {
         return Err(Error::new(Kind::NotFound, format!("cannot use {} as root: not a directory", path.display())));
     }
