@@ -600,12 +600,13 @@ struct NameLock(PathBuf, #[expect(dead_code, reason = "holds the lock")] OwnedFd
 fn lock_name(name: &Name) -> Result<NameLock> {
     let home = Caller::me()?.home;
     let dir = dirs::runtime().unwrap_or_else(|| dirs::cache(&home)).join("names");
-    dirs::make(&dir)?;
+    let elsewhere = "leave out --name, or set XDG_RUNTIME_DIR to a directory of yours with mode 700";
+    dirs::make(&dir).map_err(|e| e.hint(elsewhere))?;
     let path = dir.join(name.as_str());
     use rustix::fs::{FlockOperation, Mode, OFlags, flock, open};
     loop {
         let flags = OFlags::CREATE | OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = open(&path, flags, Mode::from_raw_mode(0o600)).doing("lock", path.display())?;
+        let file = open(&path, flags, Mode::from_raw_mode(0o600)).doing("lock", path.display()).map_err(|e| e.hint(elsewhere))?;
         if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
             return Err(Error::new(Kind::Conflict, format!("cannot use the name '{name}': a sandbox runs under it")));
         }

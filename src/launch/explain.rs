@@ -3,7 +3,7 @@
 
 use super::plan::Plan;
 use crate::error::{Error, Kind};
-use crate::host::remedy;
+use crate::host::remedy::{self, Missing};
 use crate::sys::Errno;
 use crate::tape::wire::Fault;
 use crate::tape::{Phase, Step};
@@ -53,9 +53,10 @@ fn cure(plan: &Plan, step: &Step, errno: Errno) -> Option<String> {
         (Step::Chdir(_), _) => "-w names a directory that the user inside may enter".into(),
         (Step::Overlay { lower, .. }, Errno::INVAL) => {
             let lower = lower.to_string_lossy();
-            format!("the kernel's overlay does not take {lower}: share it with --ro {lower} or --rw {lower}")
+            format!("the kernel's overlay does not take {lower}, or it lies on two overlays already: share it with --ro {lower} or --rw {lower}")
         }
         (Step::Overlay { .. }, Errno::NODEV | Errno::PERM) => "the kernel has no overlay file system for users: see 'sandbox doctor'".into(),
+        (Step::WriteProc { .. } | Step::OpenProc { .. }, Errno::ROFS) => Missing::ProcReadOnly.remedy().cure,
         (Step::Filesystem { .. }, Errno::PERM) => "an outer container masks this file system: see 'sandbox doctor'".into(),
         (Step::MakeDir { .. } | Step::MakeFile { .. }, Errno::NOSPC) => "the scratch is too small: files.scratch-size in the policy".into(),
         (Step::Attach { target, .. }, Errno::LOOP) => {
@@ -66,7 +67,9 @@ fn cure(plan: &Plan, step: &Step, errno: Errno) -> Option<String> {
         }
         (Step::Attach { .. }, Errno::ROFS) => "the root is read-only, so the mount point must be there already".into(),
         (Step::CloneTree { device: Some(_), .. }, Errno::NODEV) => "that is not the device which this name stands for".into(),
-        (Step::Unshare { .. } | Step::Split { .. }, Errno::NOSPC) => "too many namespaces: sysctl user.max_*_namespaces".into(),
+        (Step::Unshare { .. } | Step::Split { .. }, Errno::NOSPC) => {
+            format!("a limit on namespaces is reached, or 0 (sysctl -a --pattern ^user.max): {}", Missing::NamespaceLimitZero.remedy().cure)
+        }
         (_, Errno::NOSYS) => "this kernel is too old, or an outer container's seccomp filter is in the way: see 'sandbox doctor'".into(),
         _ => return None,
     };

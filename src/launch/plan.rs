@@ -194,13 +194,22 @@ fn id_maps(spec: &Spec, facts: &Facts, degraded: &mut Vec<(Control, String)>) ->
     let lacks = facts.subids.uids.is_empty() || facts.subids.gids.is_empty();
     if lacks && !matches!(mode, Userns::Explicit { .. } | Userns::Nomap) {
         let which = if facts.subids.uids.is_empty() { "subuid" } else { "subgid" };
-        degraded.push((Control::Subids, format!("{} has no {which} range, so there is one id inside", caller.name)));
+        degraded.push((Control::Subids, format!("{} has no {which} range, so there is one id inside (the cure: sandbox doctor)", caller.name)));
         return Ok(userns::single(uid, gid, caller));
     }
     match userns::plan(&mode, caller, &facts.subids, crate::host::helper) {
-        Err(e) if e.kind() == Kind::Unsupported && spec.best_effort.contains(&Control::Subids) => {
+        // In an outer container nobody can mend it, so one id is all there is.
+        Err(e)
+            if e.kind() == Kind::Unsupported
+                && !spec.require.contains(&Control::Subids)
+                && (spec.best_effort.contains(&Control::Subids) || crate::host::remedy::is_inside_another()) =>
+        {
             degraded.push((Control::Subids, e.message().to_string()));
             Ok(userns::single(uid, gid, caller))
+        }
+        Err(e) if e.kind() == Kind::Unsupported && !spec.require.contains(&Control::Subids) => {
+            let cure = format!("{}\n    or go on with one id: --best-effort subids", e.cure().unwrap_or_default());
+            Err(e.hint(cure))
         }
         other => other,
     }

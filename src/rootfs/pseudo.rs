@@ -25,7 +25,10 @@ pub fn procfs(site: &Site) -> Result<Step> {
             let attributes = SEALED | like(host) | if host.is_read_only() { RDONLY } else { 0 };
             Ok(Step::Filesystem { fstype: c"proc".into(), options: Box::default(), attributes, slot: Slot::Proc })
         }
-        Err(by) => Err(Missing::ProcMasked.error(format!("cannot mount a new /proc: {} covers part of the host's", by.display()))),
+        Err(by) => Err(Missing::ProcMasked.error(match by.to_str() {
+            Some("/proc") => "cannot mount a new /proc: no whole one is to be seen here".to_string(),
+            _ => format!("cannot mount a new /proc: {} covers part of the host's", by.display()),
+        })),
     }
 }
 
