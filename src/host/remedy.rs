@@ -332,6 +332,10 @@ pub fn explain_idmap_failure(program: &str, said: &str) -> Error {
         return Error::new(Kind::Denied, "cannot map ids: root without the capability SETFCAP cannot map itself")
             .hint("start the outer container with it (bwrap --cap-add CAP_SETFCAP, docker --cap-add SETFCAP), or run as another user");
     }
+    if super::word("/proc/self/status").is_some_and(|s| s.lines().any(|l| l.strip_prefix("TracerPid:").is_some_and(|v| v.trim() != "0"))) {
+        return Error::new(Kind::Denied, "cannot map ids: a tracer holds us, and what it traces gets no privilege from set-uid programs")
+            .hint("trace as root: sudo strace -u \"$(id -un)\" -f ...; or do with one id: --userns single");
+    }
     let missing = if has("read-only file system") {
         Missing::ProcReadOnly
     } else if has("not allowed") || has("range") && has("allow") {
