@@ -518,7 +518,14 @@ fn absolute(path: &Path, cwd: &Path) -> PathBuf {
 
 /// A host path for --rw and its kin, resolved: the same inside and outside.
 fn existing(path: &Path, cwd: &Path) -> Result<PathBuf> {
-    let path = std::fs::canonicalize(cwd.join(path)).doing("share", path.display())?;
+    let path = match std::fs::canonicalize(cwd.join(path)) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+            // Not made here: nothing of the host changes unasked, and nobody knows whether a file or a directory is meant.
+            let e = Error::new(Kind::NotFound, format!("cannot share {}: it is not there", path.display()));
+            return Err(e.hint(format!("make it first, e.g. mkdir -p '{}'", path.display())));
+        }
+        other => other.doing("share", path.display())?,
+    };
     if path == Path::new("/") {
         return Err(Error::usage("cannot share / as a whole: the host's tree is there already, so name what is to be written"));
     }

@@ -65,6 +65,9 @@ fn cure(plan: &Plan, step: &Step, errno: Errno) -> Option<String> {
         (Step::Attach { target, .. }, Errno::OVERFLOW) => {
             format!("the kernel's overlay cannot make '{}' in a directory of an unmapped owner: mount it elsewhere", target.to_string_lossy())
         }
+        (Step::Attach { target, .. }, Errno::ACCESS) => {
+            format!("'{}' cannot be made: its directory is closed to us, or belongs to an id with no mapping here", target.to_string_lossy())
+        }
         (Step::Attach { .. }, Errno::ROFS) => "the root is read-only, so the mount point must be there already".into(),
         (Step::CloneTree { device: Some(_), .. }, Errno::NODEV) => "that is not the device which this name stands for".into(),
         (Step::Unshare { .. } | Step::Split { .. }, Errno::NOSPC) => {

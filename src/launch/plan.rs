@@ -234,6 +234,8 @@ fn environment(spec: &Spec, facts: &Facts, who: &Who) -> BTreeMap<String, String
     };
     if spec.root == Root::Host {
         let listed = |name: &str| spec.process.env_pass.iter().any(|p| passes(name, &p.path));
+        // A shared directory is a file system of its own, where git would stop looking for the repository around it. man: git(1)
+        env.insert("GIT_DISCOVERY_ACROSS_FILESYSTEM".to_string(), "1".to_string());
         env.extend(facts.env.iter().filter(|(name, _)| *name == "PATH" || listed(name)).map(|(k, v)| (k.clone(), v.clone())));
         if who.change.is_some() {
             for name in ["USER", "LOGNAME", "SHELL"] {
@@ -261,6 +263,11 @@ fn who(spec: &Spec, facts: &Facts, maps: &Maps) -> Result<Who> {
             (Some(uid), Some(gid)) if host || uid == 0 => {
                 let home = if host { caller.home.clone() } else { PathBuf::from("/root") };
                 Who { uid, gid, change: None, home }
+            }
+            // As with podman, whoever keeps his id works under it.
+            (Some(uid), Some(gid)) if matches!(spec.userns, Userns::KeepId { .. }) => {
+                let entry = caller::passwd_uid(&root_file(spec, facts, "passwd"), uid);
+                Who { uid, gid, change: None, home: entry.map_or_else(|| PathBuf::from("/"), |e| e.home) }
             }
             // No own id inside, or a root directory whose 0 is another id.
             _ if maps.has_uid(0) && maps.has_gid(0) => Who { uid: 0, gid: 0, change: Some(Groups::Keep), home: "/root".into() },

@@ -327,7 +327,10 @@ impl Builder<'_> {
         } else if let Root::Dir { path, mode: RootMode::Cow } = &self.site.spec.root
             && std::fs::symlink_metadata(self.site.cwd.join(path).join("etc/hosts")).is_err()
         {
-            self.file("/etc/hosts", LOCALHOST.to_string())?; // a bare debootstrap has none
+            // A bare debootstrap has none.
+            if self.stand(Path::new("/etc"))? {
+                self.make(Step::MakeFile { path: c"u0/etc/hosts".into(), content: LOCALHOST.as_bytes().into(), mode: 0o644 });
+            }
         }
         if !n.dns.is_empty() {
             self.file("/etc/resolv.conf", n.dns.iter().map(|a| format!("nameserver {a}\n")).collect())?;
