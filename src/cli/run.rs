@@ -14,6 +14,7 @@ use crate::spec::{Control, IdMapping, Mount, NetworkMode, Patch, Root, SeccompPr
 use crate::sys;
 use clap::Args;
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
 use std::io::Write;
 use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt;
@@ -300,9 +301,15 @@ pub fn run(args: RunArgs) -> Result<u8> {
     let preserved = args.preserve_fds.unwrap_or(0);
     check_descriptors(preserved, status_fd)?;
     let env: BTreeMap<String, String> = std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?))).collect();
-    let cwd = std::env::current_dir().doing("find", "the working directory")?;
+    let cwd = match std::env::current_dir() {
+        Err(_) if args.workdir.as_ref().is_some_and(|dir| dir.is_absolute()) => PathBuf::from("/"),
+        other => other.doing("find", "the working directory").map_err(|e| e.hint("cd to a directory that is there, or name one with -w"))?,
+    };
 
     // Say it.
+    if args.rootfs.is_none() && !after_dashes(&std::env::args_os().collect::<Vec<_>>(), args.command.len()) {
+        return Err(three_forms());
+    }
     let flags = args.into_patch(&env, &cwd, &caller.home)?;
     let (under, named_limit) = policy::choose(named.as_deref(), &caller.home)?;
     let spec = under.then(flags).settle()?;
@@ -438,10 +445,14 @@ impl RunArgs {
                 Error::usage(format!("cannot use --rw, --ro, --hide or --cow for {} with --rootfs", path.display())).hint("-v HOST:DEST[:ro|O]")
             );
         }
-        if let (Some(Root::Host), None, Some(first)) = (&patch.root, &workdir, command.first())
-            && first.starts_with('-')
-        {
-            return Err(three_forms());
+        // What would be ignored is refused.
+        for (set, why) in [
+            (hostname.is_some() && uts == Some(Share::Host), "--hostname with --uts host"),
+            (shm_size.is_some() && ipc == Some(Share::Host), "--shm-size with --ipc host"),
+        ] {
+            if set {
+                return Err(Error::usage(format!("cannot use {why}: what is the host's is not changed")));
+            }
         }
 
         let p = &mut patch.process;
@@ -537,6 +548,11 @@ impl RunArgs {
     }
 }
 
+/// Was `--` said before the command, which is the last `words` of all? Without it, the first word will be an image's name.
+fn after_dashes(all: &[OsString], words: usize) -> bool {
+    all.len().checked_sub(words + 1).and_then(|at| all.get(at)).is_some_and(|word| word == "--")
+}
+
 fn three_forms() -> Error {
     Error::usage("cannot run nothing: say what to run, and in what").hint(
         "one of\n    sandbox run -- CMD [ARG...]               the host's own tree, copy-on-write\n    \
@@ -582,7 +598,14 @@ fn absolute(path: &Path, cwd: &Path) -> PathBuf {
 
 /// A host path for --rw and its kin, resolved: the same inside and outside.
 fn existing(path: &Path, cwd: &Path) -> Result<PathBuf> {
-    let path = std::fs::canonicalize(cwd.join(path)).doing("share", path.display())?;
+    let path = match std::fs::canonicalize(cwd.join(path)) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+            // Not made here: nothing of the host changes unasked, and nobody knows whether a file or a directory is meant.
+            let e = Error::new(Kind::NotFound, format!("cannot share {}: it is not there", path.display()));
+            return Err(e.hint(format!("make it first, e.g. mkdir -p '{}'", path.display())));
+        }
+        other => other.doing("share", path.display())?,
+    };
     if path == Path::new("/") {
         return Err(Error::usage("cannot share / as a whole: the host's tree is there already, so name what is to be written"));
     }
@@ -675,12 +698,13 @@ struct NameLock(PathBuf, #[expect(dead_code, reason = "holds the lock")] OwnedFd
 fn lock_name(name: &Name) -> Result<NameLock> {
     let home = Caller::me()?.home;
     let dir = dirs::runtime().unwrap_or_else(|| dirs::cache(&home)).join("names");
-    dirs::make(&dir)?;
+    let elsewhere = "leave out --name, or set XDG_RUNTIME_DIR to a directory of yours with mode 700";
+    dirs::make(&dir).map_err(|e| e.hint(elsewhere))?;
     let path = dir.join(name.as_str());
     use rustix::fs::{FlockOperation, Mode, OFlags, flock, open};
     loop {
         let flags = OFlags::CREATE | OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = open(&path, flags, Mode::from_raw_mode(0o600)).doing("lock", path.display())?;
+        let file = open(&path, flags, Mode::from_raw_mode(0o600)).doing("lock", path.display()).map_err(|e| e.hint(elsewhere))?;
         if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
             return Err(Error::new(Kind::Conflict, format!("cannot use the name '{name}': a sandbox runs under it")));
         }
@@ -760,4 +784,25 @@ fn dry(spec: &Spec, plan: &Plan, json: bool) -> Result<()> {
     };
     let _ = std::io::stdout().write_all(text.as_bytes());
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_host_tree_wants_dashes() {
+        for (line, words, said) in [
+            ("sandbox run -- ls -l", 2, true),
+            ("sandbox run -e A=b -- ls", 1, true),
+            ("sandbox run ls", 1, false),
+            ("sandbox run ls -- x", 3, false),
+            ("sandbox run -- -- ls", 2, true),
+            ("sandbox run", 0, false),
+            ("", 5, false),
+        ] {
+            let all: Vec<OsString> = line.split_whitespace().map(OsString::from).collect();
+            assert_eq!(after_dashes(&all, words), said, "{line}");
+        }
+    }
 }

@@ -208,6 +208,8 @@ fn propose(missing: Missing) -> String {
 #[derive(Debug, Clone, Default)]
 struct Facts {
     max_user_namespaces: Option<String>,
+    /// One of the other kinds is switched off.
+    other_limit_zero: bool,
     unprivileged_userns_clone: Option<String>,
     apparmor_restricts: Option<String>,
     apparmor_profile: Option<String>,
@@ -226,6 +228,7 @@ impl Facts {
         let ids = |map: &str, id: u32| super::word(map).is_some_and(|text| !maps(&text, id));
         Facts {
             max_user_namespaces: super::word("/proc/sys/user/max_user_namespaces"),
+            other_limit_zero: ["mnt", "pid"].iter().any(|kind| super::word(&format!("/proc/sys/user/max_{kind}_namespaces")).as_deref() == Some("0")),
             unprivileged_userns_clone: super::word("/proc/sys/kernel/unprivileged_userns_clone"),
             apparmor_restricts: super::word("/proc/sys/kernel/apparmor_restrict_unprivileged_userns"),
             apparmor_profile: super::word("/proc/self/attr/apparmor/current").or_else(|| super::word("/proc/self/attr/current")),
@@ -239,6 +242,13 @@ impl Facts {
             old: super::kernel() < super::FLOOR,
         }
     }
+}
+
+/// Are we in somebody else's sandbox, where a setuid helper cannot work, and nobody inside can mend that?
+pub fn is_inside_another() -> bool {
+    let status = super::word("/proc/self/status").unwrap_or_default();
+    let bound = status.lines().any(|line| line.strip_prefix("NoNewPrivs:").is_some_and(|v| v.trim() == "1"));
+    bound || super::word("/proc/self/uid_map").is_some_and(|map| !maps(&map, u32::MAX - 1))
 }
 
 /// Does /proc/PID/status say that a seccomp filter is in force?
@@ -271,6 +281,9 @@ fn explain_userns(errno: i32, facts: &Facts) -> Error {
         libc::ENOSPC | libc::EUSERS if off(&facts.max_user_namespaces) => {
             refused(Missing::UsernsLimitZero, "they are switched off (user.max_user_namespaces is 0)")
         }
+        libc::ENOSPC | libc::EUSERS if facts.other_limit_zero => {
+            refused(Missing::NamespaceLimitZero, "mount or pid namespaces are switched off (user.max_*_namespaces is 0)")
+        }
         libc::ENOSPC | libc::EUSERS => {
             refused(Missing::UsernsLimitReached, "a limit is reached (user.max_*_namespaces here or in an outer container, or 32 levels)")
         }
@@ -288,7 +301,7 @@ fn explain_userns(errno: i32, facts: &Facts) -> Error {
         libc::EPERM | libc::EACCES if facts.seccomp => refused(Missing::OuterSeccomp, "a seccomp filter of an outer container forbids it"),
         libc::EPERM | libc::EACCES if facts.selinux_enforces => refused(Missing::UsernsDeniedBySelinux, "SELinux denies it"),
         libc::EPERM | libc::EACCES => Error::new(Kind::Denied, format!("cannot make a user namespace: {}", crate::error::why(&kernel)))
-            .hint("a security module or an outer container forbids it; see: sandbox doctor"),
+            .hint("a chroot, a security module or an outer container forbids it; see: sandbox doctor"),
         _ => Error::new(Kind::Unsupported, format!("cannot make a user namespace: {}", crate::error::why(&kernel))).hint("see: sandbox doctor"),
     }
 }
@@ -314,7 +327,18 @@ pub fn explain_idmap_failure(program: &str, said: &str) -> Error {
     let said = said.trim();
     let gid = program.ends_with("newgidmap");
     let has = |part: &str| said.contains(part);
-    let missing = if has("not allowed") || has("range") && has("allow") {
+    if program.ends_with("uid_map") && rustix::process::geteuid().is_root() && said.to_lowercase().contains("not permitted") {
+        // kernel: kernel/user_namespace.c verify_root_map() since 5.12
+        return Error::new(Kind::Denied, "cannot map ids: root without the capability SETFCAP cannot map itself")
+            .hint("start the outer container with it (bwrap --cap-add CAP_SETFCAP, docker --cap-add SETFCAP), or run as another user");
+    }
+    if super::word("/proc/self/status").is_some_and(|s| s.lines().any(|l| l.strip_prefix("TracerPid:").is_some_and(|v| v.trim() != "0"))) {
+        return Error::new(Kind::Denied, "cannot map ids: a tracer holds us, and what it traces gets no privilege from set-uid programs")
+            .hint("trace as root: sudo strace -u \"$(id -un)\" -f ...; or do with one id: --userns single");
+    }
+    let missing = if has("read-only file system") {
+        Missing::ProcReadOnly
+    } else if has("not allowed") || has("range") && has("allow") {
         if gid { Missing::NoSubgid } else { Missing::NoSubuid }
     } else if has("owned by a different user") {
         Missing::OtherPrimaryGroup
@@ -389,6 +413,7 @@ mod tests {
             ),
             (libc::ENOSPC, plain.clone(), "a limit is reached", "user.max_user_namespaces=60000"),
             (libc::EUSERS, plain.clone(), "32 levels", "nest"),
+            (libc::ENOSPC, Facts { other_limit_zero: true, ..plain.clone() }, "switched off", "user.max_mnt_namespaces=15000"),
             (
                 libc::EPERM,
                 Facts { unprivileged_userns_clone: some("0"), ..plain.clone() },

@@ -3,9 +3,10 @@
 
 use super::plan::Plan;
 use crate::error::{Error, Kind};
+use crate::host::remedy::{self, Missing};
 use crate::sys::Errno;
-use crate::tape::Step;
 use crate::tape::wire::Fault;
+use crate::tape::{Phase, Step};
 
 pub fn fault(plan: &Plan, fault: Fault) -> Error {
     let errno = Errno::from_raw_os_error(fault.errno);
@@ -25,8 +26,16 @@ pub fn fault(plan: &Plan, fault: Fault) -> Error {
         Step::Chdir(path) => Error::new(kind, format!("cannot enter '{}': {why}", path.to_string_lossy())),
         step => Error::new(kind, format!("cannot {step}: {why} (step {})", fault.step)),
     };
+    // Where user namespaces are made but useless, the first step that needs a capability is the one to fail.
+    if step.phase() <= Phase::Root
+        && matches!(errno, Errno::PERM | Errno::ACCESS)
+        && let Some(e) = remedy::explain_denied_inside()
+    {
+        return e;
+    }
     match cure(plan, step, errno) {
         Some(hint) => e.hint(hint),
+        None if matches!(kind, Kind::Denied | Kind::Unsupported) => e.hint("what this machine lacks: sandbox doctor; all steps: --dry-run"),
         None => e,
     }
 }
@@ -35,16 +44,19 @@ fn cure(plan: &Plan, step: &Step, errno: Errno) -> Option<String> {
     let text = match (step, errno) {
         (Step::Exec { .. }, Errno::NOENT) if plan.command.contains('/') => "the file, or the interpreter that it names, is not there inside".into(),
         (Step::Exec { .. }, Errno::NOENT) => format!("looked in PATH={}", plan.path),
-        (Step::Exec { .. }, Errno::ACCESS) => "it is not executable, or a directory on its way is closed to the user inside".into(),
+        (Step::Exec { .. }, Errno::ACCESS) => {
+            "it is not executable, or mounted noexec, or a directory on its way is closed to the user inside".into()
+        }
         (Step::Exec { .. }, Errno::NOEXEC) => "it is no program for this machine; a script needs a first line such as #!/bin/sh".into(),
         (Step::Exec { .. }, Errno::TOOBIG) => "arguments and environment are too long: man execve(2)".into(),
         (Step::Chdir(_), Errno::XDEV) => "that directory lies outside the root".into(),
         (Step::Chdir(_), _) => "-w names a directory that the user inside may enter".into(),
         (Step::Overlay { lower, .. }, Errno::INVAL) => {
             let lower = lower.to_string_lossy();
-            format!("the kernel's overlay does not take {lower}: share it with --ro {lower} or --rw {lower}")
+            format!("the kernel's overlay does not take {lower}, or it lies on two overlays already: share it with --ro {lower} or --rw {lower}")
         }
         (Step::Overlay { .. }, Errno::NODEV | Errno::PERM) => "the kernel has no overlay file system for users: see 'sandbox doctor'".into(),
+        (Step::WriteProc { .. } | Step::OpenProc { .. }, Errno::ROFS) => Missing::ProcReadOnly.remedy().cure,
         (Step::Filesystem { .. }, Errno::PERM) => "an outer container masks this file system: see 'sandbox doctor'".into(),
         (Step::MakeDir { .. } | Step::MakeFile { .. }, Errno::NOSPC) => "the scratch is too small: files.scratch-size in the policy".into(),
         (Step::Attach { target, .. }, Errno::LOOP) => {
@@ -53,9 +65,14 @@ fn cure(plan: &Plan, step: &Step, errno: Errno) -> Option<String> {
         (Step::Attach { target, .. }, Errno::OVERFLOW) => {
             format!("the kernel's overlay cannot make '{}' in a directory of an unmapped owner: mount it elsewhere", target.to_string_lossy())
         }
+        (Step::Attach { target, .. }, Errno::ACCESS) => {
+            format!("'{}' cannot be made: its directory is closed to us, or belongs to an id with no mapping here", target.to_string_lossy())
+        }
         (Step::Attach { .. }, Errno::ROFS) => "the root is read-only, so the mount point must be there already".into(),
         (Step::CloneTree { device: Some(_), .. }, Errno::NODEV) => "that is not the device which this name stands for".into(),
-        (Step::Unshare { .. } | Step::Split { .. }, Errno::NOSPC) => "too many namespaces: sysctl user.max_*_namespaces".into(),
+        (Step::Unshare { .. } | Step::Split { .. }, Errno::NOSPC) => {
+            format!("a limit on namespaces is reached, or 0 (sysctl -a --pattern ^user.max): {}", Missing::NamespaceLimitZero.remedy().cure)
+        }
         (_, Errno::NOSYS) => "this kernel is too old, or an outer container's seccomp filter is in the way: see 'sandbox doctor'".into(),
         _ => return None,
     };

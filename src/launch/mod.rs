@@ -26,7 +26,7 @@ use crate::sys::socket;
 use crate::tape::wire::Fault;
 use crate::tape::{Barrier, play};
 use plan::Plan;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 /// The command runs.
 pub struct Live {
@@ -46,7 +46,9 @@ pub fn launch(plan: &Plan) -> Result<Live> {
     let (wire, child_wire) = socket::pair().doing("make", "a socket pair")?;
     let (faults, child_faults) = socket::pipe().doing("make", "a pipe")?;
     die_at(1);
-    let child = clone::born(plan.namespaces, || play::play(&plan.tape, play::Channels { fault: child_faults.as_fd(), wire: child_wire.as_fd() }))
+    let parents = [wire.as_raw_fd(), faults.as_raw_fd()];
+    let channels = || play::Channels { fault: child_faults.as_fd(), wire: child_wire.as_fd(), parents };
+    let child = clone::born(plan.namespaces, || play::play(&plan.tape, channels()))
         .map_err(|errno| crate::host::remedy::explain_userns_failure(errno.raw_os_error()))?;
     drop((child_wire, child_faults));
     die_at(2);

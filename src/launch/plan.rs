@@ -208,13 +208,22 @@ fn id_maps(spec: &Spec, facts: &Facts, degraded: &mut Vec<(Control, String)>) ->
     let lacks = facts.subids.uids.is_empty() || facts.subids.gids.is_empty();
     if lacks && !matches!(mode, Userns::Explicit { .. } | Userns::Nomap) {
         let which = if facts.subids.uids.is_empty() { "subuid" } else { "subgid" };
-        degraded.push((Control::Subids, format!("{} has no {which} range, so there is one id inside", caller.name)));
+        degraded.push((Control::Subids, format!("{} has no {which} range, so there is one id inside (the cure: sandbox doctor)", caller.name)));
         return Ok(userns::single(uid, gid, caller));
     }
     match userns::plan(&mode, caller, &facts.subids, crate::host::helper) {
-        Err(e) if e.kind() == Kind::Unsupported && spec.best_effort.contains(&Control::Subids) => {
+        // In an outer container nobody can mend it, so one id is all there is.
+        Err(e)
+            if e.kind() == Kind::Unsupported
+                && !spec.require.contains(&Control::Subids)
+                && (spec.best_effort.contains(&Control::Subids) || crate::host::remedy::is_inside_another()) =>
+        {
             degraded.push((Control::Subids, e.message().to_string()));
             Ok(userns::single(uid, gid, caller))
+        }
+        Err(e) if e.kind() == Kind::Unsupported && !spec.require.contains(&Control::Subids) => {
+            let cure = format!("{}\n    or go on with one id: --best-effort subids", e.cure().unwrap_or_default());
+            Err(e.hint(cure))
         }
         other => other,
     }
@@ -235,6 +244,8 @@ fn environment(spec: &Spec, facts: &Facts, who: &Who) -> BTreeMap<String, String
     let mut env = BTreeMap::from([("PATH".to_string(), DEFAULT_PATH.to_string()), ("HOME".to_string(), who.home.display().to_string())]);
     if spec.root == Root::Host {
         let listed = |name: &str| spec.process.env_pass.iter().any(|p| p.covers(name));
+        // A shared directory is a file system of its own, where git would stop looking for the repository around it. man: git(1)
+        env.insert("GIT_DISCOVERY_ACROSS_FILESYSTEM".to_string(), "1".to_string());
         env.extend(facts.env.iter().filter(|(name, _)| *name == "PATH" || listed(name)).map(|(k, v)| (k.clone(), v.clone())));
         if who.change.is_some() {
             for name in ["USER", "LOGNAME", "SHELL"] {
@@ -262,6 +273,11 @@ fn who(spec: &Spec, facts: &Facts, maps: &Maps) -> Result<Who> {
             (Some(uid), Some(gid)) if host || uid == 0 => {
                 let home = if host { caller.home.clone() } else { PathBuf::from("/root") };
                 Who { uid, gid, change: None, home }
+            }
+            // As with podman, whoever keeps his id works under it.
+            (Some(uid), Some(gid)) if matches!(spec.userns, Userns::KeepId { .. }) => {
+                let entry = caller::passwd_uid(&root_file(spec, facts, "passwd"), uid);
+                Who { uid, gid, change: None, home: entry.map_or_else(|| PathBuf::from("/"), |e| e.home) }
             }
             // No own id inside, or a root directory whose 0 is another id.
             _ if maps.has_uid(0) && maps.has_gid(0) => Who { uid: 0, gid: 0, change: Some(Groups::Keep), home: "/root".into() },

@@ -330,7 +330,8 @@ impl<'a> Watch<'a> {
         }
         // Whoever wants us to end after the sandbox has: the reader of its last output is not worth waiting for.
         self.give_up |= self.gone.is_some() && matches!(signal, libc::SIGHUP | libc::SIGINT | libc::SIGQUIT | libc::SIGTERM);
-        if self.send(signal)? {
+        let key = matches!(signal, libc::SIGINT | libc::SIGQUIT);
+        if self.terminal.as_ref().is_some_and(|t| key && t.interrupt(signal)) || self.send(signal)? {
             (self.on_event)(Event::SignalForwarded(signal));
         }
         Ok(())

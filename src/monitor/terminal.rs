@@ -5,6 +5,7 @@
 
 use super::relay::foreground;
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr, tcsetwinsize};
+use std::os::fd::AsFd;
 use std::os::fd::{BorrowedFd, OwnedFd};
 
 #[derive(Debug)]
@@ -61,6 +62,11 @@ impl<'a> Terminal<'a> {
         if let (Some(master), Some(Ok(size))) = (&self.master, self.window.map(tcgetwinsize)) {
             let _ = tcsetwinsize(master, size);
         }
+    }
+
+    /// What Ctrl-C and Ctrl-\\ do in a terminal: to whoever is in the foreground there. False: nobody is.
+    pub(super) fn interrupt(&self, signal: i32) -> bool {
+        self.master.as_ref().is_some_and(|master| crate::sys::pty::interrupt(master.as_fd(), signal))
     }
 
     /// The caller's terminal is gone for good.

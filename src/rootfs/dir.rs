@@ -1,7 +1,7 @@
 //! A directory as the root: below a layer that is thrown away, or itself. Called by `rootfs`. The directory is not trusted.
 #![forbid(unsafe_code)]
 
-use super::{Builder, PLAIN, RDONLY, cpath};
+use super::{Builder, RDONLY, cpath};
 use crate::error::{Doing, Error, Kind, Result};
 use crate::host::mounts::submounts;
 use crate::spec::RootMode;
@@ -10,12 +10,13 @@ use std::path::{Path, PathBuf};
 
 /// Lay the root; true: it is read-only.
 pub fn lay(b: &mut Builder, path: &Path, mode: RootMode) -> Result<bool> {
-    let path = std::fs::canonicalize(b.site.cwd.join(path)).doing("use as root", path.display())?;
+    let path = std::fs::canonicalize(b.site.cwd.join(path)).doing("use", format_args!("{} as root", path.display()))?;
     if !path.is_dir() {
         return Err(Error::new(Kind::NotFound, format!("cannot use {} as root: not a directory", path.display())));
     }
     let read_only = b.site.spec.files.root_read_only;
-    let attributes = PLAIN | if read_only { RDONLY } else { 0 };
+    let plain = b.plain_root();
+    let attributes = plain | if read_only { RDONLY } else { 0 };
     match mode {
         RootMode::ReadWrite => {
             b.mount(Step::CloneTree { path: cpath(&path)?, recursive: true, attributes, device: None, slot: Slot::Mount });
@@ -30,7 +31,7 @@ pub fn lay(b: &mut Builder, path: &Path, mode: RootMode) -> Result<bool> {
             b.make(Step::MakeDir { path: c"u0".into(), mode, owner });
             b.make(Step::MakeDir { path: c"w0".into(), mode: 0o700, owner: None });
             // Writable until our mount points are made; Pivot makes it read-only.
-            b.mount(Step::Overlay { lower: cpath(&path)?, upper: c"u0".into(), work: c"w0".into(), attributes: PLAIN, slot: Slot::Mount });
+            b.mount(Step::Overlay { lower: cpath(&path)?, upper: c"u0".into(), work: c"w0".into(), attributes: plain, slot: Slot::Mount });
             b.layers.push(super::Layer { point: PathBuf::from("/"), upper: "u0".into(), lower: Some(path) });
         }
     }

@@ -50,11 +50,9 @@ pub fn lay(b: &mut Builder) -> Result<bool> {
     b.mount(Step::RootAt { at: c"r".into() });
     skeleton(b, Path::new("/"))?;
     if !spec.files.root_read_only {
-        for dir in [b.site.home, b.site.cwd] {
-            // Where the user mounts something himself, that is what counts.
-            if !spec.files.mounts.iter().any(|m| dir.starts_with(&m.target)) {
-                island(b, dir)?;
-            }
+        // What the user's own mount covers need not be writable below it.
+        for dir in [b.site.home, b.site.cwd].into_iter().filter(|dir| !spec.files.mounts.iter().any(|m| dir.starts_with(&m.target))) {
+            island(b, dir)?;
         }
     }
     // An ordinary user may not write to the host's `/` either; the host's root may.
@@ -326,26 +324,47 @@ pub fn cover(b: &mut Builder, source: &Path, target: &Path, shown: &[PathBuf]) -
     guard(b, source, target)?;
     // Our own program must not be changed from inside, for it runs outside next time. cve: 2019-5736
     match std::fs::read_link("/proc/self/exe") {
-        Ok(exe) if exe.starts_with(source) => read_only(b, &target.join(exe.strip_prefix(source).unwrap_or(&exe))),
+        Ok(exe) if exe.starts_with(source) => remount(b, &target.join(exe.strip_prefix(source).unwrap_or(&exe)), RDONLY),
         _ => Ok(()),
     }
 }
 
-fn read_only(b: &mut Builder, inside: &Path) -> Result<()> {
+fn remount(b: &mut Builder, inside: &Path, attributes: u64) -> Result<()> {
     let target = cpath(inside.strip_prefix("/").unwrap_or(inside))?;
-    b.mount(Step::Remount { target, attributes: RDONLY, recursive: true, absent_is_fine: true });
+    b.mount(Step::Remount { target, attributes, recursive: true, absent_is_fine: true });
     Ok(())
 }
 
-/// Names below a shared directory that stay read-only.
+/// Names below a shared directory that stay read-only. A directory on the way to one is mounted on itself, since only a mount
+/// point cannot be renamed (EBUSY): else `mv .git x` and a new `.git/hooks` would go around it.
 fn guard(b: &mut Builder, source: &Path, target: &Path) -> Result<()> {
-    for name in b.site.spec.files.guard.iter().map(|r| r.path.clone()) {
-        let host = source.join(&name);
-        if std::fs::symlink_metadata(&host).is_ok_and(|m| !m.is_symlink()) {
-            read_only(b, &target.join(&name))?;
+    let mut pinned = BTreeSet::new();
+    'names: for name in b.site.spec.files.guard.iter().map(|r| PathBuf::from(&r.path)) {
+        let way = way(&name);
+        for (n, place) in way.iter().enumerate() {
+            let last = n + 1 == way.len();
+            let Ok(meta) = std::fs::symlink_metadata(source.join(place)) else { continue 'names };
+            if meta.is_symlink() {
+                let note = format!("{} is a symbolic link, so what it leads to is not guarded", source.join(place).display());
+                if !b.notes.contains(&note) {
+                    b.notes.push(note);
+                }
+                continue 'names;
+            }
+            if !last && !pinned.insert(place.clone()) {
+                continue;
+            }
+            remount(b, &target.join(place), if last { RDONLY } else { 0 })?;
         }
     }
     Ok(())
+}
+
+/// A relative path and all directories on the way to it, outermost first.
+fn way(name: &Path) -> Vec<PathBuf> {
+    let mut way: Vec<PathBuf> = name.ancestors().filter(|p| !p.as_os_str().is_empty()).map(PathBuf::from).collect();
+    way.reverse();
+    way
 }
 
 fn mask(b: &mut Builder, path: &Path) -> Result<()> {
@@ -366,4 +385,16 @@ fn hidden(b: &Builder) -> Vec<PathBuf> {
         paths.extend(homes.iter().flatten().take(if own { 2 } else { 1 }).map(|home| entry.resolve(home, site.caller.uid)));
     }
     paths
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_way_to_a_guarded_name() {
+        assert_eq!(way(Path::new(".git/info/attributes")), [".git", ".git/info", ".git/info/attributes"].map(PathBuf::from));
+        assert_eq!(way(Path::new(".envrc")), [PathBuf::from(".envrc")]);
+        assert!(way(Path::new("")).is_empty());
+    }
 }

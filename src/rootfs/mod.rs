@@ -12,7 +12,8 @@
 //! *Invariants*
 //! - I1 the child opens every target below the new root by openat2(RESOLVE_IN_ROOT); our own mount points refuse links. // L1
 //! - I2 mounts are attached by descriptor, never by path. // L2
-//! - I3 every mount is nosuid and nodev, but the device nodes of /dev, which are single nodes that were checked.
+//! - I3 every mount is nosuid and nodev, but the device nodes of /dev, which are single nodes that were checked, and a root
+//!   directory where the user gave up no_new_privs: there su(1) must work, and can lead to mapped ids only.
 //! - I4 nothing is ever created on the host, except mount points in a root directory that the user gave as `:rw`.
 //!
 //! *Kernel*
@@ -35,7 +36,7 @@ pub use pseudo::procfs;
 use crate::error::{Doing, Error, Kind, Result};
 use crate::host::caller::Caller;
 use crate::host::mounts::MountPoint;
-use crate::spec::{Root, Source, Spec};
+use crate::spec::{Root, RootMode, Source, Spec};
 use crate::sys::mount::{NODEV, NOEXEC, NOSUID, RDONLY};
 use crate::tape::{Create, Recorder, Slot, Step};
 use crate::userns::Maps;
@@ -111,6 +112,8 @@ struct Builder<'a> {
     notes: Vec<String>,
 }
 
+const LOCALHOST: &str = "127.0.0.1\tlocalhost\n::1\tlocalhost\n";
+
 /// Attributes of every mount. // I3
 const PLAIN: u64 = NOSUID | NODEV;
 
@@ -130,6 +133,7 @@ impl Builder<'_> {
         };
         let options = [("size", size.as_str()), ("nr_inodes", "1m"), ("mode", "755")];
         let options = options.iter().map(|(k, v)| (cstring(k), Some(cstring(v)))).collect();
+        let root = self.plain_root() | if read_only { RDONLY } else { 0 };
         let mut steps = vec![Step::PrivatePropagation];
         steps.extend(pseudo::before(self.site));
         steps.push(Step::Filesystem { fstype: c"tmpfs".into(), options, attributes: PLAIN, slot: Slot::Mount });
@@ -137,8 +141,14 @@ impl Builder<'_> {
         steps.push(Step::EnterScratch { at: c"/sys".into() });
         steps.extend(self.make);
         steps.extend(self.mount);
-        steps.push(Step::Pivot { attributes: PLAIN | if read_only { RDONLY } else { 0 } });
+        steps.push(Step::Pivot { attributes: root });
         Tree { steps, notes: self.notes }
+    }
+
+    /// Attributes of the root itself. // I3
+    fn plain_root(&self) -> u64 {
+        let set_ids = !self.site.spec.restrict.no_new_privileges && self.site.spec.root != Root::Host;
+        if set_ids { PLAIN & !NOSUID } else { PLAIN }
     }
 
     /// The ids that stand for the host's root: 0 where it has a mapping.
@@ -317,12 +327,19 @@ impl Builder<'_> {
         let in_dir = matches!(self.site.spec.root, Root::Dir { .. });
         let etc = |name: &str| std::fs::read_to_string(Path::new("/etc").join(name)).unwrap_or_default();
         if !n.add_host.is_empty() {
-            let mut text = if in_dir { "127.0.0.1\tlocalhost\n::1\tlocalhost\n".to_string() } else { etc("hosts") };
+            let mut text = if in_dir { LOCALHOST.to_string() } else { etc("hosts") };
             if !text.ends_with('\n') && !text.is_empty() {
                 text.push('\n');
             }
             text.extend(n.add_host.iter().map(|(name, address)| format!("{address}\t{name}\n")));
             self.file("/etc/hosts", text)?;
+        } else if let Root::Dir { path, mode: RootMode::Cow } = &self.site.spec.root
+            && std::fs::symlink_metadata(self.site.cwd.join(path).join("etc/hosts")).is_err()
+        {
+            // A bare debootstrap has none.
+            if self.stand(Path::new("/etc"))? {
+                self.make(Step::MakeFile { path: c"u0/etc/hosts".into(), content: LOCALHOST.as_bytes().into(), mode: 0o644 });
+            }
         }
         if !n.dns.is_empty() {
             self.file("/etc/resolv.conf", n.dns.iter().map(|a| format!("nameserver {a}\n")).collect())?;

@@ -3,7 +3,7 @@
 
 use super::{Builder, NODEV, NOEXEC, NOSUID, PLAIN, RDONLY, Site, cpath, cstring};
 use crate::error::{Doing, Error, Result};
-use crate::host::mounts::{Visible, fully_visible};
+use crate::host::mounts::{MountPoint, visible_instance};
 use crate::host::remedy::Missing;
 use crate::spec::{NetworkMode, Reasoned, Share};
 use crate::tape::{Create, Slot, Step};
@@ -20,23 +20,32 @@ pub fn procfs(site: &Site) -> Result<Step> {
     if site.spec.namespaces.pid == Share::Host {
         return Ok(Step::CloneTree { path: c"/proc".into(), recursive: true, attributes: SEALED, device: None, slot: Slot::Proc });
     }
-    match fully_visible(site.mounts, "proc") {
-        Visible::Yes { read_only } => {
-            let attributes = SEALED | if read_only { RDONLY } else { 0 };
+    match visible_instance(site.mounts, "proc") {
+        Ok(host) => {
+            let attributes = SEALED | like(host) | if host.is_read_only() { RDONLY } else { 0 };
             Ok(Step::Filesystem { fstype: c"proc".into(), options: Box::default(), attributes, slot: Slot::Proc })
         }
-        Visible::No { by } => Err(Missing::ProcMasked.error(format!("cannot make a /proc of its own: {} covers part of the host's", by.display()))),
+        Err(by) => Err(Missing::ProcMasked.error(match by.to_str() {
+            Some("/proc") => "cannot mount a new /proc: no whole one is to be seen here".to_string(),
+            _ => format!("cannot mount a new /proc: {} covers part of the host's", by.display()),
+        })),
     }
 }
 
 /// What must be taken before the scratch covers the host's /sys.
 pub(super) fn before(site: &Site) -> Option<Step> {
-    let fresh = site.spec.network.mode == NetworkMode::None && matches!(fully_visible(site.mounts, "sysfs"), Visible::Yes { .. });
-    Some(if fresh {
-        Step::Filesystem { fstype: c"sysfs".into(), options: Box::default(), attributes: SEALED | RDONLY, slot: Slot::Sys }
-    } else {
-        Step::CloneTree { path: c"/sys".into(), recursive: true, attributes: SEALED | RDONLY, device: None, slot: Slot::Sys }
+    let host = visible_instance(site.mounts, "sysfs").ok().filter(|_| site.spec.network.mode == NetworkMode::None);
+    Some(match host {
+        Some(host) => {
+            Step::Filesystem { fstype: c"sysfs".into(), options: Box::default(), attributes: SEALED | RDONLY | like(host), slot: Slot::Sys }
+        }
+        None => Step::CloneTree { path: c"/sys".into(), recursive: true, attributes: SEALED | RDONLY, device: None, slot: Slot::Sys },
     })
+}
+
+/// The access times of the host's instance: the kernel insists on them. kernel: fs/namespace.c mnt_already_visible()
+fn like(host: &MountPoint) -> u64 {
+    u64::from(host.access_time().bits())
 }
 
 pub(super) fn lay(b: &mut Builder) -> Result<()> {

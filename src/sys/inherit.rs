@@ -10,6 +10,13 @@ pub fn inherited(fd: &RawFd) -> BorrowedFd<'static> {
     unsafe { BorrowedFd::borrow_raw(*fd) }
 }
 
+/// Close what the parent keeps for itself, so that in the child the end of the parent is an end-of-file.
+pub fn close(fd: RawFd) {
+    // SAFETY: the caller is a child past clone, in which the parent's OwnedFd is never used and never dropped (it leaves by exec
+    // or _exit).
+    unsafe { libc::close(fd) };
+}
+
 /// dup2(2): descriptor `to` becomes a copy of `from`, without close-on-exec.
 pub fn duplicate(from: RawFd, to: RawFd) -> Result<()> {
     if from == to {

@@ -12,6 +12,8 @@ pub const RDONLY: u64 = libc::MOUNT_ATTR_RDONLY;
 pub const NOSUID: u64 = libc::MOUNT_ATTR_NOSUID;
 pub const NODEV: u64 = libc::MOUNT_ATTR_NODEV;
 pub const NOEXEC: u64 = libc::MOUNT_ATTR_NOEXEC;
+pub const NOATIME: u64 = libc::MOUNT_ATTR_NOATIME;
+pub const NODIRATIME: u64 = libc::MOUNT_ATTR_NODIRATIME;
 
 /// A new instance of a file system, mounted nowhere yet. An option without a value is a flag.
 pub fn filesystem<'a>(fstype: &CStr, options: impl Iterator<Item = (&'a CStr, Option<&'a CStr>)>, attributes: u64) -> Result<OwnedFd> {

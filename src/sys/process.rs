@@ -74,8 +74,9 @@ pub fn set_dumpable(yes: bool) -> Result<()> {
     rustix::process::set_dumpable_behavior(if yes { DumpableBehavior::Dumpable } else { DumpableBehavior::NotDumpable })
 }
 
-pub fn die_with_parent() -> Result<()> {
-    rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
+/// man: PR_SET_PDEATHSIG(2const): a change of ids takes it back.
+pub fn die_with_parent(signal: Signal) -> Result<()> {
+    rustix::process::set_parent_process_death_signal(Some(signal))
 }
 
 /// Orphans of our descendants become our children. man: PR_SET_CHILD_SUBREAPER(2const)

@@ -20,6 +20,14 @@ pub fn open_pty(root: BorrowedFd, rows: u16, columns: u16) -> Result<(OwnedFd, O
     Ok((master, slave))
 }
 
+/// `signal` (SIGINT, SIGQUIT or SIGTSTP) to the foreground process group of the terminal with this master; false: it has none.
+/// kernel: drivers/tty/pty.c pty_signal()
+pub fn interrupt(master: BorrowedFd, signal: i32) -> bool {
+    const TIOCSIG: libc::Ioctl = 0x4004_5436;
+    // SAFETY: TIOCSIG takes the signal's number as its argument, not as a pointer.
+    rustix::termios::tcgetpgrp(master).is_ok() && check(unsafe { libc::ioctl(master.as_raw_fd(), TIOCSIG, signal) }.into()).is_ok()
+}
+
 /// Make it the controlling terminal of this session. man: TIOCSCTTY(2const)
 pub fn control(terminal: BorrowedFd) -> Result<()> {
     rustix::process::ioctl_tiocsctty(terminal)

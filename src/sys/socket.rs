@@ -47,6 +47,12 @@ pub fn recv_fd(socket: BorrowedFd) -> Result<(u8, Option<OwnedFd>)> {
     Ok((byte[0], fd))
 }
 
+/// The other side is gone, and what it said is read.
+pub fn is_over(socket: BorrowedFd) -> bool {
+    let mut byte = [0u8];
+    matches!(rustix::net::recv(socket, &mut byte[..], RecvFlags::PEEK | RecvFlags::DONTWAIT), Ok((_, 0)))
+}
+
 /// Bring `lo` up in this network namespace. man: netdevice(7)
 pub fn loopback_up() -> Result<()> {
     let socket = rustix::net::socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;

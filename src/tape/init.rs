@@ -11,6 +11,7 @@ use crate::sys::signal::{self, Set};
 use crate::sys::{Errno, Result, clone, socket};
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
+use rustix::process::Signal;
 
 /// What init needs to know.
 pub struct Stay<'a> {
@@ -31,10 +32,14 @@ pub fn split(stay: Stay) -> Result<OwnedFd> {
     let (ours, theirs) = socket::pair()?;
     // A clone that returns on both sides: the workload's life is the rest of the tape.
     match clone::forked(clone::NEWUSER)? {
-        None => Ok(theirs),
+        None => {
+            // A process group without us in it, so that we can interrupt it as a terminal does.
+            rustix::process::setpgid(None, None)?;
+            Ok(theirs)
+        }
         Some(workload) => {
             drop(theirs);
-            // If that fails, the player reports it as the fault of this step, and the workload leaves when it sees our end.
+            // An error is a fault of this step: the player reports it and leaves; the workload sees end-of-file, and leaves too.
             release(&stay, workload, ours.as_fd())?;
             serve(stay, workload)
         }
@@ -45,6 +50,8 @@ fn release(stay: &Stay, workload: i32, start: BorrowedFd) -> Result<()> {
     process::set_dumpable(false)?;
     if !stay.owns_pids {
         process::become_subreaper()?;
+        // Our end alone would leave the workload's children behind: so not SIGKILL, but a signal on which we look at the wire.
+        process::die_with_parent(Signal::TERM)?;
     }
     // The maps in the order that shadow's tools use. kernel: kernel/user_namespace.c map_write()
     write_map(stay, workload, b"/uid_map", stay.uids)?;
@@ -85,6 +92,10 @@ fn serve(stay: Stay, workload: i32) -> ! {
             Err(_) => continue,
         };
         match signal {
+            _ if signal != libc::SIGCHLD && !stay.owns_pids && socket::is_over(wire) => {
+                end_descendants(proc);
+                clone::exit(125);
+            }
             libc::SIGCHLD => {
                 while let Ok(Some((pid, status))) = process::reap(false) {
                     if pid == workload {
@@ -99,6 +110,8 @@ fn serve(stay: Stay, workload: i32) -> ! {
             // SIGTSTP means nothing to an orphaned process group (man: setpgid(2)), so stopping is done with SIGSTOP.
             libc::SIGTSTP => everybody(&stay, workload, libc::SIGSTOP),
             libc::SIGCONT => everybody(&stay, workload, libc::SIGCONT),
+            // As from a terminal: programs such as make rely on it that their children are interrupted too.
+            libc::SIGINT | libc::SIGQUIT => drop(process::kill(-workload, signal)),
             _ => drop(process::kill(workload, signal)),
         }
     }
@@ -121,7 +134,12 @@ fn end_descendants(proc: BorrowedFd) {
         let Ok(path) = named.and_then(|()| text.finish()) else { return };
         let Ok(file) = rustix::fs::openat(proc, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()) else { return };
         let n = rustix::io::read(&file, &mut buffer).unwrap_or(0);
-        for word in buffer.get(..n).unwrap_or(&[]).split(|b| *b == b' ') {
+        // Each number ends with a blank; one without is cut off, and names somebody else.
+        let (list, _) = match buffer.get(..n).map(|text| (text, text.iter().rposition(|b| *b == b' '))) {
+            Some((text, Some(end))) => text.split_at(end),
+            _ => (&[][..], &[][..]),
+        };
+        for word in list.split(|b| *b == b' ') {
             let pid = word.iter().try_fold(0i32, |n, b| b.is_ascii_digit().then(|| n.wrapping_mul(10).wrapping_add(i32::from(b - b'0'))));
             if let Some(pid) = pid.filter(|p| *p > 1) {
                 let _ = process::kill(pid, libc::SIGKILL);

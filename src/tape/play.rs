@@ -8,18 +8,22 @@ use super::wire::{self, Fault};
 use super::{Tape, init};
 use crate::sys::path::Links;
 use crate::sys::{Errno, Result, clone, confine, mount, path, process, signal, socket};
-use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use rustix::fs::{Mode, OFlags};
+use rustix::process::Signal;
 use std::ffi::CStr;
 
 /// The child's two channels. // wire.rs
 pub struct Channels<'a> {
     pub fault: BorrowedFd<'a>,
     pub wire: BorrowedFd<'a>,
+    /// The parent's ends, which we have inherited and must not keep: we would never see its end.
+    pub parents: [RawFd; 2],
 }
 
 /// Play the tape to its end. Returns only by leaving the process.
 pub fn play(tape: &Tape, channels: Channels) -> ! {
+    channels.parents.into_iter().for_each(crate::sys::inherit::close);
     let mut player = Player { channels, slots: [const { None }; SLOTS], inner: None };
     // The modes of what we make are meant in full; `Step::Umask` sets the workload's.
     rustix::process::umask(Mode::empty());
@@ -66,15 +70,21 @@ impl Player<'_> {
             }
             Step::WriteSlot { slot, value } => write_all(self.take(*slot)?.as_fd(), value.to_bytes()),
             Step::OomScore(value) => self.write_proc(c"self/oom_score_adj", value),
-            Step::SetIds { uid, gid, groups } => set_ids(*uid, *gid, groups),
+            Step::SetIds { uid, gid, groups } => {
+                set_ids(*uid, *gid, groups)?;
+                // The change has made us undumpable, and then our /proc files, and those of our children, are the host's root's: init
+                // could not write the inner maps. kernel: fs/proc/base.c task_dump_owner()
+                process::set_dumpable(true)
+            }
             Step::BecomeUser { uid, gid, groups } => {
                 process::keep_capabilities()?;
                 set_ids(*uid, *gid, groups)
             }
             Step::NotDumpable => process::set_dumpable(false),
             Step::DieWithParent(_) => {
-                process::die_with_parent()?;
-                self.leave_if_orphaned()
+                process::die_with_parent(Signal::KILL)?;
+                // It may have died before we asked.
+                if socket::is_over(self.channels.wire) { clone::exit(125) } else { Ok(()) }
             }
 
             Step::PrivatePropagation => mount::all_private(),
@@ -169,6 +179,10 @@ impl Player<'_> {
                 let proc = self.take(Slot::Proc)?;
                 let stay = init::Stay { uids, gids, owns_pids: *owns_pids, wire: self.channels.wire, proc: proc.as_fd() };
                 self.inner = Some(init::split(stay)?);
+                // We lead a process group now: where there is a terminal, the one in the foreground.
+                if let Ok(terminal) = self.get(Slot::Terminal) {
+                    rustix::termios::tcsetpgrp(terminal, rustix::process::getpid())?;
+                }
                 self.fill(Slot::Proc, proc)
             }
             Step::DropBounding { keep } => process::drop_bounding(*keep),
@@ -212,15 +226,6 @@ impl Player<'_> {
                 Err(answer)
             }
         }
-    }
-
-    /// The parent may have died before the kernel was told to kill us for it: then its end of the wire is closed.
-    fn leave_if_orphaned(&self) -> Result<()> {
-        use rustix::event::{PollFd, PollFlags, Timespec, poll};
-        let mut wire = [PollFd::from_borrowed_fd(self.channels.wire, PollFlags::empty())];
-        clone::interrupted(|| poll(&mut wire, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })))?;
-        let gone = wire.iter().any(|w| w.revents().intersects(PollFlags::HUP | PollFlags::ERR));
-        if gone { clone::exit(125) } else { Ok(()) }
     }
 
     fn attach(&mut self, slot: Slot, target: &CStr, create: Create, follow: bool) -> Result<()> {

@@ -302,18 +302,18 @@ impl Step {
     }
 }
 
-/// What a person reads in `--dry-run` and in errors.
+/// What a person reads in `--dry-run`, and in errors after the word "cannot": so each begins with a verb.
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         use Step::*;
         let s = |c: &CString| crate::ident::printable(&c.to_string_lossy());
         match self {
-            Await(Barrier::Mapped) => f.write_str("wait until the id maps are written"),
-            Await(Barrier::Inner) => f.write_str("wait until the inner id maps are written"),
+            Await(Barrier::Mapped) => f.write_str("wait for the id maps"),
+            Await(Barrier::Inner) => f.write_str("wait for the inner id maps"),
             Unshare { names, .. } => write!(f, "unshare {names}"),
             LoopbackUp => f.write_str("bring lo up"),
             Filesystem { fstype, options, attributes, slot } => {
-                write!(f, "new {}", s(fstype))?;
+                write!(f, "mount a new {}", s(fstype))?;
                 for (key, value) in options {
                     match value {
                         Some(v) => write!(f, " {}={}", s(key), s(v))?,
@@ -325,22 +325,22 @@ impl fmt::Display for Step {
             WriteProc { path, value } => write!(f, "write '{}' to /proc/{}", s(value), s(path)),
             OpenProc { path, slot } => write!(f, "open /proc/{} as {slot:?}", s(path)),
             WriteSlot { slot, value } => write!(f, "write '{}' to {slot:?}", s(value)),
-            SetIds { uid, gid, groups } => write!(f, "set ids {uid}:{gid}, {groups}"),
-            NotDumpable => f.write_str("not dumpable"),
-            DieWithParent(_) => f.write_str("die with the parent"),
-            PrivatePropagation => f.write_str("make / private"),
-            EnterScratch { at } => write!(f, "scratch at {}", s(at)),
+            SetIds { uid, gid, groups } => write!(f, "set the ids to {uid}:{gid}, {groups}"),
+            NotDumpable => f.write_str("become undumpable"),
+            DieWithParent(_) => f.write_str("ask to die with the parent"),
+            PrivatePropagation => f.write_str("make all mounts private"),
+            EnterScratch { at } => write!(f, "attach the scratch at {}", s(at)),
             MakeDir { path, mode, owner } => {
-                write!(f, "mkdir {} {mode:04o}", s(path))?;
+                write!(f, "make the directory {} {mode:04o}", s(path))?;
                 owner.map_or(Ok(()), |(u, g)| write!(f, " {u}:{g}"))
             }
-            MakeFile { path, content, mode } => write!(f, "make {} {mode:04o} ({} bytes)", s(path), content.len()),
-            Symlink { target, path } => write!(f, "symlink {} -> {}", s(path), s(target)),
-            MakeWhiteout => f.write_str("make whiteout"),
-            Whiteout { path } => write!(f, "whiteout {}", s(path)),
+            MakeFile { path, content, mode } => write!(f, "make the file {} {mode:04o} ({} bytes)", s(path), content.len()),
+            Symlink { target, path } => write!(f, "make the link {} -> {}", s(path), s(target)),
+            MakeWhiteout => f.write_str("make a whiteout"),
+            Whiteout { path } => write!(f, "white out {}", s(path)),
             CloneTree { path, recursive, attributes, device, slot } => {
-                let how = if *recursive { "tree" } else { "mount" };
-                write!(f, "copy {how} {}{}", s(path), Attributes(*attributes))?;
+                let how = if *recursive { "mounts" } else { "mount" };
+                write!(f, "copy the {how} at {}{}", s(path), Attributes(*attributes))?;
                 if let Some((major, minor)) = device {
                     write!(f, ", a device {major}:{minor}")?;
                 }
@@ -349,7 +349,7 @@ impl fmt::Display for Step {
             Overlay { lower, upper, work, attributes, slot } => {
                 write!(f, "overlay {} (upper {}, work {}, userxattr){} as {slot:?}", s(lower), s(upper), s(work), Attributes(*attributes))
             }
-            RootAt { at } => write!(f, "the new root is at {}", s(at)),
+            RootAt { at } => write!(f, "attach the new root at {}", s(at)),
             Attach { slot, target, create, .. } => {
                 let made = match create {
                     Create::Nothing => "",
@@ -360,43 +360,43 @@ impl fmt::Display for Step {
                 write!(f, "attach {slot:?} at {}{made}", s(target))
             }
             Remount { target, attributes, recursive, absent_is_fine } => {
-                let tree = if *recursive { " and below" } else { "" };
+                let tree = if *recursive { " and what is below" } else { "" };
                 let absent = if *absent_is_fine { ", if there" } else { "" };
                 write!(f, "remount {}{tree}{}{absent}", s(target), Attributes(*attributes))
             }
-            Pivot { attributes } => write!(f, "pivot to the new root{}, drop the old", Attributes(*attributes)),
-            Hostname(name) => write!(f, "hostname {}", s(name)),
-            NewSession => f.write_str("new session"),
-            Terminal { rows, columns, .. } => write!(f, "own terminal {columns}x{rows}, its master to the parent"),
-            Stdio { from, to } => write!(f, "descriptor {to} from {from}"),
+            Pivot { attributes } => write!(f, "pivot to the new root{}, and drop the old", Attributes(*attributes)),
+            Hostname(name) => write!(f, "set the host name to {}", s(name)),
+            NewSession => f.write_str("start a session"),
+            Terminal { rows, columns, .. } => write!(f, "open a terminal of our own, {columns}x{rows}, its master to the parent"),
+            Stdio { from, to } => write!(f, "make descriptor {to} of {from}"),
             Rlimit { name, soft, hard, .. } => {
                 let n = |v: &u64| if *v == u64::MAX { "unlimited".to_string() } else { v.to_string() };
-                write!(f, "rlimit {name} {}:{}", n(soft), n(hard))
+                write!(f, "limit {name} to {}:{}", n(soft), n(hard))
             }
-            Umask(mask) => write!(f, "umask {mask:04o}"),
+            Umask(mask) => write!(f, "set the umask to {mask:04o}"),
             Split { uids, gids, owns_pids } => {
-                let end = if *owns_pids { "" } else { " (subreaper)" };
+                let end = if *owns_pids { "" } else { " as subreaper" };
                 write!(f, "split: init stays{end}, the workload goes to an inner user namespace (uid{}; gid{})", Map(uids), Map(gids))
             }
-            OomScore(value) => write!(f, "oom score {}", s(value)),
-            DropBounding { keep } => write!(f, "drop bounding set to {}", Capabilities(*keep)),
+            OomScore(value) => write!(f, "set the oom score to {}", s(value)),
+            DropBounding { keep } => write!(f, "drop the bounding set to {}", Capabilities(*keep)),
             BecomeUser { uid, gid, groups } => write!(f, "become {uid}:{gid}, {groups}"),
-            SetCapabilities(set) => write!(f, "capabilities {}", Capabilities(*set)),
-            Chdir(path) => write!(f, "chdir {}", s(path)),
-            NoNewPrivileges => f.write_str("no new privileges"),
+            SetCapabilities(set) => write!(f, "set the capabilities to {}", Capabilities(*set)),
+            Chdir(path) => write!(f, "enter {}", s(path)),
+            NoNewPrivileges => f.write_str("give up new privileges"),
             LandlockPath { path, access, absent_is_fine, .. } => {
                 let absent = if *absent_is_fine { ", if there" } else { "" };
-                write!(f, "landlock allow {access:#x} below {}{absent}", s(path))
+                write!(f, "let landlock allow {access:#x} below {}{absent}", s(path))
             }
-            LandlockEnforce { .. } => f.write_str("landlock enforce"),
-            Seccomp(program) => write!(f, "seccomp ({} instructions)", program.len()),
-            CloseOnExecFrom(first) => write!(f, "close descriptors from {first} at exec"),
-            DefaultSignals { .. } => f.write_str("default signal actions, the caller's mask"),
+            LandlockEnforce { .. } => f.write_str("enforce landlock"),
+            Seccomp(program) => write!(f, "load the seccomp filter ({} instructions)", program.len()),
+            CloseOnExecFrom(first) => write!(f, "close descriptors from {first} on at exec"),
+            DefaultSignals { .. } => f.write_str("reset signal actions, and the mask to the caller's"),
             Exec { paths, argv, .. } => {
                 let first = paths.first().map(&s).unwrap_or_default();
-                write!(f, "exec {first}")?;
+                write!(f, "execute {first}")?;
                 if paths.len() > 1 {
-                    write!(f, " (or {} more places)", paths.len() - 1)?;
+                    write!(f, " (or in {} more places)", paths.len() - 1)?;
                 }
                 write!(f, ", {} arguments", argv.strings().len().saturating_sub(1))
             }
@@ -425,7 +425,9 @@ impl fmt::Display for Attributes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         use crate::sys::mount::*;
         let mut sep = ", ";
-        for (bit, name) in [(RDONLY, "ro"), (NOSUID, "nosuid"), (NODEV, "nodev"), (NOEXEC, "noexec")] {
+        for (bit, name) in
+            [(RDONLY, "ro"), (NOSUID, "nosuid"), (NODEV, "nodev"), (NOEXEC, "noexec"), (NOATIME, "noatime"), (NODIRATIME, "nodiratime")]
+        {
             if self.0 & bit != 0 {
                 write!(f, "{sep}{name}")?;
                 sep = " ";
