@@ -154,7 +154,10 @@ fn find(words: &[(usize, Word)], pattern: &[&str]) -> Vec<(usize, usize)> {
 /// The top modules, ground to doors.
 fn modules(lib: &str) -> Vec<String> {
     let words = words(lib);
-    find(&words, &["mod", "*", ";"]).into_iter().filter_map(|(n, _)| if let Word::Name(name) = &words[n + 1].1 { Some(name.clone()) } else { None }).collect()
+    find(&words, &["mod", "*", ";"])
+        .into_iter()
+        .filter_map(|(n, _)| if let Word::Name(name) = &words[n + 1].1 { Some(name.clone()) } else { None })
+        .collect()
 }
 
 /// The top module that a file of src/ belongs to.
@@ -224,7 +227,13 @@ fn climbs(path: &str, words: &[(usize, Word)]) -> Vec<usize> {
             Word::Mark('}') => drop(braces.pop()),
             _ => {}
         }
-        chain = if word.is("super") { chain + 1 } else if word.is(":") { chain } else { 0 };
+        chain = if word.is("super") {
+            chain + 1
+        } else if word.is(":") {
+            chain
+        } else {
+            0
+        };
         if word.is("super") && chain >= depth + braces.iter().filter(|m| **m).count() {
             found.push(*line);
         }
@@ -437,7 +446,10 @@ fn programs_are_named_by_their_whole_path() {
 
 #[test]
 fn programs_can_fail() {
-    holds(programs(&one("src/a.rs", "Command::new(path); Command::new(\"/usr/bin/newuidmap\"); clap::Command::new(\"run\"); // Command::new(\"x\")")));
+    holds(programs(&one(
+        "src/a.rs",
+        "Command::new(path); Command::new(\"/usr/bin/newuidmap\"); clap::Command::new(\"run\"); // Command::new(\"x\")",
+    )));
     catches(programs(&one("src/a.rs", "std::process::Command::new(\n \"newuidmap\")")), "newuidmap");
     catches(programs(&one("src/a/b.rs", "Command::new(\"./x\")")), "./x");
 }

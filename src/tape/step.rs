@@ -304,7 +304,7 @@ impl Step {
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         use Step::*;
-        let s = |c: &CString| crate::ident::printable(&c.to_string_lossy());
+        let s = |c: &CString| crate::error::printable(&c.to_string_lossy());
         match self {
             Await(Barrier::Mapped) => f.write_str("wait until the id maps are written"),
             Await(Barrier::Inner) => f.write_str("wait until the inner id maps are written"),
