@@ -48,9 +48,9 @@ fn kind<T>(result: &Result<T>) -> String {
     match result {
         Ok(_) => "accepted".to_string(),
         Err(e) => {
-            let (first, last) = (e.message().split('\'').next(), e.message().rsplit('\'').next());
-            let letters = |part: Option<&str>, most| part.unwrap_or("").chars().filter(|c| !c.is_ascii_digit()).take(most).collect::<String>();
-            letters(first, 30) + &letters(last, 60)
+            let (first, rest) = e.message().split_once('\'').unwrap_or((e.message(), ""));
+            let letters = |part: &str, most| part.chars().filter(|c| !c.is_ascii_digit()).take(most).collect::<String>();
+            letters(first, 30) + &letters(rest.rsplit('\'').next().unwrap_or(""), 60)
         }
     }
 }
