@@ -83,9 +83,9 @@ impl Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&crate::ident::printable(&self.message))?;
+        f.write_str(&printable(&self.message))?;
         for line in &self.context {
-            write!(f, "\n  while: {}", crate::ident::printable(line))?;
+            write!(f, "\n  while: {}", printable(line))?;
         }
         if let Some(hint) = &self.hint {
             write!(f, "\n  hint: {hint}")?;
@@ -118,5 +118,30 @@ pub fn why(e: &std::io::Error) -> String {
     match chars.next() {
         Some(first) if e.raw_os_error().is_some() => first.to_lowercase().collect::<String>() + chars.as_str(),
         _ => text.to_string(),
+    }
+}
+
+/// `text` as it may be shown to a person: control and direction-changing characters become `\x..` or `\u{..}`.
+/// cve: 2023-28101 (escape sequences from outside decide what the user sees)
+pub fn printable(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        let bidi = matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+        if (c.is_control() && c != '\n') || bidi {
+            out.extend(c.escape_default());
+        } else {
+            out.push(c);
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cve_2023_28101_no_escape_reaches_the_terminal() {
+        assert_eq!(printable("a\u{1b}[2Jb\u{202e}c\u{9b}"), "a\\u{1b}[2Jb\\u{202e}c\\u{9b}");
     }
 }

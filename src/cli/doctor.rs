@@ -2,11 +2,10 @@
 //!
 //! Called by `cli`. Tries rather than believes where trying is possible, takes well under a second, and changes nothing.
 
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Result, printable};
 use crate::host::mounts::{self, MountPoint, Visible};
 use crate::host::remedy::{self, Missing};
 use crate::host::{self, Caller, FEATURES, FLOOR, Feature, Kernel, caller, program, subid};
-use crate::ident::printable;
 use crate::sys::probe::{self, Answers, Step};
 use serde::Serialize;
 use std::ffi::CString;

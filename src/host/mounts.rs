@@ -65,7 +65,7 @@ pub fn mounts() -> Result<Vec<MountPoint>> {
 }
 
 /// A line that we do not understand is an error: skipping it would show a tree with a hole in it.
-fn parse(text: &[u8]) -> Result<Vec<MountPoint>> {
+pub fn parse(text: &[u8]) -> Result<Vec<MountPoint>> {
     let mut mounts = Vec::with_capacity(48);
     for line in text.split(|b| *b == b'\n').filter(|line| !line.is_empty()) {
         let mount = parse_line(line)

@@ -210,7 +210,8 @@ impl From<Mount> for String {
             Source::Tmpfs { .. } => "tmpfs".to_string(),
         };
         let cow = if matches!(m.source, Source::Cow(_)) { ",O" } else { "" };
-        format!("{source}:{}:{}{cow}", m.target.display(), if m.read_only { "ro" } else { "rw" })
+        let noexec = if m.no_exec { ",noexec" } else { "" };
+        format!("{source}:{}:{}{cow}{noexec}", m.target.display(), if m.read_only { "ro" } else { "rw" })
     }
 }
 
@@ -223,6 +224,7 @@ mod tests {
         let v = Mount::volume("/a:/b:ro,noexec").unwrap();
         assert_eq!(v, Mount { source: Source::Bind("/a".into()), target: "/b".into(), read_only: true, no_exec: true });
         assert_eq!(Mount::volume("/a:/b:O").unwrap().source, Source::Cow("/a".into()));
+        assert_eq!(String::from(v), "/a:/b:ro,noexec");
         for bad in ["", "/a", "a:/b", "/a:b", "/a:/b:zz", "/a:/../b", "/a:/b:ro:rw", ":/b"] {
             assert!(Mount::volume(bad).is_err(), "{bad:?}");
         }

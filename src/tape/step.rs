@@ -306,7 +306,7 @@ impl Step {
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         use Step::*;
-        let s = |c: &CString| crate::ident::printable(&c.to_string_lossy());
+        let s = |c: &CString| crate::error::printable(&c.to_string_lossy());
         match self {
             Await(Barrier::Mapped) => f.write_str("wait for the id maps"),
             Await(Barrier::Inner) => f.write_str("wait for the inner id maps"),

@@ -1,0 +1,380 @@
+//! Everything that reads what others wrote, fed with garbage. Run by `cargo test --test fuzz [-- TARGET..]`.
+//!
+//! First every file of `corpus/TARGET/` as it is, then mutations of them for `FUZZ_SECONDS` (2) each. An input that brings a new kind of
+//! answer is kept for the run, so that mutations build on each other. A panic, a broken promise, or a second of processor time ends the
+//! run with status 1 and the input, to be put into the corpus. Deterministic but for the time it has; must never change a file.
+
+use sandbox::cli::run::RunArgs;
+use sandbox::error::Result;
+use sandbox::host::{caller, mounts, subid};
+use sandbox::ident::{Bytes, Name};
+use sandbox::spec::{IdMapping, Mount, Patch, Seccomp, SeccompProfile, Ulimit, User, policy, process, restrict, storage};
+use std::collections::{BTreeSet, HashSet};
+use std::fmt::Debug;
+use std::io::Write;
+use std::os::fd::AsRawFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Component, Path, PathBuf};
+use std::str::FromStr;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+/// An input to the kind of answer it got. Panics where a promise is broken.
+type Target = fn(&[u8]) -> String;
+
+const TARGETS: [(&str, Target); 16] = [
+    ("volume", volume),
+    ("mount", |b| plain(text(b).and_then(|s| Mount::mount(&s).ok_text()))),
+    ("tmpfs", |b| plain(text(b).and_then(|s| Mount::tmpfs(&s).ok_text()))),
+    ("device", device),
+    ("user", round_trip::<User>),
+    ("idmap", round_trip::<IdMapping>),
+    ("ulimit", round_trip::<Ulimit>),
+    ("bytes", round_trip::<Bytes>),
+    ("name", round_trip::<Name>),
+    ("word", word),
+    ("args", args),
+    ("policy", policy),
+    ("seccomp", seccomp),
+    ("mountinfo", mountinfo),
+    ("accounts", accounts),
+    ("subids", subids),
+];
+
+// -------------------------------------------------------------------------------------------------------------- targets
+
+/// Accepted, or the error without what it quotes.
+fn kind<T>(result: &Result<T>) -> String {
+    match result {
+        Ok(_) => "accepted".to_string(),
+        Err(e) => {
+            let (first, rest) = e.message().split_once('\'').unwrap_or((e.message(), ""));
+            let letters = |part: &str, most| part.chars().filter(|c| !c.is_ascii_digit()).take(most).collect::<String>();
+            letters(first, 30) + &letters(rest.rsplit('\'').next().unwrap_or(""), 60)
+        }
+    }
+}
+
+fn text(bytes: &[u8]) -> std::result::Result<String, String> {
+    String::from_utf8(bytes.to_vec()).map_err(|_| "no text".to_string())
+}
+
+trait OkText<T> {
+    fn ok_text(self) -> std::result::Result<T, String>;
+}
+
+impl<T> OkText<T> for Result<T> {
+    fn ok_text(self) -> std::result::Result<T, String> {
+        let kind = kind(&self);
+        self.map_err(|_| kind)
+    }
+}
+
+/// A mount's target has nothing in it that a later step would have to resolve.
+fn plain(mount: std::result::Result<Mount, String>) -> String {
+    match mount {
+        Ok(m) => {
+            resolved(&m.target);
+            format!("accepted {} {}", m.read_only, m.no_exec)
+        }
+        Err(kind) => kind,
+    }
+}
+
+fn resolved(path: &Path) {
+    let fine = |c| matches!(c, Component::RootDir | Component::Normal(_));
+    assert!(path.is_absolute() && path.components().all(fine) && !path.as_os_str().as_encoded_bytes().contains(&0), "{path:?}");
+}
+
+/// What is accepted, printed and read again is the same.
+fn round_trip<T: FromStr<Err = sandbox::error::Error> + Into<String> + Clone + PartialEq + Debug>(bytes: &[u8]) -> String {
+    let Ok(s) = text(bytes) else { return "no text".into() };
+    let first = s.parse::<T>();
+    if let Ok(value) = &first {
+        let printed: String = value.clone().into();
+        assert_eq!(printed.parse::<T>().ok().as_ref(), Some(value), "printed as {printed:?}");
+    }
+    kind(&first)
+}
+
+fn volume(bytes: &[u8]) -> String {
+    round_trip::<Mount>(bytes);
+    plain(text(bytes).and_then(|s| Mount::volume(&s).ok_text()))
+}
+
+fn device(bytes: &[u8]) -> String {
+    let Ok(s) = text(bytes) else { return "no text".into() };
+    let read = storage::device(&s);
+    if let Ok((host, inside)) = &read {
+        resolved(host);
+        resolved(inside);
+        assert!(inside.starts_with("/dev"));
+    }
+    kind(&read)
+}
+
+/// The words without a type of their own.
+fn word(bytes: &[u8]) -> String {
+    let Ok(s) = text(bytes) else { return "no text".into() };
+    let mask = process::umask(&s);
+    assert!(mask.as_ref().is_ok_and(|m| *m <= 0o777) || mask.is_err());
+    let signal = process::signal(&s);
+    if let Ok(n) = &signal {
+        assert!((1..=64).contains(n) && process::signal(&process::signal_name(*n)).ok() == Some(*n));
+    }
+    let number = process::number(&s);
+    assert!(!matches!(number, Ok(Some(u32::MAX))));
+    let capability = restrict::capability(&s);
+    assert!(capability.as_ref().is_ok_and(|n| usize::from(*n) < restrict::CAPABILITIES.len()) || capability.is_err());
+    let inside = storage::inside(&s);
+    if let Ok(path) = &inside {
+        resolved(path);
+    }
+    format!("{} {} {} {} {}", kind(&mask), kind(&signal), kind(&number), kind(&inside), kind(&storage::rootfs(&s)))
+}
+
+/// A command line, one argument a line.
+fn args(bytes: &[u8]) -> String {
+    let Ok(s) = text(bytes) else { return "no text".into() };
+    let command = <RunArgs as clap::Args>::augment_args(clap::Command::new("run").no_binary_name(true));
+    match command.try_get_matches_from(s.lines()).and_then(|m| <RunArgs as clap::FromArgMatches>::from_arg_matches(&m)) {
+        Ok(_) => "accepted".to_string(),
+        Err(e) if e.kind() == clap::error::ErrorKind::UnknownArgument => "unknown".to_string(),
+        Err(e) => format!("{:?} {:?}", e.kind(), e.get(clap::error::ContextKind::InvalidArg).map(|a| a.to_string())),
+    }
+}
+
+fn policy(bytes: &[u8]) -> String {
+    let Ok(s) = text(bytes) else { return "no text".into() };
+    let read = policy::parse(&s, Path::new("p.toml"));
+    if let Ok(patch) = &read {
+        let said = serde_json::to_string(patch).unwrap();
+        assert_eq!(serde_json::from_str::<Patch>(&said).unwrap(), *patch, "said as {said}");
+        // Laid over itself it is itself.
+        let twice = patch.clone().then(patch.clone());
+        assert_eq!(twice.clone().then(patch.clone()), twice);
+        let _ = policy::said(patch);
+    }
+    kind(&read)
+}
+
+/// A profile in Docker's format, all the way to a program. It is read from a file of no directory.
+fn seccomp(bytes: &[u8]) -> String {
+    let file = rustix::fs::memfd_create("profile", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
+    let mut file = std::fs::File::from(file);
+    file.write_all(bytes).unwrap();
+    let profile = SeccompProfile::Docker(PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd())));
+    let spec = Seccomp { profile, allow: vec![], deny: vec![], socket_families: vec![] };
+    let made = sandbox::confine::seccomp::compile(&spec, false, &BTreeSet::new(), None);
+    if let Ok(program) = &made {
+        assert!(program.as_ref().is_some_and(|p| p.instructions() > 0), "no filter, and no error");
+    }
+    kind(&made)
+}
+
+fn mountinfo(bytes: &[u8]) -> String {
+    let read = mounts::parse(bytes);
+    if let Ok(list) = &read {
+        for point in list.iter().take(4).map(|m| m.point.clone()).chain(["/".into(), "/proc".into()]) {
+            assert!(mounts::submounts(list, &point).all(|m| m.point.starts_with(&point)));
+            let _ = mounts::mounted_at(list, &point);
+        }
+        let _ = mounts::fully_visible(list, "proc");
+        return format!("accepted {}", list.len().min(9));
+    }
+    kind(&read)
+}
+
+/// passwd and group, of a root that a stranger made.
+fn accounts(bytes: &[u8]) -> String {
+    let checked = caller::check_accounts(bytes, "passwd");
+    let names = caller::names(bytes);
+    let mut found = 0;
+    for name in names.iter().map(|(name, _)| name.as_str()).take(4).chain(["root", "0", "", "a:b", "nobody"]) {
+        found += usize::from(caller::passwd_lookup(bytes, name).is_some_and(|a| a.home.is_absolute()));
+        // cve: 2016-3697
+        assert!(name.is_empty() || !name.bytes().all(|b| b.is_ascii_digit()) || caller::passwd_lookup(bytes, name).is_none());
+        found += usize::from(caller::group_lookup(bytes, name).is_some_and(|g| g != u32::MAX));
+        let groups = caller::groups_of(bytes, name);
+        assert_eq!(groups.iter().collect::<HashSet<_>>().len(), groups.len(), "a group twice");
+        found += groups.len().min(3);
+    }
+    assert!(caller::passwd_uid(bytes, 0).is_none_or(|a| a.uid == 0));
+    format!("{} {} {found}", kind(&checked), names.len().min(9))
+}
+
+fn subids(bytes: &[u8]) -> String {
+    let ranges: Vec<_> = subid::entries(bytes).map(|e| e.range()).collect();
+    for range in ranges.iter().flatten() {
+        assert!(range.count > 0 && range.last() >= range.start && range.last() < u32::MAX);
+    }
+    assert!(subid::free_start(&[bytes]) >= 100_000);
+    let said = subid::collisions(bytes, "ada", 1000, &[("bob".to_string(), 100_000)]);
+    format!("{} {} {}", ranges.len().min(9), ranges.iter().flatten().count().min(9), said.len().min(3))
+}
+
+// ------------------------------------------------------------------------------------------------------------- mutation
+
+/// Numbers that look random and are the same in every run. Knuth, MMIX.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: usize) -> usize {
+        self.0 = self.0.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        (self.0 >> 33) as usize % sides.max(1)
+    }
+
+    fn range(&mut self, len: usize) -> std::ops::Range<usize> {
+        let start = self.roll(len + 1);
+        start..start + self.roll((len - start).min(32) + 1)
+    }
+}
+
+/// What is most often treated wrongly.
+const DICTIONARY: [&[u8]; 32] = [
+    b":",
+    b",",
+    b"=",
+    b"/",
+    b"..",
+    b"/../",
+    b"//",
+    b"~",
+    b"-",
+    b"-1",
+    b"+1",
+    b"0",
+    b"00",
+    b"65536",
+    b"4294967294",
+    b"4294967295",
+    b"4294967296",
+    b"9223372036854775808",
+    b"18446744073709551615",
+    b"18446744073709551616",
+    b"1e9",
+    b"0x0",
+    b"\0",
+    b"\n",
+    b"\r",
+    b"\"",
+    b"\\",
+    b"\x1b[2J",
+    b"\xff",
+    b"\xc3\xa4",
+    b"\xe2\x80\xae",
+    b"unlimited",
+];
+
+const LONGEST: usize = 64 << 10;
+
+fn mutate(input: &mut Vec<u8>, other: &[u8], dice: &mut Dice) {
+    for _ in 0..=dice.roll(4) {
+        let len = input.len();
+        match dice.roll(8) {
+            0 if len > 0 => input[dice.roll(len)] ^= 1 << dice.roll(8),
+            1 if len > 0 => input[dice.roll(len)] = dice.roll(256) as u8,
+            2 => drop(input.drain(dice.range(len))),
+            3 => {
+                let piece = input[dice.range(len)].to_vec();
+                let at = dice.roll(len + 1);
+                let times = if dice.roll(64) == 0 { 1000 } else { 1 };
+                input.splice(at..at, piece.repeat(times));
+            }
+            4 => {
+                let piece = other[dice.range(other.len())].to_vec();
+                input.splice(dice.range(len), piece);
+            }
+            5 => input.insert(dice.roll(len + 1), dice.roll(128) as u8),
+            _ => {
+                let at = dice.roll(len + 1);
+                let over = if dice.roll(2) == 0 { at..at } else { at..(at + dice.roll(8)).min(len) };
+                input.splice(over, DICTIONARY[dice.roll(DICTIONARY.len())].iter().copied());
+            }
+        }
+    }
+    input.truncate(LONGEST);
+}
+
+// ------------------------------------------------------------------------------------------------------------------ run
+
+/// What is being tried, for the watchdog: since when, by whom, and what.
+static TRYING: Mutex<Option<(Instant, &'static str, Vec<u8>)>> = Mutex::new(None);
+static PANIC: Mutex<String> = Mutex::new(String::new());
+
+fn fail(target: &str, why: &str, input: &[u8]) -> ! {
+    let hex: String = input.iter().map(|b| format!("{b:02x}")).collect();
+    println!(
+        "fuzz {target}: {why}\n  input: {:?}\n  keep it: echo {hex} | xxd -r -p > tests/fuzz/corpus/{target}/NAME",
+        String::from_utf8_lossy(input)
+    );
+    std::process::exit(1)
+}
+
+fn processor_time() -> Duration {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::new(now.tv_sec as u64, now.tv_nsec as u32)
+}
+
+fn attempt(name: &'static str, target: Target, input: &[u8]) -> String {
+    *TRYING.lock().unwrap() = Some((Instant::now(), name, input.to_vec()));
+    let before = processor_time();
+    let answer = catch_unwind(AssertUnwindSafe(|| target(input)));
+    let took = processor_time() - before;
+    *TRYING.lock().unwrap() = None;
+    match answer {
+        Err(_) => fail(name, &PANIC.lock().unwrap(), input),
+        Ok(_) if took > Duration::from_secs(1) => fail(name, &format!("took {took:?}"), input),
+        Ok(kind) => kind,
+    }
+}
+
+fn corpus(name: &str) -> Vec<Vec<u8>> {
+    let tree = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let own = std::fs::read_dir(tree.join("tests/fuzz/corpus").join(name)).into_iter().flatten();
+    // The policies that we ship are a corpus, too.
+    let shipped = (name == "policy").then(|| std::fs::read_dir(tree.join("policies")).into_iter().flatten()).into_iter().flatten();
+    let mut files: Vec<PathBuf> = own.chain(shipped).map(|e| e.unwrap().path()).filter(|p| p.is_file()).collect();
+    files.sort();
+    files.iter().map(|f| std::fs::read(f).unwrap()).collect()
+}
+
+fn main() {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    if words.iter().any(|w| w == "--list") {
+        return TARGETS.iter().for_each(|(name, _)| println!("{name}: test"));
+    }
+    let wanted: Vec<&String> = words.iter().filter(|w| !w.starts_with('-')).collect();
+    let seconds = std::env::var("FUZZ_SECONDS").ok().and_then(|s| s.parse().ok()).unwrap_or(2.0);
+    std::panic::set_hook(Box::new(|info| *PANIC.lock().unwrap() = info.to_string()));
+    std::thread::spawn(|| {
+        loop {
+            std::thread::sleep(Duration::from_secs(1));
+            let stuck = TRYING.lock().unwrap().clone().filter(|(since, ..)| since.elapsed() > Duration::from_secs(30));
+            if let Some((_, name, input)) = stuck {
+                fail(name, "does not return", &input);
+            }
+        }
+    });
+    let mut passed = 0;
+    for (name, target) in TARGETS.iter().filter(|(name, _)| wanted.is_empty() || wanted.iter().any(|w| name.contains(w.as_str()))) {
+        let mut pool = corpus(name);
+        if pool.is_empty() {
+            fail(name, "has no corpus", b"");
+        }
+        let mut kinds: HashSet<String> = pool.iter().map(|input| attempt(name, *target, input)).collect();
+        let (mut dice, mut count, end) = (Dice(1), pool.len(), Instant::now() + Duration::from_secs_f64(seconds));
+        while Instant::now() < end {
+            let mut input = pool[dice.roll(pool.len())].clone();
+            let other = pool[dice.roll(pool.len())].clone();
+            mutate(&mut input, &other, &mut dice);
+            count += 1;
+            if kinds.insert(attempt(name, *target, &input)) && pool.len() < 1000 {
+                pool.push(input);
+            }
+        }
+        println!("fuzz {name:10} ok: {count:7} inputs, {} kinds of answer", kinds.len());
+        passed += 1;
+    }
+    println!("\ntest result: ok. {passed} passed; 0 failed; 0 ignored; 0 measured; {} filtered out", TARGETS.len() - passed);
+}
