@@ -35,7 +35,9 @@
 #include <sys/shm.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/statfs.h>
 #include <sys/syscall.h>
+#include <sys/sysmacros.h>
 #include <sys/uio.h>
 #include <sys/un.h>
 #include <sys/wait.h>
@@ -604,6 +606,28 @@ static int cmd_ids(void) {
     return 0;
 }
 
+/* Which file systems and devices stand at the places that every program trusts. */
+static int cmd_magics(void) {
+    const char *places[] = {"/", "/proc", "/sys", "/dev", "/dev/pts", "/dev/shm", "/dev/mqueue"};
+    const char *nodes[] = {"null", "zero", "full", "random", "urandom", "tty", "console"};
+    for (size_t i = 0; i < sizeof places / sizeof *places; i++) {
+        struct statfs f;
+        struct stat s;
+        if (!statfs(places[i], &f) && !stat(places[i], &s))
+            printf("%s=%lx\ninode_%s=%lu\n", places[i], (unsigned long)f.f_type, places[i], (unsigned long)s.st_ino);
+    }
+    for (size_t i = 0; i < sizeof nodes / sizeof *nodes; i++) {
+        char path[32];
+        struct stat s;
+        snprintf(path, sizeof path, "/dev/%s", nodes[i]);
+        if (!lstat(path, &s))
+            printf("%s=%s %u:%u\n", nodes[i], S_ISCHR(s.st_mode) ? "char" : "other", major(s.st_rdev), minor(s.st_rdev));
+    }
+    char cwd[4096];
+    printf("cwd=%s\n", syscall(SYS_getcwd, cwd, sizeof cwd) > 0 ? cwd : "none");
+    return 0;
+}
+
 static int cmd_securebits(void) {
     printf("securebits=%d\nno_new_privs=%d\ndumpable=%d\nseccomp=%d\npdeathsig_set=%d\n", prctl(PR_GET_SECUREBITS), prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0),
            prctl(PR_GET_DUMPABLE), prctl(PR_GET_SECCOMP), 0);
@@ -859,6 +883,7 @@ int main(int argc, char **argv) {
     if (!strcmp(cmd, "ipc")) return cmd_ipc(atoi(one));
     if (!strcmp(cmd, "crash")) return cmd_crash(one);
     if (!strcmp(cmd, "ids")) return cmd_ids();
+    if (!strcmp(cmd, "magics")) return cmd_magics();
     if (!strcmp(cmd, "securebits")) return cmd_securebits();
     if (!strcmp(cmd, "filters")) return cmd_filters();
     if (!strcmp(cmd, "setown")) return cmd_setown();

@@ -508,6 +508,10 @@ impl Drop for Place {
 pub struct Snapshot(PathBuf, BTreeMap<PathBuf, String>);
 
 impl Snapshot {
+    pub fn len(&self) -> usize {
+        self.1.len()
+    }
+
     pub fn of(dir: &Path) -> Snapshot {
         let mut files = BTreeMap::new();
         let mut todo = vec![dir.to_path_buf()];
