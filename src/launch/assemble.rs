@@ -8,6 +8,7 @@ use crate::rootfs::{self, Tree};
 use crate::spec::process::{ULIMITS, Ulimit};
 use crate::spec::{LandlockFiles, NetworkMode, Share, Source};
 use crate::sys::process::{Pointers, rlimit};
+use crate::tape::step::Extent;
 use crate::tape::{Barrier, Groups, Phase, Recorder, Slot, Step, Tape};
 use std::ffi::CString;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -84,9 +85,8 @@ pub fn assemble(f: Frozen, tree: Tree) -> Result<(Tape, Option<OwnedFd>)> {
     // After the last change of ids, which would take it back.
     tape.push(Step::DieWithParent(Phase::Identity));
     if private_net {
-        let gid = f.who.gid;
-        let all = f.maps.has_gid(0) && f.maps.has_gid(65535);
-        tape.push(sysctl("net/ipv4/ping_group_range", &if all { "0 65535".to_string() } else { format!("{gid} {gid}") }));
+        let (low, high) = ping_range(&f.maps.gids, f.who.gid);
+        tape.push(sysctl("net/ipv4/ping_group_range", &format!("{low} {high}")));
     }
 
     // Root.
@@ -167,6 +167,17 @@ pub fn assemble(f: Frozen, tree: Tree) -> Result<(Tape, Option<OwnedFd>)> {
 
 fn sysctl(name: &str, value: &str) -> Step {
     Step::WriteProc { path: CString::new(format!("sys/{name}")).unwrap_or_default(), value: CString::new(value).unwrap_or_default() }
+}
+
+/// The groups that may ping. The kernel compares ids as the host knows them, so the ends are the lowest and the highest there;
+/// but it wants them in order here too. kernel: net/ipv4/sysctl_net_ipv4.c ipv4_ping_group_range()
+fn ping_range(gids: &[Extent], own: u32) -> (u32, u32) {
+    let low = gids.iter().min_by_key(|e| e.outside).map(|e| e.inside);
+    let high = gids.iter().max_by_key(|e| e.outside).map(|e| e.inside + (e.count - 1));
+    match (low, high) {
+        (Some(low), Some(high)) if low <= high => (low, high),
+        _ => (own, own),
+    }
 }
 
 fn cstring(text: &str) -> Result<CString> {

@@ -1,0 +1,896 @@
+/* What the kernel lets a process do: each check prints one line, `name=OK` or `name=ERRNO` or `name=SIGNAL`.
+ *
+ * Built once by support.rs (gcc -static) and run inside the sandbox by the tests, and outside it as a small launcher
+ * (`leak`, `without`, `pty`). Every call is made with arguments that do no harm where it is let through. */
+#define _GNU_SOURCE
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <grp.h>
+#include <linux/audit.h>
+#include <linux/filter.h>
+#include <linux/netlink.h>
+#include <linux/rtnetlink.h>
+#include <linux/seccomp.h>
+#include <mqueue.h>
+#include <netinet/in.h>
+#include <poll.h>
+#include <pty.h>
+#include <sched.h>
+#include <signal.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/ipc.h>
+#include <sys/mount.h>
+#include <sys/mman.h>
+#include <sys/msg.h>
+#include <sys/personality.h>
+#include <sys/prctl.h>
+#include <sys/ptrace.h>
+#include <sys/resource.h>
+#include <sys/sem.h>
+#include <sys/shm.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/statfs.h>
+#include <sys/syscall.h>
+#include <sys/sysmacros.h>
+#include <sys/uio.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <termios.h>
+#include <time.h>
+#include <unistd.h>
+
+static void say(const char *name, long result) {
+    if (result < 0)
+        printf("%s=%s\n", name, strerrorname_np(errno) ? strerrorname_np(errno) : "E?");
+    else
+        printf("%s=OK\n", name);
+    fflush(stdout);
+}
+
+/* Run in a child, so that a signal is an answer too; the child's exit code is an errno. */
+static void tried(const char *name, long (*call)(void *), void *arg) {
+    fflush(stdout);
+    pid_t pid = fork();
+    if (pid < 0) {
+        say(name, -1);
+        return;
+    }
+    if (pid == 0) {
+        alarm(5);
+        errno = 0;
+        long r = call(arg);
+        _exit(r < 0 ? errno : 0);
+    }
+    int status = 0;
+    waitpid(pid, &status, 0);
+    if (WIFSIGNALED(status))
+        printf("%s=SIG%s\n", name, sigabbrev_np(WTERMSIG(status)));
+    else if (WEXITSTATUS(status))
+        printf("%s=%s\n", name, strerrorname_np(WEXITSTATUS(status)) ? strerrorname_np(WEXITSTATUS(status)) : "E?");
+    else
+        printf("%s=OK\n", name);
+    fflush(stdout);
+}
+
+struct door {
+    const char *name;
+    long nr, a, b, c, d, e;
+};
+
+static long enter(void *arg) {
+    struct door *d = arg;
+    return syscall(d->nr, d->a, d->b, d->c, d->d, d->e, 0L);
+}
+
+/* Bad addresses and descriptors: what passes the filter ends in EFAULT, EBADF or EINVAL. */
+#define BAD (-1L)
+static struct door doors[] = {
+    {"fsopen", 430, BAD, 0}, {"fsconfig", 431, BAD, 99}, {"fsmount", 432, BAD, 0}, {"fspick", 433, BAD, 0, 0},
+    {"open_tree", 428, BAD, 0, 0}, {"move_mount", 429, BAD, 0, BAD, 0, 0}, {"mount_setattr", 442, BAD, 0, 0, 0, 0},
+    {"open_tree_attr", 467, BAD, 0, 0, 0, 0},
+    {"mount", SYS_mount, 0, 0, 0, 0, 0}, {"umount2", SYS_umount2, 0, 0}, {"pivot_root", SYS_pivot_root, 0, 0},
+    {"unshare_user", SYS_unshare, CLONE_NEWUSER}, {"unshare_ns", SYS_unshare, CLONE_NEWNS}, {"unshare_net", SYS_unshare, CLONE_NEWNET},
+    {"unshare_pid", SYS_unshare, CLONE_NEWPID}, {"unshare_ipc", SYS_unshare, CLONE_NEWIPC}, {"unshare_uts", SYS_unshare, CLONE_NEWUTS},
+    {"unshare_cgroup", SYS_unshare, 0x02000000}, {"unshare_time", SYS_unshare, 0x80}, {"setns", SYS_setns, BAD, 0},
+    {"clone3", 435, 0, 0},
+    {"bpf", SYS_bpf, 0, 0, 0}, {"perf_event_open", SYS_perf_event_open, 0, 0, BAD, BAD, 0},
+    {"io_uring_setup", 425, 1, 0}, {"io_uring_enter", 426, BAD, 0, 0, 0}, {"io_uring_register", 427, BAD, 0, 0, 0},
+    {"userfaultfd", SYS_userfaultfd, 0}, {"vmsplice", SYS_vmsplice, BAD, 0, 0, 0},
+    {"add_key", SYS_add_key, 0, 0, 0, 0, 0}, {"request_key", SYS_request_key, 0, 0, 0, 0}, {"keyctl", SYS_keyctl, 0, -3L, 0},
+    {"kexec_load", SYS_kexec_load, 0, 0, 0, 0}, {"kexec_file_load", SYS_kexec_file_load, BAD, BAD, 0, 0, 0},
+    {"init_module", SYS_init_module, 0, 0, 0}, {"finit_module", SYS_finit_module, BAD, 0, 0}, {"delete_module", SYS_delete_module, 0, 0},
+    {"quotactl", SYS_quotactl, 0, 0, 0, 0}, {"fanotify_init", SYS_fanotify_init, 0, 0}, {"lookup_dcookie", SYS_lookup_dcookie, 0, 0, 0},
+    {"name_to_handle_at", SYS_name_to_handle_at, BAD, 0, 0, 0, 0}, {"open_by_handle_at", SYS_open_by_handle_at, BAD, 0, 0},
+    {"kcmp", SYS_kcmp, 0, 0, 0, 0, 0}, {"modify_ldt", SYS_modify_ldt, 99, 0, 0}, {"ioperm", SYS_ioperm, 0, 0, 0}, {"iopl", SYS_iopl, 3},
+    {"uselib", SYS_uselib, 0}, {"ustat", SYS_ustat, 0, 0}, {"sysfs", SYS_sysfs, 9, 0}, {"acct", SYS_acct, 8},
+    {"swapon", SYS_swapon, 0, 0}, {"swapoff", SYS_swapoff, 0}, {"reboot", SYS_reboot, 0, 0, 0, 0},
+    {"settimeofday", SYS_settimeofday, 8, 0}, {"clock_settime", SYS_clock_settime, 0, 8}, {"vhangup", SYS_vhangup},
+    {"syslog", SYS_syslog, 10, 0, 0}, {"nfsservctl", SYS_nfsservctl, 0, 0, 0}, {"lsm_set_self_attr", 460, 0, 0, 0, 0},
+    {"sethostname", SYS_sethostname, 8, 1}, {"setdomainname", SYS_setdomainname, 8, 1},
+    {"mbind", SYS_mbind, 0, 0, 99, 0, 0}, {"migrate_pages", SYS_migrate_pages, BAD, 0, 0, 0}, {"move_pages", SYS_move_pages, BAD, 0, 0, 0, 0},
+    {"personality_read_implies_exec", SYS_personality, 0x0400000},
+    {"ioctl_tiocsti", SYS_ioctl, BAD, 0x5412, 0}, {"ioctl_tiocsti_high", SYS_ioctl, BAD, (long)0xdeadbeef00005412UL, 0},
+    {"ioctl_tioclinux", SYS_ioctl, BAD, 0x541c, 0}, {"ioctl_tioclinux_high", SYS_ioctl, BAD, (long)0x1000000000005400UL | 0x1c, 0},
+    {"ioctl_tiocsetd", SYS_ioctl, BAD, 0x5423, 0}, {"ioctl_tioccons", SYS_ioctl, BAD, 0x541d, 0},
+    {"clone_newuser", SYS_clone, CLONE_NEWUSER | SIGCHLD, 0, 0, 0, 0}, {"clone_newns", SYS_clone, CLONE_NEWNS | SIGCHLD, 0, 0, 0, 0},
+    {"clone_newnet", SYS_clone, CLONE_NEWNET | SIGCHLD, 0, 0, 0, 0}, {"clone_newuser_high", SYS_clone, (long)0xf00000000UL | CLONE_NEWUSER | SIGCHLD, 0, 0, 0, 0},
+    /* D allows these; S does not. */
+    {"ptrace", SYS_ptrace, 99, BAD, 0, 0}, {"process_vm_readv", SYS_process_vm_readv, BAD, 0, 0, 0, 0},
+    {"process_vm_writev", SYS_process_vm_writev, BAD, 0, 0, 0, 0}, {"pidfd_getfd", 438, BAD, 0, 0}, {"process_madvise", 440, BAD, 0, 0, 0, 0},
+    /* Everybody needs these. */
+    {"getpid", SYS_getpid}, {"openat", SYS_openat, BAD, 0, 0}, {"chown", SYS_chown, 0, 0, 0}, {"futex", SYS_futex, 0, 99, 0, 0},
+    {"epoll_create1", SYS_epoll_create1, 0}, {"memfd_create", SYS_memfd_create, 0, 0}, {"openat2", 437, BAD, 0, 0, 0},
+    {"landlock_create_ruleset", 444, 0, 0, 1}, {"rseq", 334, 0, 0, 0, 0}, {"statx", 332, BAD, 0, 0, 0, 0},
+};
+
+/* Some of these would do harm to the host: only inside a user namespace. */
+static int outside(void) {
+    char map[64] = "";
+    int fd = open("/proc/self/uid_map", O_RDONLY);
+    ssize_t n = read(fd, map, sizeof map - 1);
+    close(fd);
+    if (n <= 0 || strstr(map, "4294967295"))
+        return fprintf(stderr, "probe: not here\n"), 1;
+    return 0;
+}
+
+static int cmd_doors(void) {
+    if (outside())
+        return 99;
+    for (size_t i = 0; i < sizeof doors / sizeof *doors; i++)
+        tried(doors[i].name, enter, &doors[i]);
+    return 0;
+}
+
+/* Numbers that no kernel had when this was written, and what libc never uses. */
+static int cmd_sweep(int from, int to) {
+    for (int nr = from; nr <= to; nr++) {
+        char name[16];
+        struct door d = {name, nr, BAD, BAD, BAD, BAD, BAD};
+        snprintf(name, sizeof name, "%d", nr);
+        tried(name, enter, &d);
+    }
+    return 0;
+}
+
+#if defined(__x86_64__)
+struct old {
+    const char *name;
+    long nr, a, b, c;
+};
+
+static long int80(void *arg) {
+    struct old *o = arg;
+    long r;
+    __asm__ volatile("int $0x80" : "=a"(r) : "a"(o->nr), "b"(o->a), "c"(o->b), "d"(o->c) : "memory", "r8", "r9", "r10", "r11");
+    if (r < 0 && r > -4096) {
+        errno = (int)-r;
+        return -1;
+    }
+    return r;
+}
+
+static long x32(void *arg) {
+    struct old *o = arg;
+    return syscall(o->nr | 0x40000000L, o->a, o->b, o->c);
+}
+
+static int cmd_abi(void) {
+    struct old i386[] = {{"i386_getpid", 20, 0, 0, 0},  {"i386_socket", 359, 38, 5, 0},    {"i386_socketcall", 102, 1, 0, 0}, {"i386_mount", 21, 0, 0, 0},
+                         {"i386_unshare", 310, CLONE_NEWUSER, 0, 0}, {"i386_keyctl", 288, 0, -3, 0}, {"i386_bpf", 357, 0, 0, 0},  {"i386_ioctl", 54, -1, 0x5412, 0},
+                         {"i386_clone3", 435, 0, 0, 0}, {"i386_ptrace", 26, 99, -1, 0},    {"i386_write", 4, -1, 0, 0},       {"i386_open", 5, 0, 0, 0}};
+    struct old ix32[] = {{"x32_getpid", 39, 0, 0, 0},   {"x32_socket", 41, 38, 5, 0},      {"x32_mount", 165, 0, 0, 0},       {"x32_unshare", 272, CLONE_NEWUSER, 0, 0},
+                         {"x32_ptrace", 521, 99, -1, 0}, {"x32_ioctl", 514, -1, 0x5412, 0}, {"x32_keyctl", 250, 0, -3, 0},     {"x32_bpf", 321, 0, 0, 0}};
+    for (size_t i = 0; i < sizeof i386 / sizeof *i386; i++)
+        tried(i386[i].name, int80, &i386[i]);
+    for (size_t i = 0; i < sizeof ix32 / sizeof *ix32; i++)
+        tried(ix32[i].name, x32, &ix32[i]);
+    return 0;
+}
+#else
+static int cmd_abi(void) { return 0; }
+#endif
+
+static int cmd_families(void) {
+    char name[64];
+    int odd[] = {-1, 46, 100, 255, 65535, INT32_MAX, INT32_MIN};
+    for (int i = 0; i < 46 + (int)(sizeof odd / sizeof *odd); i++) {
+        int family = i < 46 ? i : odd[i - 46];
+        int pair[2];
+        snprintf(name, sizeof name, "socket_%d", family);
+        say(name, socket(family, SOCK_DGRAM, 0));
+        snprintf(name, sizeof name, "socketpair_%d", family);
+        say(name, socketpair(family, SOCK_STREAM, 0, pair));
+    }
+    /* The kernel reads 32 bits of the family. */
+    say("socket_38_high", syscall(SYS_socket, (long)0xdeadbeef00000026UL, SOCK_SEQPACKET, 0L));
+    say("socket_40_high", syscall(SYS_socket, (long)0x100000028UL, SOCK_STREAM, 0L));
+    say("alg", socket(38, SOCK_SEQPACKET, 0));
+    say("vsock", socket(40, SOCK_STREAM, 0));
+    say("raw_inet", socket(AF_INET, SOCK_RAW, IPPROTO_ICMP));
+    say("raw_inet6", socket(AF_INET6, SOCK_RAW, 58));
+    say("raw_ip", socket(AF_INET, SOCK_RAW, IPPROTO_RAW));
+    say("packet", socket(AF_PACKET, SOCK_RAW, 0));
+    say("packet_dgram", socket(AF_PACKET, SOCK_DGRAM, 0));
+    for (int protocol = 0; protocol <= 23; protocol++) {
+        snprintf(name, sizeof name, "netlink_%d", protocol);
+        say(name, socket(AF_NETLINK, SOCK_RAW, protocol));
+    }
+    say("tcp", socket(AF_INET, SOCK_STREAM, 0));
+    say("udp", socket(AF_INET, SOCK_DGRAM, 0));
+    say("tcp6", socket(AF_INET6, SOCK_STREAM, 0));
+    say("unix", socket(AF_UNIX, SOCK_STREAM, 0));
+    say("icmp", socket(AF_INET, SOCK_DGRAM, IPPROTO_ICMP));
+    return 0;
+}
+
+static long link_add(void) {
+    int fd = socket(AF_NETLINK, SOCK_RAW, NETLINK_ROUTE);
+    if (fd < 0)
+        return -1;
+    struct {
+        struct nlmsghdr h;
+        struct ifinfomsg i;
+        struct rtattr a;
+        char name[8];
+        struct rtattr info, kind;
+        char dummy[8];
+    } m = {.h = {sizeof m, RTM_NEWLINK, NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL, 1, 0},
+           .a = {sizeof(struct rtattr) + 8, IFLA_IFNAME}, .name = "sbx0",
+           .info = {sizeof(struct rtattr) * 2 + 8, IFLA_LINKINFO}, .kind = {sizeof(struct rtattr) + 8, IFLA_INFO_KIND}, .dummy = "dummy"};
+    if (send(fd, &m, sizeof m, 0) < 0)
+        return -1;
+    struct {
+        struct nlmsghdr h;
+        struct nlmsgerr e;
+        char rest[256];
+    } answer;
+    if (recv(fd, &answer, sizeof answer, 0) < 0)
+        return -1;
+    errno = -answer.e.error;
+    return answer.e.error ? -1 : 0;
+}
+
+static long forked_clone(long flags) {
+    long pid = syscall(SYS_clone, flags | SIGCHLD, 0, 0, 0, 0);
+    if (pid == 0)
+        _exit(0);
+    if (pid > 0)
+        waitpid((pid_t)pid, NULL, 0);
+    return pid;
+}
+
+/* What the namespaces' owner could do: to be run with every capability and without a filter. */
+static int cmd_owner(void) {
+    char name[64];
+    if (outside())
+        return 99;
+    mkdir("/tmp/probe-mnt", 0777);
+    say("mount_tmpfs", mount("none", "/tmp/probe-mnt", "tmpfs", 0, NULL));
+    say("mount_proc", mount("none", "/tmp/probe-mnt", "proc", 0, NULL));
+    say("mount_sysfs", mount("none", "/tmp/probe-mnt", "sysfs", 0, NULL));
+    say("mount_cgroup", mount("none", "/tmp/probe-mnt", "cgroup", 0, "memory"));
+    say("mount_cgroup2", mount("none", "/tmp/probe-mnt", "cgroup2", 0, NULL));
+    say("mount_overlay", mount("none", "/tmp/probe-mnt", "overlay", 0, "lowerdir=/usr:/etc"));
+    say("mount_fuse", mount("none", "/tmp/probe-mnt", "fuse", 0, "fd=3,rootmode=40000,user_id=0,group_id=0"));
+    say("mount_devpts", mount("none", "/tmp/probe-mnt", "devpts", 0, "newinstance"));
+    say("mount_ramfs", mount("none", "/tmp/probe-mnt", "ramfs", 0, NULL));
+    say("mount_bind", mount("/", "/tmp/probe-mnt", NULL, MS_BIND | MS_REC, NULL));
+    say("mount_move", mount("/proc", "/tmp/probe-mnt", NULL, MS_MOVE, NULL));
+    say("mount_shared", mount(NULL, "/", NULL, MS_SHARED, NULL));
+    const char *points[] = {"/", "/proc", "/sys", "/dev", "/dev/null", "/dev/pts", "/dev/shm", "/proc/sys", "/proc/kcore", "/proc/keys", "/proc/kallsyms",
+                            "/proc/sysrq-trigger", "/sys/firmware", "/tmp", "/run", "/usr", "/etc"};
+    for (size_t i = 0; i < sizeof points / sizeof *points; i++) {
+        snprintf(name, sizeof name, "umount_%s", points[i]);
+        struct stat s;
+        if (stat(points[i], &s))
+            continue;
+        long r = umount2(points[i], MNT_DETACH);
+        if (r < 0 && errno == EINVAL)
+            continue; /* not a mount point here */
+        say(name, r);
+        snprintf(name, sizeof name, "remount_%s", points[i]);
+        say(name, mount(NULL, points[i], NULL, MS_REMOUNT | MS_BIND, NULL));
+    }
+    say("fsopen_tmpfs", syscall(430, "tmpfs", 0));
+    say("fsopen_ext4", syscall(430, "ext4", 0));
+    say("open_tree_clone", syscall(428, AT_FDCWD, "/", 1));
+    say("mount_setattr_root", syscall(442, AT_FDCWD, "/", 0, (unsigned long[4]){0, 1, 0, 0}, 32L));
+    say("pivot", syscall(SYS_pivot_root, "/tmp", "/tmp"));
+    say("sethostname", sethostname("owned", 5));
+    say("setdomainname", setdomainname("owned", 5));
+    say("raw", socket(AF_INET, SOCK_RAW, IPPROTO_ICMP));
+    say("packet", socket(AF_PACKET, SOCK_RAW, 0));
+    say("netfilter", link_add()); /* a link first: whoever may make one may also load rules */
+    say("link_add", link_add());
+    int flags[] = {CLONE_NEWUSER, CLONE_NEWNS, CLONE_NEWNET, CLONE_NEWPID, CLONE_NEWIPC, CLONE_NEWUTS, 0x02000000, 0x80};
+    const char *names[] = {"user", "ns", "net", "pid", "ipc", "uts", "cgroup", "time"};
+    for (int i = 0; i < 8; i++) {
+        snprintf(name, sizeof name, "unshare_%s", names[i]);
+        struct door d = {name, SYS_unshare, flags[i]};
+        tried(name, enter, &d);
+        if (flags[i] == 0x80)
+            continue;
+        snprintf(name, sizeof name, "clone_%s", names[i]);
+        say(name, forked_clone(flags[i]));
+        snprintf(name, sizeof name, "user_%s", names[i]);
+        d.a = flags[i] | CLONE_NEWUSER;
+        tried(name, enter, &d);
+    }
+    const char *kinds[] = {"user", "mnt", "net", "pid", "ipc", "uts", "cgroup"};
+    for (int i = 0; i < 7; i++) {
+        char path[64];
+        snprintf(path, sizeof path, "/proc/1/ns/%s", kinds[i]);
+        snprintf(name, sizeof name, "setns_%s", kinds[i]);
+        int fd = open(path, O_RDONLY);
+        say(name, fd < 0 ? -1 : setns(fd, 0));
+    }
+    say("mknod_null", mknod("/tmp/probe-null", S_IFCHR | 0666, 0x103));
+    say("mknod_mem", mknod("/tmp/probe-mem", S_IFCHR | 0666, 0x101));
+    say("mknod_disk", mknod("/tmp/probe-disk", S_IFBLK | 0666, 0x800));
+    say("mknod_fuse", mknod("/tmp/probe-fuse", S_IFCHR | 0666, 0xae5));
+    struct rlimit r;
+    getrlimit(RLIMIT_CORE, &r);
+    say("nice", setpriority(PRIO_PROCESS, 0, -5));
+    say("swapon", syscall(SYS_swapon, "/tmp", 0));
+    say("settime", syscall(SYS_clock_settime, 0, (long[2]){0, 0}));
+    say("kexec", syscall(SYS_kexec_load, 0, 0, 0, 0));
+    say("module", syscall(SYS_init_module, "", 0, ""));
+    say("syslog", syscall(SYS_syslog, 3, name, sizeof name));
+    say("iopl", syscall(SYS_iopl, 3));
+    say("acct", syscall(SYS_acct, "/tmp/acct"));
+    say("chroot", chroot("/"));
+    return 0;
+}
+
+static void door_open(const char *label, const char *path, int flags) {
+    char name[512];
+    int fd = open(path, flags | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+    snprintf(name, sizeof name, "%s", label);
+    say(name, fd);
+    if (fd >= 0)
+        close(fd);
+}
+
+/* PID 1 is ours and must be out of reach: neither traced, read, nor used as a door. */
+static int cmd_pid1(void) {
+    const char *files[] = {"mem", "environ", "maps", "auxv", "root", "cwd", "exe", "fd/0", "fd/1", "fd/2", "fdinfo/0", "stack", "syscall", "pagemap", "io", "ns/mnt", "ns/user", "ns/net", "map_files", "personality", "clear_refs"};
+    char path[256], name[300];
+    for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
+        snprintf(path, sizeof path, "/proc/1/%s", files[i]);
+        door_open(files[i], path, O_RDONLY);
+        char target[256];
+        snprintf(name, sizeof name, "readlink_%s", files[i]);
+        ssize_t n = readlink(path, target, sizeof target);
+        if (n >= 0 || errno != EINVAL)
+            say(name, n);
+    }
+    door_open("mem_write", "/proc/1/mem", O_RDWR);
+    door_open("exe_write", "/proc/1/exe", O_WRONLY);
+    door_open("oom_score_adj_write", "/proc/1/oom_score_adj", O_WRONLY);
+    DIR *d = opendir("/proc/1/fd");
+    int seen = 0;
+    for (struct dirent *e; d && (e = readdir(d));)
+        seen += e->d_name[0] != '.';
+    printf("fds_seen=%d\n", seen);
+    say("root_etc", open("/proc/1/root/etc/passwd", O_RDONLY));
+    say("cwd_dir", open("/proc/1/cwd/.", O_RDONLY));
+    say("chdir_root", chdir("/proc/1/root"));
+    say("chdir_cwd", chdir("/proc/1/cwd"));
+    say("ptrace_attach", ptrace(PTRACE_ATTACH, 1, 0, 0));
+    say("ptrace_seize", ptrace(PTRACE_SEIZE, 1, 0, 0));
+    char byte;
+    struct iovec local = {&byte, 1}, remote = {(void *)0x400000, 1};
+    say("process_vm_readv", process_vm_readv(1, &local, 1, &remote, 1, 0));
+    say("process_vm_writev", process_vm_writev(1, &local, 1, &remote, 1, 0));
+    long pidfd = syscall(SYS_pidfd_open, 1, 0);
+    say("pidfd_getfd", pidfd < 0 ? -1 : syscall(438, pidfd, 0, 0));
+    say("setns_pidfd", pidfd < 0 ? -1 : syscall(SYS_setns, pidfd, CLONE_NEWNS));
+    say("kcmp", syscall(SYS_kcmp, 1, getpid(), 0, 0, 0));
+    say("kill_term", kill(1, SIGTERM));
+    say("kill_kill", kill(1, SIGKILL));
+    printf("alive=OK\n");
+    return 0;
+}
+
+static int by_number(const struct dirent **a, const struct dirent **b) { return atoi((*a)->d_name) - atoi((*b)->d_name); }
+
+/* Our own descriptors, but the one that lists them. */
+static int cmd_fds(void) {
+    struct dirent **list;
+    int n = scandir("/proc/self/fd", &list, NULL, by_number);
+    for (int i = 0; i < n; i++) {
+        char path[64], target[512] = "";
+        if (list[i]->d_name[0] == '.')
+            continue;
+        snprintf(path, sizeof path, "/proc/self/fd/%.10s", list[i]->d_name);
+        if (fcntl(atoi(list[i]->d_name), F_GETFD) < 0)
+            continue;
+        ssize_t len = readlink(path, target, sizeof target - 1);
+        if (len > 0)
+            printf("%s=%s\n", list[i]->d_name, target);
+    }
+    return 0;
+}
+
+static void walk(const char *dir, int depth) {
+    DIR *d = depth < 24 ? opendir(dir) : NULL;
+    for (struct dirent *e; d && (e = readdir(d));) {
+        char path[4096];
+        struct stat s;
+        if (!strcmp(e->d_name, ".") || !strcmp(e->d_name, ".."))
+            continue;
+        snprintf(path, sizeof path, "%s/%s", dir, e->d_name);
+        /* Every process has the same files; our own directory stands for all, and its threads for it. */
+        if (!strcmp(dir, "/proc") && e->d_name[0] >= '0' && e->d_name[0] <= '9' && atoi(e->d_name) != getpid())
+            continue;
+        if (!strcmp(e->d_name, "task") || !strcmp(e->d_name, "map_files") || !strcmp(e->d_name, "fd") || lstat(path, &s))
+            continue;
+        if (S_ISDIR(s.st_mode)) {
+            walk(path, depth + 1);
+        } else if (S_ISREG(s.st_mode)) {
+            int fd = open(path, O_WRONLY | O_NONBLOCK | O_CLOEXEC);
+            if (fd >= 0) {
+                char shown[4096];
+                snprintf(shown, sizeof shown, "%s", path);
+                char own[32];
+                snprintf(own, sizeof own, "/proc/%d/", getpid());
+                if (!strncmp(shown, own, strlen(own)))
+                    printf("/proc/PID/%s\n", shown + strlen(own));
+                else
+                    printf("%s\n", shown);
+                close(fd);
+            }
+        }
+    }
+    if (d)
+        closedir(d);
+}
+
+/* Every program that can be named through /proc, opened for writing. */
+static int cmd_exewrite(void) {
+    DIR *d = opendir("/proc");
+    int opened = 0, read_only = 0;
+    for (struct dirent *e; d && (e = readdir(d));) {
+        char path[64];
+        if (e->d_name[0] < '0' || e->d_name[0] > '9' || atoi(e->d_name) == getpid())
+            continue;
+        snprintf(path, sizeof path, "/proc/%.10s/exe", e->d_name);
+        int ro = open(path, O_RDONLY | O_CLOEXEC);
+        if (ro >= 0) {
+            char again[64];
+            read_only++;
+            snprintf(again, sizeof again, "/proc/self/fd/%d", ro);
+            opened += open(again, O_WRONLY | O_CLOEXEC) >= 0;
+            close(ro);
+        }
+        opened += open(path, O_WRONLY | O_CLOEXEC) >= 0;
+        opened += open(path, O_RDWR | O_CLOEXEC) >= 0;
+        opened += open(path, O_WRONLY | O_TRUNC | O_CLOEXEC) >= 0;
+    }
+    printf("written=%d\nread=%d\n", opened, read_only);
+    return 0;
+}
+
+static int cmd_tty(void) {
+    char name[64];
+    const char *text = "echo pwned\n";
+    int extra[8], n = 0;
+    extra[n++] = 0;
+    extra[n++] = 1;
+    extra[n++] = 2;
+    int tty = open("/dev/tty", O_RDWR);
+    say("open_dev_tty", tty);
+    if (tty >= 0)
+        extra[n++] = tty;
+    int console = open("/dev/console", O_RDWR | O_NOCTTY);
+    say("open_dev_console", console);
+    for (int i = 0; i < n; i++) {
+        snprintf(name, sizeof name, "isatty_%d", extra[i]);
+        say(name, isatty(extra[i]) ? 0 : -1);
+        unsigned long requests[] = {0x5412, 0xdeadbeef00005412UL, 0x100005412UL, 0xffffffff00005412UL};
+        for (int r = 0; r < 4; r++) {
+            long worst = -1;
+            for (const char *c = text; *c; c++) {
+                long now = syscall(SYS_ioctl, extra[i], requests[r], c);
+                worst = now >= 0 ? now : worst;
+            }
+            snprintf(name, sizeof name, "tiocsti_%d_%d", extra[i], r);
+            say(name, worst);
+        }
+        char subcode = 3; /* TIOCLINUX paste */
+        snprintf(name, sizeof name, "tioclinux_%d", extra[i]);
+        say(name, syscall(SYS_ioctl, extra[i], 0x541c, &subcode));
+        int discipline = 0;
+        snprintf(name, sizeof name, "tiocsetd_%d", extra[i]);
+        say(name, syscall(SYS_ioctl, extra[i], 0x5423, &discipline));
+        snprintf(name, sizeof name, "tioccons_%d", extra[i]);
+        say(name, syscall(SYS_ioctl, extra[i], 0x541d, 0));
+        snprintf(name, sizeof name, "tiocsctty_%d", extra[i]);
+        say(name, ioctl(extra[i], TIOCSCTTY, 0));
+    }
+    return 0;
+}
+
+static int unix_address(const char *where, int abstract, struct sockaddr_un *a) {
+    memset(a, 0, sizeof *a);
+    a->sun_family = AF_UNIX;
+    snprintf(a->sun_path + abstract, sizeof a->sun_path - 1, "%s", where);
+    return (int)(offsetof(struct sockaddr_un, sun_path) + abstract + strlen(where));
+}
+
+static int cmd_connect(const char *where, int abstract) {
+    struct sockaddr_un a;
+    int length = unix_address(where, abstract, &a), fd = socket(AF_UNIX, SOCK_STREAM, 0);
+    say("connect", connect(fd, (struct sockaddr *)&a, (socklen_t)length));
+    return 0;
+}
+
+static int cmd_listen(const char *where, int abstract) {
+    struct sockaddr_un a;
+    int length = unix_address(where, abstract, &a), fd = socket(AF_UNIX, SOCK_STREAM, 0);
+    if (bind(fd, (struct sockaddr *)&a, (socklen_t)length) || listen(fd, 5)) {
+        perror("listen");
+        return 1;
+    }
+    printf("ready\n");
+    fflush(stdout);
+    struct pollfd p = {0, POLLIN, 0};
+    poll(&p, 1, 60000); /* until our stdin closes */
+    return 0;
+}
+
+static int cmd_tcp(int port, int listening) {
+    struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons((unsigned short)port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    int fd = socket(AF_INET, SOCK_STREAM, 0);
+    if (!listening) {
+        say("connect", connect(fd, (struct sockaddr *)&a, sizeof a));
+        return 0;
+    }
+    int r = bind(fd, (struct sockaddr *)&a, sizeof a);
+    say("bind", r ? r : listen(fd, 5));
+    socklen_t length = sizeof a;
+    getsockname(fd, (struct sockaddr *)&a, &length);
+    printf("port=%d\nready\n", ntohs(a.sin_port));
+    fflush(stdout);
+    struct pollfd p = {0, POLLIN, 0};
+    if (port == 0)
+        poll(&p, 1, 60000);
+    return 0;
+}
+
+static int cmd_ipc(int key) {
+    int id = shmget(key, 4096, IPC_CREAT | 0666);
+    say("shmget", id);
+    say("semget", semget(key, 1, IPC_CREAT | 0666));
+    say("msgget", msgget(key, IPC_CREAT | 0666));
+    char name[64];
+    snprintf(name, sizeof name, "/probe-%d", key);
+    say("mq_open", mq_open(name, O_CREAT | O_RDWR, 0600, NULL));
+    say("shm_open", shm_open(name, O_CREAT | O_RDWR, 0600));
+    return 0;
+}
+
+static int cmd_crash(const char *how) {
+    if (!strcmp(how, "abort"))
+        abort();
+    if (!strcmp(how, "segv"))
+        *(volatile int *)8 = 1;
+    if (!strcmp(how, "sys"))
+        return (int)syscall(39 | 0x40000000L);
+    raise(atoi(how));
+    return 0;
+}
+
+static int cmd_ids(void) {
+    gid_t list[256];
+    uid_t r, e, s;
+    gid_t gr, ge, gs;
+    getresuid(&r, &e, &s);
+    getresgid(&gr, &ge, &gs);
+    printf("uids=%u %u %u\ngids=%u %u %u\ngroups=", r, e, s, gr, ge, gs);
+    int n = getgroups(256, list);
+    for (int i = 0; i < n; i++)
+        printf("%s%u", i ? " " : "", list[i]);
+    printf("\n");
+    say("setgroups_none", setgroups(0, NULL));
+    say("setgroups_0", setgroups(1, (gid_t[]){0}));
+    say("setuid_0", setuid(0));
+    say("setuid_1", setuid(1));
+    return 0;
+}
+
+/* Which file systems and devices stand at the places that every program trusts. */
+static int cmd_magics(void) {
+    const char *places[] = {"/", "/proc", "/sys", "/dev", "/dev/pts", "/dev/shm", "/dev/mqueue"};
+    const char *nodes[] = {"null", "zero", "full", "random", "urandom", "tty", "console"};
+    for (size_t i = 0; i < sizeof places / sizeof *places; i++) {
+        struct statfs f;
+        struct stat s;
+        if (!statfs(places[i], &f) && !stat(places[i], &s))
+            printf("%s=%lx\ninode_%s=%lu\n", places[i], (unsigned long)f.f_type, places[i], (unsigned long)s.st_ino);
+    }
+    for (size_t i = 0; i < sizeof nodes / sizeof *nodes; i++) {
+        char path[32];
+        struct stat s;
+        snprintf(path, sizeof path, "/dev/%s", nodes[i]);
+        if (!lstat(path, &s))
+            printf("%s=%s %u:%u\n", nodes[i], S_ISCHR(s.st_mode) ? "char" : "other", major(s.st_rdev), minor(s.st_rdev));
+    }
+    char cwd[4096];
+    printf("cwd=%s\n", syscall(SYS_getcwd, cwd, sizeof cwd) > 0 ? cwd : "none");
+    return 0;
+}
+
+static int cmd_securebits(void) {
+    printf("securebits=%d\nno_new_privs=%d\ndumpable=%d\nseccomp=%d\npdeathsig_set=%d\n", prctl(PR_GET_SECUREBITS), prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0),
+           prctl(PR_GET_DUMPABLE), prctl(PR_GET_SECCOMP), 0);
+    for (int c = 0; c <= 40; c++)
+        if (prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, c, 0, 0) == 0)
+            printf("ambient=%d\n", c);
+    return 0;
+}
+
+/* Filters may be added, never loosened; nobody may be told of our calls or suspend the filter. */
+static int cmd_filters(void) {
+    struct sock_filter allow[] = {BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW)};
+    struct sock_fprog p = {1, allow};
+    say("add_filter", syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &p));
+    say("unshare_after_filter", unshare(CLONE_NEWUSER));
+    say("socket_alg_after_filter", socket(38, SOCK_SEQPACKET, 0));
+    pid_t pid = fork();
+    if (pid == 0) {
+        pause();
+        _exit(0);
+    }
+    long r = ptrace(PTRACE_SEIZE, pid, 0, 1 << 21 /* PTRACE_O_SUSPEND_SECCOMP */);
+    say("suspend_seccomp", r);
+    if (r < 0)
+        say("trace_own_child", ptrace(PTRACE_SEIZE, pid, 0, 0));
+    kill(pid, SIGKILL);
+    return 0;
+}
+
+/* SIGIO must not cross the edge: F_SETOWN takes pids of our namespace only. */
+static int cmd_setown(void) {
+    for (int fd = 0; fd < 3; fd++) {
+        char name[32];
+        snprintf(name, sizeof name, "setown_init_%d", fd);
+        say(name, fcntl(fd, F_SETOWN, 1));
+        snprintf(name, sizeof name, "async_%d", fd);
+        say(name, fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_ASYNC));
+    }
+    printf("some output\n");
+    return 0;
+}
+
+/* ---- outside the sandbox ---- */
+
+/* leak N CMD...: N descriptors without close-on-exec, of every kind that could be a way out. */
+static int cmd_leak(int n, char **argv) {
+    for (int i = 0; i < n; i++) {
+        int fd = -1, pair[2] = {-1, -1};
+        switch (i % 8) {
+        case 0: fd = open("/", O_RDONLY | O_DIRECTORY); break;
+        case 1: fd = open("/", O_PATH); break;
+        case 2: fd = open("/proc", O_RDONLY | O_DIRECTORY); break;
+        case 3: fd = open("/etc/passwd", O_RDONLY); break;
+        case 4: socketpair(AF_UNIX, SOCK_STREAM, 0, pair); continue;
+        case 5: fd = open("/proc/self/ns/mnt", O_RDONLY); break;
+        case 6: fd = open("/sys/fs/cgroup", O_RDONLY | O_DIRECTORY); break;
+        case 7: fd = open("/proc/self/exe", O_PATH); break;
+        }
+        if (fd >= 0)
+            fcntl(fd, F_SETFD, 0);
+    }
+    execvp(argv[0], argv);
+    perror(argv[0]);
+    return 127;
+}
+
+static const struct {
+    const char *name;
+    unsigned nr;
+} numbers[] = {{"clone3", 435}, {"openat2", 437}, {"mount_setattr", 442}, {"fsopen", 430}, {"fsconfig", 431}, {"fsmount", 432}, {"open_tree", 428},
+               {"move_mount", 429}, {"close_range", 436}, {"landlock_create_ruleset", 444}, {"landlock_add_rule", 445}, {"landlock_restrict_self", 446},
+               {"pidfd_send_signal", 424}, {"pidfd_open", 434}, {"seccomp", 317}, {"statx", 332}, {"memfd_create", 319}, {"unshare", 272}, {"capset", 126},
+               {"signalfd4", 289}, {"waitid", 247}, {"setns", 308}};
+
+/* without NAME,NAME,... CMD...: an old kernel, by a filter that answers ENOSYS (EPERM with a leading '!'). */
+static int cmd_without(char *list, char **argv) {
+    struct sock_filter f[128];
+    unsigned n = 0, answer = ENOSYS;
+    if (*list == '!') {
+        answer = EPERM;
+        list++;
+    }
+    f[n++] = (struct sock_filter)BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr));
+    for (char *word = strtok(list, ","); word; word = strtok(NULL, ",")) {
+        unsigned nr = ~0u;
+        for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++)
+            if (!strcmp(word, numbers[i].name))
+                nr = numbers[i].nr;
+        if (nr == ~0u) {
+            fprintf(stderr, "probe: no number for %s\n", word);
+            return 99;
+        }
+        f[n++] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, nr, 0, 1);
+        f[n++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | answer);
+    }
+    f[n++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW);
+    struct sock_fprog p = {(unsigned short)n, f};
+    /* As root the filter needs no no_new_privs, so that setuid helpers go on working. The caller then becomes the user. */
+    if (geteuid() != 0 && prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
+        return 98;
+    if (syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &p)) {
+        perror("seccomp");
+        return 98;
+    }
+    if (geteuid() == 0 && getenv("BECOME_UID")) {
+        gid_t gid = (gid_t)atoi(getenv("BECOME_GID"));
+        uid_t uid = (uid_t)atoi(getenv("BECOME_UID"));
+        if (setgroups(1, &gid) || setresgid(gid, gid, gid) || setresuid(uid, uid, uid))
+            return 98;
+    }
+    execvp(argv[0], argv);
+    perror(argv[0]);
+    return 127;
+}
+
+static double now(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
+}
+
+/* pty STEP... -- CMD...: run CMD with a terminal of its own as controlling terminal, and play the steps against it:
+ *   =TEXT  wait until TEXT was shown     +TEXT  type TEXT (\r, \n, \x03 and \x1a by C's names)
+ *   @SECONDS wait     !SIGNAL to CMD   ?RxC set the size   ~  hang up (close the master)
+ * Afterwards prints what was shown, then, on lines of their own, what the tests ask about. */
+static int cmd_pty(char **argv) {
+    int master, slave;
+    struct winsize size = {25, 77, 0, 0};
+    struct termios before, after;
+    if (openpty(&master, &slave, NULL, NULL, &size))
+        return 98;
+    tcgetattr(slave, &before);
+    char **steps = argv;
+    while (*argv && strcmp(*argv, "--"))
+        argv++;
+    int count = (int)(argv - steps);
+    pid_t pid = fork();
+    if (pid == 0) {
+        setsid();
+        ioctl(slave, TIOCSCTTY, 0);
+        dup2(slave, 0), dup2(slave, 1), dup2(slave, 2);
+        close(master);
+        if (slave > 2)
+            close(slave);
+        execvp(argv[1], argv + 1);
+        perror(argv[1]);
+        _exit(127);
+    }
+    static char shown[1 << 20];
+    size_t length = 0, seen = 0;
+    int status = 0, ended = 0, hung = 0, failed = 0, step = 0, stops = 0;
+    double deadline = now() + 25, wait_until = 0;
+    while (now() < deadline) {
+        struct pollfd p = {hung ? -1 : master, POLLIN, 0};
+        poll(&p, 1, 10);
+        if (p.revents & POLLIN) {
+            ssize_t n = read(master, shown + length, sizeof shown - 1 - length);
+            if (n > 0)
+                length += (size_t)n;
+            continue;
+        }
+        pid_t gone = ended ? 0 : waitpid(pid, &status, WNOHANG | WUNTRACED | WCONTINUED);
+        if (gone == pid && WIFSTOPPED(status))
+            stops++, status = 0;
+        else if (gone == pid && !WIFCONTINUED(status))
+            ended = 1;
+        if (ended)
+            break;
+        if (step >= count)
+            continue;
+        char *word = steps[step];
+        if (*word == '=') {
+            shown[length] = 0;
+            char *found = strstr(shown + seen, word + 1);
+            if (!found)
+                continue;
+            seen = (size_t)(found - shown) + strlen(word + 1);
+        } else if (*word == '%') { /* until CMD has stopped N times */
+            if (stops < atoi(word + 1))
+                continue;
+        } else if (*word == '+') {
+            for (char *c = word + 1; *c; c++) {
+                char out = *c;
+                if (*c == '\\') {
+                    c++;
+                    out = *c == 'r' ? '\r' : *c == 'n' ? '\n' : *c == 'c' ? 3 : *c == 'z' ? 26 : *c == 'd' ? 4 : *c;
+                }
+                if (write(master, &out, 1) != 1)
+                    failed = 1;
+            }
+        } else if (*word == '@') {
+            if (wait_until == 0)
+                wait_until = now() + atof(word + 1);
+            if (now() < wait_until)
+                continue;
+            wait_until = 0;
+        } else if (*word == '!') {
+            kill(pid, atoi(word + 1));
+        } else if (*word == '?') {
+            sscanf(word + 1, "%hux%hu", &size.ws_row, &size.ws_col);
+            ioctl(master, TIOCSWINSZ, &size);
+        } else if (*word == '~') {
+            close(slave);
+            close(master);
+            hung = 1;
+        }
+        step++;
+    }
+    if (!ended) {
+        kill(pid, SIGKILL);
+        waitpid(pid, &status, 0);
+    }
+    fwrite(shown, 1, length, stdout);
+    printf("\n-- pty --\nended=%d\nsteps=%d/%d\nstops=%d\n", ended, step, count, stops);
+    if (WIFEXITED(status))
+        printf("code=%d\n", WEXITSTATUS(status));
+    else
+        printf("signal=%d\n", WTERMSIG(status));
+    if (!hung) {
+        int queued = -1;
+        tcgetattr(slave, &after);
+        printf("restored=%d\n", !memcmp(&before, &after, sizeof before));
+        /* Whatever sits in the line discipline's queue: make it countable without a newline. */
+        struct termios raw = after;
+        cfmakeraw(&raw);
+        raw.c_cc[VMIN] = 0, raw.c_cc[VTIME] = 0;
+        tcsetattr(slave, TCSANOW, &raw);
+        ioctl(slave, FIONREAD, &queued);
+        printf("queued=%d\n", queued);
+    }
+    return failed;
+}
+
+int main(int argc, char **argv) {
+    const char *cmd = argc > 1 ? argv[1] : "";
+    const char *one = argc > 2 ? argv[2] : "";
+    if (!strcmp(cmd, "doors")) return cmd_doors();
+    if (!strcmp(cmd, "sweep")) return cmd_sweep(atoi(one), atoi(argv[3]));
+    if (!strcmp(cmd, "abi")) return cmd_abi();
+    if (!strcmp(cmd, "families")) return cmd_families();
+    if (!strcmp(cmd, "owner")) return cmd_owner();
+    if (!strcmp(cmd, "pid1")) return cmd_pid1();
+    if (!strcmp(cmd, "fds")) return cmd_fds();
+    if (!strcmp(cmd, "walk")) return walk(one, 0), 0;
+    if (!strcmp(cmd, "exewrite")) return cmd_exewrite();
+    if (!strcmp(cmd, "tty")) return cmd_tty();
+    if (!strcmp(cmd, "connect-abstract")) return cmd_connect(one, 1);
+    if (!strcmp(cmd, "connect-unix")) return cmd_connect(one, 0);
+    if (!strcmp(cmd, "listen-abstract")) return cmd_listen(one, 1);
+    if (!strcmp(cmd, "listen-unix")) return cmd_listen(one, 0);
+    if (!strcmp(cmd, "connect-tcp")) return cmd_tcp(atoi(one), 0);
+    if (!strcmp(cmd, "listen-tcp")) return cmd_tcp(atoi(one), 1);
+    if (!strcmp(cmd, "ipc")) return cmd_ipc(atoi(one));
+    if (!strcmp(cmd, "crash")) return cmd_crash(one);
+    if (!strcmp(cmd, "ids")) return cmd_ids();
+    if (!strcmp(cmd, "magics")) return cmd_magics();
+    if (!strcmp(cmd, "securebits")) return cmd_securebits();
+    if (!strcmp(cmd, "filters")) return cmd_filters();
+    if (!strcmp(cmd, "setown")) return cmd_setown();
+    if (!strcmp(cmd, "open-write")) return door_open("open", one, O_WRONLY), 0;
+    if (!strcmp(cmd, "leak")) return cmd_leak(atoi(one), argv + 3);
+    if (!strcmp(cmd, "without")) return cmd_without(argv[2], argv + 3);
+    if (!strcmp(cmd, "pty")) return cmd_pty(argv + 2);
+    fprintf(stderr, "probe: no such check: %s\n", cmd);
+    return 99;
+}

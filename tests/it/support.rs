@@ -1,0 +1,606 @@
+//! What every test stands on: the program under test as an ordinary user would start it, a home of its own for each test,
+//! the probe, and the two oracles: *left* (nothing of a run is there any more) and *canary* (nothing of the host changed).
+//!
+//! Run by root (CI) the tests become the user `sandboxtest`, who has subordinate ids; run by anybody else they stay who they are.
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::fmt::Debug;
+use std::io::{Read, Write};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+/// No run of a test takes longer; what does is killed and fails.
+pub const WATCHDOG: Duration = Duration::from_secs(30);
+
+/// Skips that are no failure under `SANDBOX_STRICT=1`: what a machine may lack without a hole in the tests.
+const MAY_LACK: [&str; 2] = ["needs root, to become another user", "needs a file system with idmapped or quota support"];
+
+/// Go on only if `condition` holds; else say so, with a reason that `SANDBOX_STRICT=1` does not take for an answer.
+macro_rules! need {
+    ($condition:expr, $reason:expr) => {
+        if !$condition {
+            $crate::support::skip($reason);
+            return;
+        }
+    };
+}
+pub(crate) use need;
+
+pub fn skip(reason: &str) {
+    let name = std::thread::current().name().unwrap_or("?").to_string();
+    assert!(
+        std::env::var_os("SANDBOX_STRICT").is_none_or(|v| v != "1") || MAY_LACK.contains(&reason),
+        "SKIP {name}: {reason} (SANDBOX_STRICT=1)"
+    );
+    // Not captured by the test harness.
+    let _ = writeln!(std::io::stderr(), "SKIP {name}: {reason}");
+}
+
+pub fn root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+/// An account that runs the program.
+#[derive(Debug, Clone)]
+pub struct Account {
+    pub name: String,
+    pub uid: u32,
+    pub gid: u32,
+    pub home: PathBuf,
+}
+
+impl Account {
+    fn named(name: &str) -> Option<Account> {
+        let passwd = std::fs::read_to_string("/etc/passwd").expect("/etc/passwd");
+        let line = passwd.lines().find(|l| l.split(':').next() == Some(name))?;
+        let field: Vec<_> = line.split(':').collect();
+        Some(Account { name: name.into(), uid: field[2].parse().unwrap(), gid: field[3].parse().unwrap(), home: field[5].into() })
+    }
+
+    fn me() -> Account {
+        let uid = rustix::process::geteuid().as_raw();
+        let passwd = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+        let name = passwd.lines().find(|l| l.split(':').nth(2) == Some(&uid.to_string())).and_then(|l| l.split(':').next());
+        let name = name.expect("an account of the one who runs the tests").to_string();
+        Account::named(&name).expect("own account")
+    }
+}
+
+/// The accounts, made where root may make them.
+pub struct Accounts {
+    /// With subordinate ids.
+    pub user: Account,
+    /// Without.
+    pub plain: Option<Account>,
+    /// The other user on the machine.
+    pub mallory: Option<Account>,
+}
+
+pub fn accounts() -> &'static Accounts {
+    static ACCOUNTS: OnceLock<Accounts> = OnceLock::new();
+    ACCOUNTS.get_or_init(|| {
+        if !root() {
+            return Accounts { user: Account::me(), plain: None, mallory: None };
+        }
+        let make = |name: &str, flags: &[&str]| {
+            Account::named(name).unwrap_or_else(|| {
+                let made = Command::new("useradd").args(flags).args(["-m", "-s", "/bin/sh", name]).output().expect("useradd");
+                Account::named(name).unwrap_or_else(|| panic!("cannot make the account {name}: {}", String::from_utf8_lossy(&made.stderr)))
+            })
+        };
+        let user = make("sandboxtest", &[]);
+        let plain = make("sandboxplain", &["-r"]);
+        let mallory = make("sandboxmallory", &["-r"]);
+        for (file, flag) in [("/etc/subuid", "--add-subuids"), ("/etc/subgid", "--add-subgids")] {
+            let text = std::fs::read_to_string(file).unwrap_or_default();
+            if !text.lines().any(|l| l.starts_with("sandboxtest:")) {
+                // Above every range that is there.
+                let ends = text.lines().filter_map(|l| {
+                    let mut f = l.split(':').skip(1).map(|n| n.parse::<u64>().ok());
+                    Some(f.next()?? + f.next()??)
+                });
+                let start = ends.max().unwrap_or(0).max(100_000);
+                let range = format!("{start}-{}", start + 65535);
+                assert!(Command::new("usermod").args([flag, &range, "sandboxtest"]).status().expect("usermod").success());
+            }
+            assert!(!text.lines().any(|l| l.starts_with("sandboxplain:")), "sandboxplain must have no line in {file}");
+        }
+        Accounts { user, plain: Some(plain), mallory: Some(mallory) }
+    })
+}
+
+/// The first subordinate uid and how many there are.
+pub fn subuids(account: &Account) -> Option<(u32, u32)> {
+    let text = std::fs::read_to_string("/etc/subuid").ok()?;
+    let line = text.lines().find(|l| l.split(':').next() == Some(&account.name))?;
+    let mut numbers = line.split(':').skip(1).map(|n| n.parse().ok());
+    Some((numbers.next()??, numbers.next()??))
+}
+
+/// A directory that everybody may read, with the program and the probe; gone when this process ends.
+pub fn base() -> &'static Path {
+    static BASE: OnceLock<PathBuf> = OnceLock::new();
+    BASE.get_or_init(|| {
+        let base = PathBuf::from(format!("/var/tmp/sandbox-it-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&base);
+        std::fs::create_dir(&base).expect("a directory for the program");
+        mode(&base, 0o755);
+        // Nobody tells us when the last test is over; the end of a pipe tells this shell.
+        let mut sweeper = Command::new("sh");
+        sweeper.args(["-c", "trap '' INT HUP TERM; read -r _; rm -rf \"$1\"", "sweeper"]).arg(&base);
+        let sweeper = sweeper.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0).spawn().expect("sh");
+        std::mem::forget(sweeper.stdin);
+        std::fs::copy(env!("CARGO_BIN_EXE_sandbox"), base.join("sandbox")).expect("copy the program");
+        mode(&base.join("sandbox"), 0o755);
+        let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/probe.c");
+        let gcc = Command::new("gcc").args(["-static", "-O1", "-o"]).arg(base.join("probe")).arg(source).output().expect("gcc");
+        assert!(gcc.status.success(), "{}", String::from_utf8_lossy(&gcc.stderr));
+        mode(&base.join("probe"), 0o755);
+        base
+    })
+}
+
+pub fn program() -> PathBuf {
+    base().join("sandbox")
+}
+
+pub fn mode(path: &Path, bits: u32) {
+    std::fs::set_permissions(path, PermissionsExt::from_mode(bits)).expect("chmod");
+}
+
+/// How a run ended, and what it said.
+#[derive(Clone)]
+pub struct Output {
+    pub status: ExitStatus,
+    pub stdout: String,
+    pub stderr: String,
+    pub took: Duration,
+}
+
+impl Debug for Output {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:?} after {:?}\n--- stdout\n{}\n--- stderr\n{}\n---", self.status, self.took, self.stdout, self.stderr)
+    }
+}
+
+impl Output {
+    /// The exit code, or 1000 and the signal.
+    pub fn code(&self) -> i32 {
+        self.status.code().unwrap_or_else(|| 1000 + self.status.signal().unwrap_or(0))
+    }
+
+    /// It worked; what it printed.
+    #[track_caller]
+    pub fn ok(&self) -> &str {
+        assert_eq!(self.code(), 0, "{self:?}");
+        self.stdout.trim_end_matches('\n')
+    }
+
+    /// One clear line and a cure: what every refusal of ours looks like.
+    #[track_caller]
+    pub fn refused(&self, says: &str) -> &Output {
+        assert_eq!(self.code(), 125, "{self:?}");
+        self.said(says)
+    }
+
+    /// The same without a word on the exit code.
+    #[track_caller]
+    pub fn said(&self, says: &str) -> &Output {
+        let errors = self.stderr.lines().filter(|l| l.starts_with("error: ")).count();
+        assert_eq!(errors, 1, "not exactly one error line: {self:?}");
+        let hints = self.stderr.lines().filter(|l| l.trim_start().starts_with("hint: ")).count();
+        assert!(hints <= 1, "more than one hint: {self:?}");
+        assert!(self.stderr.contains(says), "no '{says}' in {self:?}");
+        assert!(!self.stderr.contains("panicked") && !self.stderr.contains("RUST_BACKTRACE"), "{self:?}");
+        self
+    }
+
+    #[track_caller]
+    pub fn hinted(&self) -> &Output {
+        assert!(self.stderr.contains("hint: "), "no hint: {self:?}");
+        self
+    }
+
+    /// `name=value` lines of the probe.
+    pub fn answers(&self) -> BTreeMap<String, String> {
+        self.stdout.lines().filter_map(|l| l.split_once('=')).map(|(k, v)| (k.to_string(), v.to_string())).collect()
+    }
+}
+
+/// Run to the end, or to the watchdog.
+#[track_caller]
+pub fn finish(mut child: Child, stdin: &[u8]) -> Output {
+    let start = Instant::now();
+    let (sender, receiver) = std::sync::mpsc::channel();
+    let mut readers = 0;
+    let streams: [Option<Box<dyn Read + Send>>; 2] =
+        [child.stdout.take().map(|s| Box::new(s) as Box<dyn Read + Send>), child.stderr.take().map(|s| Box::new(s) as _)];
+    for (index, stream) in streams.into_iter().enumerate() {
+        if let Some(mut stream) = stream {
+            readers += 1;
+            let sender = sender.clone();
+            std::thread::spawn(move || {
+                let mut bytes = Vec::new();
+                let _ = stream.read_to_end(&mut bytes);
+                let _ = sender.send((index, String::from_utf8_lossy(&bytes).into_owned()));
+            });
+        }
+    }
+    if let Some(mut pipe) = child.stdin.take() {
+        let bytes = stdin.to_vec();
+        std::thread::spawn(move || drop(pipe.write_all(&bytes)));
+    }
+    let (status, in_time) = wait(&mut child);
+    let mut texts = [String::new(), String::new()];
+    let mut open = false;
+    for _ in 0..readers {
+        match receiver.recv_timeout(Duration::from_secs(5)) {
+            Ok((index, text)) => texts[index] = text,
+            Err(_) => open = true,
+        }
+    }
+    let [stdout, stderr] = texts;
+    let output = Output { status, stdout, stderr, took: start.elapsed() };
+    assert!(in_time, "the watchdog had to kill it: {output:?}");
+    assert!(!open, "somebody still holds the output of a run that ended: {output:?}");
+    output
+}
+
+fn wait(child: &mut Child) -> (ExitStatus, bool) {
+    let start = Instant::now();
+    loop {
+        if let Some(status) = child.try_wait().expect("wait") {
+            return (status, true);
+        }
+        if start.elapsed() > WATCHDOG {
+            let _ = child.kill();
+            return (child.wait().expect("wait"), false);
+        }
+        std::thread::sleep(Duration::from_millis(if start.elapsed().as_millis() < 100 { 2 } else { 10 }));
+    }
+}
+
+/// Ask until it holds, at most so long.
+pub fn within(limit: Duration, mut holds: impl FnMut() -> bool) -> bool {
+    let start = Instant::now();
+    loop {
+        if holds() {
+            return true;
+        }
+        if start.elapsed() > limit {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// One test's place: a home of its own, with the probe in it, and nothing left over when it ends.
+pub struct Place {
+    pub account: Account,
+    pub home: PathBuf,
+    /// What each command starts with; a test may change it.
+    pub env: BTreeMap<String, String>,
+}
+
+pub fn place() -> Place {
+    Place::of(accounts().user.clone())
+}
+
+impl Place {
+    pub fn of(account: Account) -> Place {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let name = format!("sandbox-it-{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
+        let home = std::fs::canonicalize(&account.home).expect("the account's home").join(name);
+        std::fs::create_dir(&home).expect("a home for the test");
+        mode(&home, 0o755);
+        std::fs::copy(base().join("probe"), home.join("probe")).expect("copy the probe");
+        mode(&home.join("probe"), 0o755);
+        let text = |p: &Path| p.display().to_string();
+        let env = BTreeMap::from([
+            ("PATH".to_string(), "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_string()),
+            ("HOME".to_string(), text(&home)),
+            ("USER".to_string(), account.name.clone()),
+            ("LOGNAME".to_string(), account.name.clone()),
+            ("LANG".to_string(), "C.UTF-8".to_string()),
+        ]);
+        let place = Place { account, home, env };
+        place.own(&place.home);
+        place.own(&place.home.join("probe"));
+        place
+    }
+
+    fn own(&self, path: &Path) {
+        if root() {
+            std::os::unix::fs::lchown(path, Some(self.account.uid), Some(self.account.gid)).expect("chown");
+        }
+    }
+
+    pub fn probe(&self) -> String {
+        self.home.join("probe").display().to_string()
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.home.join(name)
+    }
+
+    /// The path as text.
+    pub fn at(&self, name: &str) -> String {
+        self.path(name).display().to_string()
+    }
+
+    /// A file of the user's, with its directories.
+    pub fn file(&self, name: &str, content: &str) -> PathBuf {
+        let path = self.path(name);
+        if let Some(parent) = Path::new(name).parent().filter(|p| !p.as_os_str().is_empty()) {
+            self.dir(&parent.display().to_string());
+        }
+        std::fs::write(&path, content).expect("write");
+        mode(&path, 0o644);
+        self.own(&path);
+        path
+    }
+
+    pub fn script(&self, name: &str, content: &str) -> PathBuf {
+        let path = self.file(name, content);
+        mode(&path, 0o755);
+        path
+    }
+
+    pub fn dir(&self, name: &str) -> PathBuf {
+        let mut path = self.home.clone();
+        for part in Path::new(name).components() {
+            path.push(part);
+            if std::fs::create_dir(&path).is_ok() {
+                mode(&path, 0o755);
+                self.own(&path);
+            }
+        }
+        path
+    }
+
+    pub fn symlink(&self, target: impl AsRef<Path>, name: &str) -> PathBuf {
+        let path = self.path(name);
+        let _ = std::fs::remove_file(&path);
+        std::os::unix::fs::symlink(target, &path).expect("symlink");
+        self.own(&path);
+        path
+    }
+
+    /// Any program as this user, in this home.
+    pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
+        let mut command = Command::new(program);
+        command.env_clear().envs(&self.env).current_dir(&self.home).stdin(Stdio::null());
+        if root() && self.account.uid != 0 {
+            command.uid(self.account.uid).gid(self.account.gid);
+        }
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    }
+
+    /// `sandbox ARGS`.
+    pub fn cli<S: AsRef<OsStr>>(&self, args: &[S]) -> Command {
+        let mut command = self.command(program());
+        command.args(args);
+        command
+    }
+
+    #[track_caller]
+    pub fn sandbox<S: AsRef<OsStr>>(&self, args: &[S]) -> Output {
+        finish(self.cli(args).spawn().expect("start"), b"")
+    }
+
+    /// `sandbox run FLAGS -- sh -c SCRIPT`.
+    #[track_caller]
+    pub fn inside_with(&self, flags: &[&str], script: &str) -> Output {
+        self.sandbox(&[&["run"], flags, &["--", "sh", "-c", script]].concat())
+    }
+
+    #[track_caller]
+    pub fn inside(&self, script: &str) -> Output {
+        self.inside_with(&[], script)
+    }
+
+    /// `sandbox run FLAGS -- probe CHECK`: its answers.
+    #[track_caller]
+    pub fn probed(&self, flags: &[&str], check: &[&str]) -> BTreeMap<String, String> {
+        let probe = self.probe();
+        let output = self.sandbox(&[&["run"], flags, &["--", &probe], check].concat());
+        output.ok();
+        output.answers()
+    }
+
+    /// Start, and wait until `word` is on its stdout; the rest of stdout stays to be read.
+    #[track_caller]
+    pub fn start(&self, mut command: Command, word: &str) -> Child {
+        let mut child = command.spawn().expect("start");
+        let mut seen = Vec::new();
+        let stdout = child.stdout.as_mut().expect("stdout");
+        let start = Instant::now();
+        let mut byte = [0];
+        while !String::from_utf8_lossy(&seen).contains(word) {
+            assert!(start.elapsed() < WATCHDOG, "no '{word}' came");
+            match stdout.read(&mut byte) {
+                Ok(1) => seen.push(byte[0]),
+                _ => {
+                    let mut why = String::new();
+                    let _ = child.stderr.take().map(|mut s| s.read_to_string(&mut why));
+                    let _ = child.kill();
+                    panic!("no '{word}' came, only {:?}; {:?}; {why}", String::from_utf8_lossy(&seen), child.wait());
+                }
+            }
+        }
+        child
+    }
+
+    /// Processes of this test: those that know its home, by an argument or a variable.
+    pub fn processes(&self) -> Vec<(u32, String)> {
+        let token = self.home.as_os_str().as_encoded_bytes();
+        let mut list = Vec::new();
+        for entry in std::fs::read_dir("/proc").expect("/proc").flatten() {
+            let Some(pid) = entry.file_name().to_str().and_then(|n| n.parse::<u32>().ok()) else { continue };
+            if pid == std::process::id() {
+                continue;
+            }
+            let read = |name: &str| std::fs::read(entry.path().join(name)).unwrap_or_default();
+            let (cmdline, environ) = (read("cmdline"), read("environ"));
+            let has = |bytes: &[u8]| bytes.windows(token.len()).any(|w| w == token);
+            if has(&cmdline) || has(&environ) {
+                let stat = std::fs::read_to_string(entry.path().join("status")).unwrap_or_default();
+                let state = stat.lines().find(|l| l.starts_with("State")).unwrap_or("").to_string();
+                list.push((pid, format!("{} ({state})", String::from_utf8_lossy(&cmdline).replace('\0', " "))));
+            }
+        }
+        list
+    }
+
+    /// *left*: no process, no mount, no file of ours in shared places.
+    #[track_caller]
+    pub fn nothing_left(&self) {
+        let mut last = Vec::new();
+        let gone = within(Duration::from_secs(2), || {
+            last = self.processes();
+            last.is_empty()
+        });
+        assert!(gone, "processes are left: {last:#?}");
+        let token = self.home.display().to_string();
+        let mounts = std::fs::read_to_string("/proc/self/mountinfo").expect("mountinfo");
+        let ours: Vec<_> = mounts.lines().filter(|l| l.contains(&token) || l.contains("sandbox")).collect();
+        assert!(ours.is_empty(), "mounts are left: {ours:#?}");
+        for shared in ["/tmp", "/var/tmp", "/dev/shm", "/run"] {
+            for entry in std::fs::read_dir(shared).into_iter().flatten().flatten() {
+                let name = entry.file_name().to_string_lossy().into_owned();
+                let known = name.starts_with("sandbox-it-");
+                let ours = name.contains("sandbox") && entry.metadata().is_ok_and(|m| m.uid() == self.account.uid);
+                assert!(known || !ours, "{shared}/{name} is left");
+            }
+        }
+    }
+
+    /// *canary*: everything below a directory, as it is.
+    pub fn snapshot(&self, name: &str) -> Snapshot {
+        Snapshot::of(&self.path(name))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            self.nothing_left();
+        }
+        for (pid, _) in self.processes() {
+            if let Some(pid) = rustix::process::Pid::from_raw(pid as i32) {
+                let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+            }
+        }
+        let _ = Command::new("chmod").args(["-R", "u+rwX"]).arg(&self.home).stderr(Stdio::null()).status();
+        let _ = std::fs::remove_dir_all(&self.home);
+    }
+}
+
+/// Kind, mode, owner, times and content of every file below a directory. Our own cache is not counted.
+#[derive(PartialEq, Eq)]
+pub struct Snapshot(PathBuf, BTreeMap<PathBuf, String>);
+
+impl Snapshot {
+    pub fn len(&self) -> usize {
+        self.1.len()
+    }
+
+    pub fn of(dir: &Path) -> Snapshot {
+        let mut files = BTreeMap::new();
+        let mut todo = vec![dir.to_path_buf()];
+        while let Some(path) = todo.pop() {
+            let Ok(meta) = std::fs::symlink_metadata(&path) else { continue };
+            if path.ends_with(".cache") {
+                continue;
+            }
+            let content = if meta.is_symlink() {
+                format!("{:?}", std::fs::read_link(&path).ok())
+            } else if meta.is_file() {
+                use sha2::Digest;
+                format!("{:x?}", sha2::Sha256::digest(std::fs::read(&path).unwrap_or_default()).as_slice())
+            } else {
+                String::new()
+            };
+            if meta.is_dir() {
+                todo.extend(std::fs::read_dir(&path).into_iter().flatten().flatten().map(|e| e.path()));
+            }
+            // The home itself gets ~/.cache, so its own time says nothing.
+            let time = if path == dir { (0, 0) } else { (meta.mtime(), meta.mtime_nsec()) };
+            let line = format!("{:o} {}:{} ino {} at {time:?} {content}", meta.mode(), meta.uid(), meta.gid(), meta.ino());
+            files.insert(path, line);
+        }
+        Snapshot(dir.to_path_buf(), files)
+    }
+
+    #[track_caller]
+    pub fn unchanged(&self) {
+        let now = Snapshot::of(&self.0);
+        let missing: Vec<_> = self.1.iter().filter(|(p, l)| now.1.get(*p) != Some(l)).map(|(p, l)| format!("was {} {l}", p.display())).collect();
+        let added: Vec<_> = now.1.iter().filter(|(p, l)| self.1.get(*p) != Some(l)).map(|(p, l)| format!("now {} {l}", p.display())).collect();
+        assert!(missing.is_empty() && added.is_empty(), "the host changed: {missing:#?} {added:#?}");
+    }
+}
+
+/// A secret that must never be readable inside.
+pub fn canary(place: &Place) -> PathBuf {
+    let dir = place.dir("canary");
+    place.file("canary/secret", "CANARY-4711");
+    place.file("canary/sub/file", "CANARY-4712");
+    dir
+}
+
+/// A root directory to run in: a shell, the usual tools, and the libraries they need.
+pub fn tiny_root(place: &Place, name: &str) -> PathBuf {
+    static MASTER: OnceLock<PathBuf> = OnceLock::new();
+    let master = MASTER.get_or_init(|| {
+        let master = base().join("tiny");
+        for dir in ["bin", "etc", "proc", "sys", "dev", "tmp", "root", "home", "run", "var", "lib", "lib64", "usr"] {
+            std::fs::create_dir_all(master.join(dir)).unwrap();
+        }
+        std::fs::write(master.join("etc/passwd"), "root:x:0:0:root:/root:/bin/sh\nbob:x:1000:1000:Bob:/home/bob:/bin/sh\n").unwrap();
+        std::fs::write(master.join("etc/group"), "root:x:0:\nbob:x:1000:\nextra:x:2000:bob\n").unwrap();
+        let mut wanted: Vec<PathBuf> = ["sh", "cat", "ls", "id", "touch", "mkdir", "rm", "stat", "readlink", "chown", "env", "sleep", "true", "false", "mv", "grep", "ln", "head", "wc"]
+            .iter()
+            .map(|tool| {
+                let found = ["/bin", "/usr/bin"].iter().map(|d| Path::new(d).join(tool)).find(|p| p.exists());
+                found.unwrap_or_else(|| panic!("no {tool} on this machine"))
+            })
+            .collect();
+        let mut done = std::collections::BTreeSet::new();
+        while let Some(file) = wanted.pop() {
+            if !done.insert(file.clone()) {
+                continue;
+            }
+            let ldd = Command::new("ldd").arg(&file).output().expect("ldd");
+            let text = String::from_utf8_lossy(&ldd.stdout).into_owned();
+            let libraries = text.split_whitespace().filter(|w| w.starts_with('/')).map(|w| PathBuf::from(w.trim_end_matches(':')));
+            wanted.extend(libraries.filter(|l| *l != file));
+            let place = match file.parent().and_then(|p| p.file_name()).and_then(|n| n.to_str()) {
+                Some("bin") => master.join("bin").join(file.file_name().unwrap()),
+                _ => master.join(file.strip_prefix("/").unwrap()),
+            };
+            std::fs::create_dir_all(place.parent().unwrap()).unwrap();
+            std::fs::copy(&file, &place).unwrap();
+        }
+        std::fs::copy(base().join("probe"), master.join("bin/probe")).unwrap();
+        master
+    });
+    let dir = place.path(name);
+    assert!(Command::new("cp").args(["-r", "--no-preserve=ownership"]).arg(master).arg(&dir).status().unwrap().success());
+    if root() {
+        assert!(Command::new("chown").args(["-Rh", &format!("{}:{}", place.account.uid, place.account.gid)]).arg(&dir).status().unwrap().success());
+    }
+    dir
+}
+
+/// Give a file to another id of the host; root's right.
+pub fn give(path: &Path, uid: u32, gid: u32) {
+    chown(path, Some(uid), Some(gid)).expect("chown");
+}
