@@ -65,7 +65,7 @@ pub fn files() -> Result<Vec<(PathBuf, Vec<u8>)>> {
 /// clap's generators complete hidden commands too.
 fn visible(command: Command) -> Command {
     let shown: Vec<Command> = command.get_subcommands().filter(|c| !c.is_hide_set()).cloned().collect();
-    let top = Command::new("sandbox")
+    let top = clap::Command::new("sandbox")
         .about("A rootless sandbox: no daemon, nothing set-uid of its own")
         .disable_help_subcommand(true)
         .version(env!("CARGO_PKG_VERSION"));

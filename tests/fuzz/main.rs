@@ -24,7 +24,7 @@ type Target = fn(&[u8]) -> String;
 
 const TARGETS: [(&str, Target); 16] = [
     ("volume", volume),
-    ("mount", |b| plain(text(b).and_then(|s| Mount::mount(&s).ok_text()))),
+    ("mount", |b| plain(text(b).and_then(|s| Mount::keys(&s).ok_text()))),
     ("tmpfs", |b| plain(text(b).and_then(|s| Mount::tmpfs(&s).ok_text()))),
     ("device", device),
     ("user", round_trip::<User>),

@@ -34,10 +34,7 @@ pub(crate) use need;
 
 pub fn skip(reason: &str) {
     let name = std::thread::current().name().unwrap_or("?").to_string();
-    assert!(
-        std::env::var_os("SANDBOX_STRICT").is_none_or(|v| v != "1") || MAY_LACK.contains(&reason),
-        "SKIP {name}: {reason} (SANDBOX_STRICT=1)"
-    );
+    assert!(std::env::var_os("SANDBOX_STRICT").is_none_or(|v| v != "1") || MAY_LACK.contains(&reason), "SKIP {name}: {reason} (SANDBOX_STRICT=1)");
     // Not captured by the test harness.
     let _ = writeln!(std::io::stderr(), "SKIP {name}: {reason}");
 }
@@ -566,13 +563,16 @@ pub fn tiny_root(place: &Place, name: &str) -> PathBuf {
         }
         std::fs::write(master.join("etc/passwd"), "root:x:0:0:root:/root:/bin/sh\nbob:x:1000:1000:Bob:/home/bob:/bin/sh\n").unwrap();
         std::fs::write(master.join("etc/group"), "root:x:0:\nbob:x:1000:\nextra:x:2000:bob\n").unwrap();
-        let mut wanted: Vec<PathBuf> = ["sh", "cat", "ls", "id", "touch", "mkdir", "rm", "stat", "readlink", "chown", "env", "sleep", "true", "false", "mv", "grep", "ln", "head", "wc"]
-            .iter()
-            .map(|tool| {
-                let found = ["/bin", "/usr/bin"].iter().map(|d| Path::new(d).join(tool)).find(|p| p.exists());
-                found.unwrap_or_else(|| panic!("no {tool} on this machine"))
-            })
-            .collect();
+        let mut wanted: Vec<PathBuf> = [
+            "sh", "cat", "ls", "id", "touch", "mkdir", "rm", "stat", "readlink", "chown", "env", "sleep", "true", "false", "mv", "grep", "ln",
+            "head", "wc",
+        ]
+        .iter()
+        .map(|tool| {
+            let found = ["/bin", "/usr/bin"].iter().map(|d| Path::new(d).join(tool)).find(|p| p.exists());
+            found.unwrap_or_else(|| panic!("no {tool} on this machine"))
+        })
+        .collect();
         let mut done = std::collections::BTreeSet::new();
         while let Some(file) = wanted.pop() {
             if !done.insert(file.clone()) {
