@@ -228,7 +228,7 @@ impl Facts {
         let ids = |map: &str, id: u32| super::word(map).is_some_and(|text| !maps(&text, id));
         Facts {
             max_user_namespaces: super::word("/proc/sys/user/max_user_namespaces"),
-            other_limit_zero: ["mnt", "pid"].iter().any(|kind| super::word(&format!("/proc/sys/user/max_{kind}_namespaces")).as_deref() == Some("0")),
+            other_limit_zero: ["mnt", "pid"].iter().any(|kind| super::word(format!("/proc/sys/user/max_{kind}_namespaces")).as_deref() == Some("0")),
             unprivileged_userns_clone: super::word("/proc/sys/kernel/unprivileged_userns_clone"),
             apparmor_restricts: super::word("/proc/sys/kernel/apparmor_restrict_unprivileged_userns"),
             apparmor_profile: super::word("/proc/self/attr/apparmor/current").or_else(|| super::word("/proc/self/attr/current")),
