@@ -621,11 +621,14 @@ fn check_descriptors(preserved: u32, status: Option<u32>) -> Result<()> {
         let link = format!("/proc/self/fd/{fd}");
         let meta = std::fs::metadata(&link).map_err(|_| Error::usage(format!("cannot use descriptor {fd}: it is not open")))?;
         if meta.is_dir() {
-            return Err(Error::new(Kind::Denied, format!("cannot pass descriptor {fd}: it is a directory, and so a way out"))
-                .hint("share it with --ro or --rw"));
+            return Err(directory(fd));
         }
     }
     Ok(())
+}
+
+fn directory(fd: u32) -> Error {
+    Error::new(Kind::Denied, format!("cannot pass descriptor {fd}: it is a directory, and so a way out")).hint("share it with --ro or --rw")
 }
 
 fn window() -> (u16, u16) {
@@ -636,7 +639,13 @@ fn window() -> (u16, u16) {
 /// The command's standard streams without -t: the caller's own files and pipes, but never the caller's terminal. cve: 2017-5226
 fn streams(interactive: bool) -> Result<(Io, Streams)> {
     let terminal = |fd: i32| rustix::termios::isatty(sys::inherit::inherited(&fd));
-    let own = |fd: i32| rustix::io::fcntl_dupfd_cloexec(sys::inherit::inherited(&fd), 3).doing("copy", "a standard stream");
+    let own = |fd: i32| {
+        let copy = rustix::io::fcntl_dupfd_cloexec(sys::inherit::inherited(&fd), 3).doing("copy", "a standard stream")?;
+        if rustix::fs::fstat(&copy).is_ok_and(|s| rustix::fs::FileType::from_raw_mode(s.st_mode).is_dir()) {
+            return Err(directory(fd as u32));
+        }
+        Ok(copy)
+    };
     let pipe = || sys::socket::pipe().doing("make", "a pipe");
     let (mut in_end, mut out_end, mut err_end) = (None, None, None);
     let stdin = if !interactive {

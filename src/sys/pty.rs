@@ -32,3 +32,15 @@ pub fn interrupt(master: BorrowedFd, signal: i32) -> bool {
 pub fn control(terminal: BorrowedFd) -> Result<()> {
     rustix::process::ioctl_tiocsctty(terminal)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::pty::{OpenptFlags, openpt};
+
+    #[test]
+    fn a_terminal_with_nobody_in_the_foreground_cannot_be_interrupted() {
+        let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+        assert!(!interrupt(master.as_fd(), libc::SIGINT));
+    }
+}

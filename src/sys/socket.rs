@@ -65,3 +65,20 @@ pub fn loopback_up() -> Result<()> {
     // SAFETY: SIOCSIFFLAGS reads an ifreq from the pointer, which is valid for the whole call.
     super::check(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) }.into()).map(drop)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::fd::AsFd;
+
+    #[test]
+    fn a_socket_is_over_when_the_other_end_is_gone_and_read() {
+        let (ours, theirs) = pair().unwrap();
+        assert!(!is_over(ours.as_fd()));
+        rustix::net::send(&theirs, b"x", SendFlags::empty()).unwrap();
+        drop(theirs);
+        assert!(!is_over(ours.as_fd()));
+        rustix::io::read(&ours, &mut [0u8; 1]).unwrap();
+        assert!(is_over(ours.as_fd()));
+    }
+}
