@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 const BANNED: [&str; 11] = ["util", "helper", "common", "misc", "manager", "handler", "context", "info", "data", "type", "impl"];
 
 /// All that may lie at the top of the repository.
-const TOP: [&str; 14] = [
+const TOP: [&str; 13] = [
     ".cargo",
     ".ci",
     ".gitignore",

@@ -467,7 +467,7 @@ impl Place {
         assert!(gone, "processes are left: {last:#?}");
         let token = self.home.display().to_string();
         let mounts = std::fs::read_to_string("/proc/self/mountinfo").expect("mountinfo");
-        let ours: Vec<_> = mounts.lines().filter(|l| l.contains(&token) || l.contains("sandbox")).collect();
+        let ours: Vec<_> = mounts.lines().filter(|l| l.contains(&token) || l.contains("/sandbox/")).collect();
         assert!(ours.is_empty(), "mounts are left: {ours:#?}");
         for shared in ["/tmp", "/var/tmp", "/dev/shm", "/run"] {
             for entry in std::fs::read_dir(shared).into_iter().flatten().flatten() {
