@@ -34,10 +34,7 @@ pub(crate) use need;
 
 pub fn skip(reason: &str) {
     let name = std::thread::current().name().unwrap_or("?").to_string();
-    assert!(
-        std::env::var_os("SANDBOX_STRICT").is_none_or(|v| v != "1") || MAY_LACK.contains(&reason),
-        "SKIP {name}: {reason} (SANDBOX_STRICT=1)"
-    );
+    assert!(std::env::var_os("SANDBOX_STRICT").is_none_or(|v| v != "1") || MAY_LACK.contains(&reason), "SKIP {name}: {reason} (SANDBOX_STRICT=1)");
     // Not captured by the test harness.
     let _ = writeln!(std::io::stderr(), "SKIP {name}: {reason}");
 }
@@ -127,6 +124,7 @@ pub fn subuids(account: &Account) -> Option<(u32, u32)> {
 pub fn base() -> &'static Path {
     static BASE: OnceLock<PathBuf> = OnceLock::new();
     BASE.get_or_init(|| {
+        host_mounts();
         let base = PathBuf::from(format!("/var/tmp/sandbox-it-{}", std::process::id()));
         let _ = std::fs::remove_dir_all(&base);
         std::fs::create_dir(&base).expect("a directory for the program");
@@ -469,8 +467,8 @@ impl Place {
         });
         assert!(gone, "processes are left: {last:#?}");
         let token = self.home.display().to_string();
-        let mounts = std::fs::read_to_string("/proc/self/mountinfo").expect("mountinfo");
-        let ours: Vec<_> = mounts.lines().filter(|l| l.contains(&token) || l.contains("sandbox")).collect();
+        let mounts = mounts();
+        let ours: Vec<_> = mounts.lines().filter(|l| !host_mounts().contains(l) && (l.contains(&token) || l.contains("sandbox"))).collect();
         assert!(ours.is_empty(), "mounts are left: {ours:#?}");
         for shared in ["/tmp", "/var/tmp", "/dev/shm", "/run"] {
             for entry in std::fs::read_dir(shared).into_iter().flatten().flatten() {
@@ -486,6 +484,16 @@ impl Place {
     pub fn snapshot(&self, name: &str) -> Snapshot {
         Snapshot::of(&self.path(name))
     }
+}
+
+fn mounts() -> String {
+    std::fs::read_to_string("/proc/self/mountinfo").expect("mountinfo")
+}
+
+/// The host's mounts before the first run.
+fn host_mounts() -> &'static str {
+    static MOUNTS: OnceLock<String> = OnceLock::new();
+    MOUNTS.get_or_init(mounts)
 }
 
 impl Drop for Place {
@@ -566,13 +574,16 @@ pub fn tiny_root(place: &Place, name: &str) -> PathBuf {
         }
         std::fs::write(master.join("etc/passwd"), "root:x:0:0:root:/root:/bin/sh\nbob:x:1000:1000:Bob:/home/bob:/bin/sh\n").unwrap();
         std::fs::write(master.join("etc/group"), "root:x:0:\nbob:x:1000:\nextra:x:2000:bob\n").unwrap();
-        let mut wanted: Vec<PathBuf> = ["sh", "cat", "ls", "id", "touch", "mkdir", "rm", "stat", "readlink", "chown", "env", "sleep", "true", "false", "mv", "grep", "ln", "head", "wc"]
-            .iter()
-            .map(|tool| {
-                let found = ["/bin", "/usr/bin"].iter().map(|d| Path::new(d).join(tool)).find(|p| p.exists());
-                found.unwrap_or_else(|| panic!("no {tool} on this machine"))
-            })
-            .collect();
+        let mut wanted: Vec<PathBuf> = [
+            "sh", "cat", "ls", "id", "touch", "mkdir", "rm", "stat", "readlink", "chown", "env", "sleep", "true", "false", "mv", "grep", "ln",
+            "head", "wc",
+        ]
+        .iter()
+        .map(|tool| {
+            let found = ["/bin", "/usr/bin"].iter().map(|d| Path::new(d).join(tool)).find(|p| p.exists());
+            found.unwrap_or_else(|| panic!("no {tool} on this machine"))
+        })
+        .collect();
         let mut done = std::collections::BTreeSet::new();
         while let Some(file) = wanted.pop() {
             if !done.insert(file.clone()) {

@@ -111,7 +111,8 @@ fn l5_closed_standard_streams_are_no_way_in() {
         let output = finish(place.command("sh").args(["-c", &script]).spawn().unwrap(), b"");
         if output.code() == 0 {
             let seen = std::fs::read_to_string(place.path("seen")).unwrap();
-            let odd: Vec<_> = seen.lines().filter(|l| !(l.contains("/dev/null") || l.contains("pipe:") || l.contains("seen") || l.contains("/dev/pts"))).collect();
+            let odd: Vec<_> =
+                seen.lines().filter(|l| !(l.contains("/dev/null") || l.contains("pipe:") || l.contains("seen") || l.contains("/dev/pts"))).collect();
             assert!(odd.is_empty(), "{closed}: {seen}");
         } else {
             assert_eq!(output.code(), 125, "{closed}: {output:?}");
@@ -221,7 +222,12 @@ fn x02_cve_2025_54794_a_shared_prefix_is_no_shared_directory() {
     place.dir("work");
     place.file("work2/file", "kept");
     let before = place.snapshot("work2");
-    place.inside_with(&["--rw", &place.at("work")], "echo owned > ../$(basename $PWD)/work2/file; echo owned > $HOME/work2/file; touch $HOME/work2/new; true").ok();
+    place
+        .inside_with(
+            &["--rw", &place.at("work")],
+            "echo owned > ../$(basename $PWD)/work2/file; echo owned > $HOME/work2/file; touch $HOME/work2/new; true",
+        )
+        .ok();
     before.unchanged();
 }
 
@@ -334,7 +340,14 @@ fn y06_cve_2019_3842_helpers_are_called_by_absolute_path_with_an_own_environment
         place.script(tool, &evil);
     }
     place.env.insert("PATH".into(), format!(".:{}:/usr/bin:/bin", place.home.display()));
-    for (name, value) in [("LD_PRELOAD", "/evil.so"), ("LD_LIBRARY_PATH", "/evil"), ("GLIBC_TUNABLES", "glibc.malloc.check=3"), ("BASH_ENV", "/evil"), ("ENV", "/evil"), ("IFS", "/")] {
+    for (name, value) in [
+        ("LD_PRELOAD", "/evil.so"),
+        ("LD_LIBRARY_PATH", "/evil"),
+        ("GLIBC_TUNABLES", "glibc.malloc.check=3"),
+        ("BASH_ENV", "/evil"),
+        ("ENV", "/evil"),
+        ("IFS", "/"),
+    ] {
         place.env.insert(name.into(), value.into());
     }
     let output = place.sandbox(&["run", "--", "/bin/true"]);

@@ -121,7 +121,14 @@ hostile! {
 /// The host's devpts must stay as it was, whatever the root says.
 #[test]
 fn s11_cve_2025_52881_settings_of_the_host_stay_as_they_are() {
-    let paths = ["/proc/sys/kernel/core_pattern", "/proc/sys/kernel/sysrq", "/proc/sys/user/max_user_namespaces", "/proc/sys/net/ipv4/ping_group_range", "/proc/sys/net/ipv4/ip_unprivileged_port_start", "/proc/sys/kernel/hostname"];
+    let paths = [
+        "/proc/sys/kernel/core_pattern",
+        "/proc/sys/kernel/sysrq",
+        "/proc/sys/user/max_user_namespaces",
+        "/proc/sys/net/ipv4/ping_group_range",
+        "/proc/sys/net/ipv4/ip_unprivileged_port_start",
+        "/proc/sys/kernel/hostname",
+    ];
     let read = || paths.map(|p| std::fs::read_to_string(p).unwrap_or_default());
     let before = read();
     let place = place();
@@ -185,7 +192,9 @@ fn s08_the_root_itself_cannot_be_a_mount_target() {
 /// A racer outside swaps a directory of the root with a link to the canary while sandboxes start.
 #[test]
 fn s06_cve_2024_45310_a_racer_swaps_a_mount_target() {
-    race("mnt/a", |place| vec![vec!["run".into(), "--rootfs".into(), place.at("root:rw"), "--tmpfs".into(), "/mnt/a/b".into(), "/bin/probe".into(), "fds".into()]]);
+    race("mnt/a", |place| {
+        vec![vec!["run".into(), "--rootfs".into(), place.at("root:rw"), "--tmpfs".into(), "/mnt/a/b".into(), "/bin/probe".into(), "fds".into()]]
+    });
 }
 
 #[test]
@@ -206,31 +215,36 @@ fn s13_a_racer_swaps_the_working_directory() {
 }
 
 fn race(path: &str, commands: impl Fn(&Place) -> Vec<Vec<String>>) {
+    use std::sync::Arc;
     use std::sync::atomic::{AtomicBool, Ordering};
     let place = place();
     canary(&place);
     nano(&place, "root");
     place.dir(&format!("root/{path}"));
-    let swapped = place.symlink(place.path("canary"), "swapped");
+    // Both names in the root: a directory that somebody outside moves out of it is his doing.
+    let swapped = place.symlink(place.path("canary"), "root/swapped");
     let before = place.snapshot("canary");
     let target = place.path("root").join(path);
-    let stop = AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        scope.spawn(|| {
-            while !stop.load(Ordering::Relaxed) {
+    let going = Arc::new(AtomicBool::new(true));
+    let racer = std::thread::spawn({
+        let going = Arc::downgrade(&going);
+        // Ends with the test, however that ends.
+        move || {
+            while going.upgrade().is_some_and(|g| g.load(Ordering::Relaxed)) {
                 let _ = rustix::fs::renameat_with(rustix::fs::CWD, &target, rustix::fs::CWD, &swapped, rustix::fs::RenameFlags::EXCHANGE);
             }
-        });
-        let start = std::time::Instant::now();
-        while start.elapsed() < std::time::Duration::from_secs(3) {
-            for command in commands(&place) {
-                let output = place.sandbox(&command);
-                assert!(output.code() == 0 || output.code() == 125, "{output:?}");
-                assert!(!output.stdout.contains("unreachable"), "{output:?}");
-            }
         }
-        stop.store(true, Ordering::Relaxed);
     });
+    let start = std::time::Instant::now();
+    while start.elapsed() < std::time::Duration::from_secs(3) {
+        for command in commands(&place) {
+            let output = place.sandbox(&command);
+            assert!(output.code() == 0 || output.code() == 125, "{output:?}");
+            assert!(!output.stdout.contains("unreachable"), "{output:?}");
+        }
+    }
+    going.store(false, Ordering::Relaxed);
+    racer.join().unwrap();
     before.unchanged();
 }
 
@@ -306,7 +320,10 @@ fn s03_dotdot_from_the_root_stays_in_the_root() {
 #[test]
 fn s03_chroot_and_climbing_out() {
     let place = place();
-    let before = { canary(&place); place.snapshot("canary") };
+    let before = {
+        canary(&place);
+        place.snapshot("canary")
+    };
     tiny_root(&place, "root");
     let script = "mkdir -p /tmp/x; chroot /tmp/x /bin/true; cd /; for i in 1 2 3 4 5 6 7 8; do cd ..; done; ls; ls work 2>&1";
     let output = place.sandbox(&["run", "--rootfs", &place.at("root"), "sh", "-c", script]);
@@ -334,12 +351,31 @@ fn l12_odd_mount_arguments_are_refused() {
     place.dir("d");
     let d = place.at("d");
     for bad in [
-        format!("{d}:relative"), format!("{d}:/a/../b"), format!("{d}:/a:bogus"), format!("{d}:/a:rw,ro,zz"), format!("{d}:"), ":/a".into(), format!("{d}:/a:rshared"),
-        format!("{d}:/a\n/b:zz"), format!("{d}:/a:dev"), format!("{d}:/a:suid"), format!("{d}:/a:lowerdir=/"), "".into(),
+        format!("{d}:relative"),
+        format!("{d}:/a/../b"),
+        format!("{d}:/a:bogus"),
+        format!("{d}:/a:rw,ro,zz"),
+        format!("{d}:"),
+        ":/a".into(),
+        format!("{d}:/a:rshared"),
+        format!("{d}:/a\n/b:zz"),
+        format!("{d}:/a:dev"),
+        format!("{d}:/a:suid"),
+        format!("{d}:/a:lowerdir=/"),
+        "".into(),
     ] {
         place.sandbox(&["run", "-v", &bad, "--", "true"]).refused("");
     }
-    for bad in ["type=bind,source=/,target=/x,bogus=1", "type=proc,target=/x", "type=overlay,target=/x", "type=devpts,target=/x", "source=/tmp,target=/x,type=", "type=bind,target=/x", "type=tmpfs", "type=bind,source=/tmp,target=/x,bind-propagation=shared"] {
+    for bad in [
+        "type=bind,source=/,target=/x,bogus=1",
+        "type=proc,target=/x",
+        "type=overlay,target=/x",
+        "type=devpts,target=/x",
+        "source=/tmp,target=/x,type=",
+        "type=bind,target=/x",
+        "type=tmpfs",
+        "type=bind,source=/tmp,target=/x,bind-propagation=shared",
+    ] {
         place.sandbox(&["run", "--mount", bad, "--", "true"]).refused("");
     }
 }
@@ -350,7 +386,13 @@ fn l12_names_with_control_characters_are_shown_escaped() {
     for bad in ["/no/such\u{1b}[2J", "/no/\u{9b}31m", "/no/\u{202e}txt", "/no/\rerror: fine"] {
         let output = place.sandbox(&["run", "--ro", bad, "--", "true"]);
         assert_eq!(output.code(), 125);
-        assert!(!output.stderr.contains('\u{1b}') && !output.stderr.contains('\u{9b}') && !output.stderr.contains('\u{202e}') && !output.stderr.contains('\r'), "{output:?}");
+        assert!(
+            !output.stderr.contains('\u{1b}')
+                && !output.stderr.contains('\u{9b}')
+                && !output.stderr.contains('\u{202e}')
+                && !output.stderr.contains('\r'),
+            "{output:?}"
+        );
         let output = place.sandbox(&["run", "--", bad]);
         assert_eq!(output.code(), 127, "{output:?}");
         assert!(!output.stderr.contains('\u{1b}') && !output.stderr.contains('\u{202e}'), "{output:?}");

@@ -4,8 +4,26 @@ use crate::support::*;
 
 /// Files below /proc that a process may write by design, as itself. PSI triggers are rate-limited by the kernel.
 const OWN: [&str; 20] = [
-    "sched", "autogroup", "timens_offsets", "comm", "mem", "clear_refs", "oom_adj", "oom_score_adj", "loginuid", "coredump_filter", "uid_map", "gid_map",
-    "projid_map", "setgroups", "timerslack_ns", "make-it-fail", "fail-nth", "patch_state", "arch_status", "latency",
+    "sched",
+    "autogroup",
+    "timens_offsets",
+    "comm",
+    "mem",
+    "clear_refs",
+    "oom_adj",
+    "oom_score_adj",
+    "loginuid",
+    "coredump_filter",
+    "uid_map",
+    "gid_map",
+    "projid_map",
+    "setgroups",
+    "timerslack_ns",
+    "make-it-fail",
+    "fail-nth",
+    "patch_state",
+    "arch_status",
+    "latency",
 ];
 
 fn writable(place: &Place, flags: &[&str]) -> Vec<String> {
@@ -82,7 +100,8 @@ fn s21_masked_paths_are_empty_under_strict() {
 fn s09_masks_are_our_own_empty_files_not_the_roots() {
     let place = place();
     tiny_root(&place, "root");
-    let script = "for p in /proc/keys /proc/kallsyms /proc/key-users; do stat -c '%s %F' $p; done; stat -c %a /sys/firmware; ls -A /sys/firmware | wc -l";
+    let script =
+        "for p in /proc/keys /proc/kallsyms /proc/key-users; do stat -c '%s %F' $p; done; stat -c %a /sys/firmware; ls -A /sys/firmware | wc -l";
     let output = place.sandbox(&["run", "--rootfs", &place.at("root"), "sh", "-c", script]);
     let lines: Vec<_> = output.ok().lines().collect();
     assert_eq!(lines, ["0 regular empty file", "0 regular empty file", "0 regular empty file", "555", "0"]);
@@ -101,7 +120,18 @@ fn s08_proc_is_a_fresh_one_of_our_own_pids() {
 #[test]
 fn s21_sysctls_cannot_be_set() {
     let place = place();
-    for name in ["kernel/core_pattern", "kernel/hostname", "vm/overcommit_memory", "net/ipv4/ip_forward", "user/max_user_namespaces", "kernel/modprobe", "fs/binfmt_misc/register", "kernel/ns_last_pid", "kernel/sysrq", "net/ipv4/ping_group_range"] {
+    for name in [
+        "kernel/core_pattern",
+        "kernel/hostname",
+        "vm/overcommit_memory",
+        "net/ipv4/ip_forward",
+        "user/max_user_namespaces",
+        "kernel/modprobe",
+        "fs/binfmt_misc/register",
+        "kernel/ns_last_pid",
+        "kernel/sysrq",
+        "net/ipv4/ping_group_range",
+    ] {
         for flags in [&["-u", "0"][..], &["-u", "0", "--cap-add", "ALL", "--security-opt", "seccomp=unconfined"]] {
             let output = place.inside_with(flags, &format!("echo 1 > /proc/sys/{name}"));
             assert_ne!(output.code(), 0, "{name}: {output:?}");
@@ -123,7 +153,10 @@ fn k03_cve_2022_0492_no_cgroup_can_be_written() {
 fn g01_cve_2023_25809_sys_fs_cgroup_is_read_only() {
     let place = place();
     let output = place.inside_with(&["-u", "0"], "mkdir /sys/fs/cgroup/x 2>&1; mkdir /sys/x 2>&1; echo done");
-    assert!(output.stdout.matches("Read-only").count() + output.stdout.matches("ermission").count() >= 2, "{output:?}");
+    assert!(
+        output.stdout.matches("Read-only").count() + output.stdout.matches("ermission").count() + output.stdout.matches("No such file").count() >= 2,
+        "{output:?}"
+    );
 }
 
 #[test]
@@ -140,7 +173,8 @@ fn g04_ghsa_g54h_m393_cpwq_the_devices_are_the_listed_ones() {
 fn g04_no_device_can_be_made() {
     let place = place();
     for (name, node) in [("null", "c 1 3"), ("mem", "c 1 1"), ("sda", "b 8 0"), ("kvm", "c 10 232"), ("fuse", "c 10 229")] {
-        let output = place.inside_with(&["-u", "0", "--cap-add", "ALL", "--security-opt", "seccomp=unconfined"], &format!("mknod /tmp/{name} {node}"));
+        let output =
+            place.inside_with(&["-u", "0", "--cap-add", "ALL", "--security-opt", "seccomp=unconfined"], &format!("mknod /tmp/{name} {node}"));
         assert_ne!(output.code(), 0, "{name}: {output:?}");
     }
 }
@@ -192,7 +226,10 @@ fn s04_pid_1_is_out_of_reach_of_every_capability() {
 fn s04_pid_1_survives_what_is_sent_to_it() {
     let place = place();
     for flags in [&[][..], &["-u", "0", "--cap-add", "ALL"]] {
-        let output = place.inside_with(flags, "for s in 1 2 3 4 6 7 8 9 10 11 12 13 14 15 19 20 24 25 26 31 34 64; do kill -$s 1 2>/dev/null; done; sleep 0.2; echo alive");
+        let output = place.inside_with(
+            flags,
+            "for s in 1 2 3 4 6 7 8 9 10 11 12 13 14 15 19 20 24 25 26 31 34 64; do kill -$s 1 2>/dev/null; done; sleep 0.2; echo alive",
+        );
         assert_eq!(output.ok(), "alive");
     }
 }
@@ -204,7 +241,10 @@ fn l5_pid_1_holds_two_descriptors() {
     let mut child = place.start(place.cli(&["run", "--", "sh", "-c", "echo ready; sleep 20"]), "ready");
     let pids: Vec<u32> = children(child.id());
     assert_eq!(pids.len(), 1);
-    let fds: Vec<_> = std::fs::read_dir(format!("/proc/{}/fd", pids[0])).unwrap().map(|e| std::fs::read_link(e.unwrap().path()).unwrap().display().to_string()).collect();
+    let fds: Vec<_> = std::fs::read_dir(format!("/proc/{}/fd", pids[0]))
+        .unwrap()
+        .map(|e| std::fs::read_link(e.unwrap().path()).unwrap().display().to_string())
+        .collect();
     assert_eq!(fds.len(), 2, "{fds:?}");
     assert!(fds.iter().any(|f| f.starts_with("socket:")) && fds.iter().all(|f| f.starts_with("socket:") || !f.contains("home")), "{fds:?}");
     child.kill().unwrap();
@@ -220,7 +260,10 @@ pub fn children(pid: u32) -> Vec<u32> {
 #[test]
 fn s21_kernel_addresses_and_messages_are_not_told() {
     let place = place();
-    let output = place.inside_with(&["-u", "0", "--cap-add", "ALL"], "head -c 100 /proc/kallsyms /proc/kcore /proc/kmsg /proc/iomem /dev/kmsg /dev/mem /dev/port 2>/dev/null | grep -av '^==>' | tr -d '\\n'");
+    let output = place.inside_with(
+        &["-u", "0", "--cap-add", "ALL"],
+        "head -c 100 /proc/kallsyms /proc/kcore /proc/kmsg /proc/iomem /dev/kmsg /dev/mem /dev/port 2>/dev/null | grep -av '^==>' | tr -d '\\n'",
+    );
     assert_eq!(output.stdout, "", "{output:?}");
 }
 

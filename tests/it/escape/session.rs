@@ -57,7 +57,17 @@ fn y01_tiocsti_without_a_filter_on_the_inherited_terminal() {
     let probe = place.probe();
     for flags in [&["-i"][..], &[]] {
         let mut command = place.command(&probe);
-        command.args(["pty", "--"]).arg(program()).arg("run").args(flags).args(["--security-opt", "seccomp=unconfined", "--cap-add", "ALL", "-u", "0", "--", &probe, "tty"]);
+        command.args(["pty", "--"]).arg(program()).arg("run").args(flags).args([
+            "--security-opt",
+            "seccomp=unconfined",
+            "--cap-add",
+            "ALL",
+            "-u",
+            "0",
+            "--",
+            &probe,
+            "tty",
+        ]);
         let output = finish(command.spawn().unwrap(), b"");
         assert!(output.stdout.contains("queued=0") && !output.stdout.contains("isatty_0=OK") && !output.stdout.contains("isatty_1=OK"), "{output:?}");
         assert!(!output.stdout.contains("_0=OK"), "{output:?}");
@@ -124,12 +134,84 @@ fn p05_cve_2023_28101_our_messages_have_no_raw_escapes() {
 fn y05_none_of_200_variables_arrives() {
     let mut place = place();
     let named = [
-        "SSH_AUTH_SOCK", "SSH_AGENT_PID", "DBUS_SESSION_BUS_ADDRESS", "XAUTHORITY", "DISPLAY", "WAYLAND_DISPLAY", "XDG_RUNTIME_DIR", "GPG_AGENT_INFO", "GITHUB_TOKEN", "GH_TOKEN", "GITLAB_TOKEN", "NPM_TOKEN",
-        "CARGO_REGISTRY_TOKEN", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AZURE_CLIENT_SECRET", "GOOGLE_APPLICATION_CREDENTIALS", "KUBECONFIG", "DOCKER_HOST", "DOCKER_CONFIG", "CONTAINER_HOST",
-        "OPENAI_API_KEY", "ANTHROPIC_API_KEY", "HF_TOKEN", "VAULT_TOKEN", "LD_PRELOAD", "LD_LIBRARY_PATH", "LD_AUDIT", "LD_DEBUG", "GLIBC_TUNABLES", "BASH_ENV", "ENV", "PROMPT_COMMAND", "PYTHONPATH", "PYTHONSTARTUP",
-        "PERL5LIB", "PERL5OPT", "RUBYOPT", "RUBYLIB", "NODE_OPTIONS", "NODE_PATH", "GIT_SSH_COMMAND", "GIT_CONFIG_GLOBAL", "GIT_ASKPASS", "SSH_ASKPASS", "SUDO_ASKPASS", "HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy",
-        "NO_PROXY", "ALL_PROXY", "PGPASSWORD", "MYSQL_PWD", "REDISCLI_AUTH", "KRB5CCNAME", "TMUX", "STY", "TERM_SESSION_ID", "SYSTEMD_EXEC_PID", "NOTIFY_SOCKET", "LISTEN_FDS", "INVOCATION_ID", "JOURNAL_STREAM", "MAIL",
-        "OLDPWD", "RUSTC_WRAPPER", "RUSTFLAGS", "CFLAGS", "JAVA_TOOL_OPTIONS", "_JAVA_OPTIONS", "MALLOC_CHECK_", "TMPDIR", "SANDBOX_SECRET", "CI_JOB_TOKEN", "ACTIONS_RUNTIME_TOKEN", "SENTRY_DSN",
+        "SSH_AUTH_SOCK",
+        "SSH_AGENT_PID",
+        "DBUS_SESSION_BUS_ADDRESS",
+        "XAUTHORITY",
+        "DISPLAY",
+        "WAYLAND_DISPLAY",
+        "XDG_RUNTIME_DIR",
+        "GPG_AGENT_INFO",
+        "GITHUB_TOKEN",
+        "GH_TOKEN",
+        "GITLAB_TOKEN",
+        "NPM_TOKEN",
+        "CARGO_REGISTRY_TOKEN",
+        "AWS_ACCESS_KEY_ID",
+        "AWS_SECRET_ACCESS_KEY",
+        "AWS_SESSION_TOKEN",
+        "AZURE_CLIENT_SECRET",
+        "GOOGLE_APPLICATION_CREDENTIALS",
+        "KUBECONFIG",
+        "DOCKER_HOST",
+        "DOCKER_CONFIG",
+        "CONTAINER_HOST",
+        "OPENAI_API_KEY",
+        "ANTHROPIC_API_KEY",
+        "HF_TOKEN",
+        "VAULT_TOKEN",
+        "LD_PRELOAD",
+        "LD_LIBRARY_PATH",
+        "LD_AUDIT",
+        "LD_DEBUG",
+        "GLIBC_TUNABLES",
+        "BASH_ENV",
+        "ENV",
+        "PROMPT_COMMAND",
+        "PYTHONPATH",
+        "PYTHONSTARTUP",
+        "PERL5LIB",
+        "PERL5OPT",
+        "RUBYOPT",
+        "RUBYLIB",
+        "NODE_OPTIONS",
+        "NODE_PATH",
+        "GIT_SSH_COMMAND",
+        "GIT_CONFIG_GLOBAL",
+        "GIT_ASKPASS",
+        "SSH_ASKPASS",
+        "SUDO_ASKPASS",
+        "HTTP_PROXY",
+        "HTTPS_PROXY",
+        "http_proxy",
+        "https_proxy",
+        "NO_PROXY",
+        "ALL_PROXY",
+        "PGPASSWORD",
+        "MYSQL_PWD",
+        "REDISCLI_AUTH",
+        "KRB5CCNAME",
+        "TMUX",
+        "STY",
+        "TERM_SESSION_ID",
+        "SYSTEMD_EXEC_PID",
+        "NOTIFY_SOCKET",
+        "LISTEN_FDS",
+        "INVOCATION_ID",
+        "JOURNAL_STREAM",
+        "MAIL",
+        "OLDPWD",
+        "RUSTC_WRAPPER",
+        "RUSTFLAGS",
+        "CFLAGS",
+        "JAVA_TOOL_OPTIONS",
+        "_JAVA_OPTIONS",
+        "MALLOC_CHECK_",
+        "TMPDIR",
+        "SANDBOX_SECRET",
+        "CI_JOB_TOKEN",
+        "ACTIONS_RUNTIME_TOKEN",
+        "SENTRY_DSN",
     ];
     let mut names: BTreeSet<String> = named.iter().map(|n| n.to_string()).collect();
     names.extend((0..200).map(|n| format!("CANARY_{n}")));
@@ -139,13 +221,23 @@ fn y05_none_of_200_variables_arrives() {
     }
     tiny_root(&place, "root");
     let dir = place.at("root");
-    for args in [&["run", "--", "env"][..], &["run", "-u", "0", "--", "env"], &["run", "--policy", "strict", "--", "env"], &["run", "--security-opt", "nested", "--", "env"], &["run", "--rootfs", &dir, "env"], &["run", "-t", "--", "env"]] {
+    for args in [
+        &["run", "--", "env"][..],
+        &["run", "-u", "0", "--", "env"],
+        &["run", "--policy", "strict", "--", "env"],
+        &["run", "--security-opt", "nested", "--", "env"],
+        &["run", "--rootfs", &dir, "env"],
+        &["run", "-t", "--", "env"],
+    ] {
         let output = place.sandbox(args);
         let left: Vec<_> = output.ok().lines().filter(|l| l.contains("CANARY")).map(String::from).collect();
         assert_eq!(left, Vec::<String>::new(), "{args:?}");
     }
     // Nor in the memory of a process that can be looked at.
-    let output = place.inside_with(&["-u", "0", "--cap-add", "ALL"], "cat /proc/*/environ /proc/1/cmdline 2>/dev/null | tr '\\0' '\\n' | grep -a CANARY; echo done");
+    let output = place.inside_with(
+        &["-u", "0", "--cap-add", "ALL"],
+        "cat /proc/*/environ /proc/1/cmdline 2>/dev/null | tr '\\0' '\\n' | grep -a 'CANARY-VAL''UE'; echo done",
+    );
     assert_eq!(output.ok(), "done");
 }
 
@@ -161,7 +253,17 @@ fn y05_a_variable_is_passed_by_its_exact_name_only() {
 #[test]
 fn d06_cve_2021_3602_init_does_not_show_the_callers_arguments() {
     let place = place();
-    let output = place.sandbox(&["run", "-e", "PASSWORD=CANARY", "-v", &format!("{}:/srv/x", place.home.display()), "--", "sh", "-c", "cat /proc/1/environ 2>/dev/null; ls -l /proc/1/exe /proc/1/cwd /proc/1/root 2>/dev/null; true"]);
+    let output = place.sandbox(&[
+        "run",
+        "-e",
+        "PASSWORD=CANARY",
+        "-v",
+        &format!("{}:/srv/x", place.home.display()),
+        "--",
+        "sh",
+        "-c",
+        "cat /proc/1/environ 2>/dev/null; ls -l /proc/1/exe /proc/1/cwd /proc/1/root 2>/dev/null; true",
+    ]);
     assert!(!output.stdout.contains("CANARY") && !output.stdout.contains("->"), "{output:?}");
 }
 
@@ -195,7 +297,14 @@ fn a2_secrets_that_are_directories_are_hidden() {
         place.file(&format!("{name}/secret"), "CANARY");
         place.file(&format!("{name}/CANARY-NAME"), "CANARY");
     }
-    for flags in [&[][..], &["-u", "0", "--cap-add", "ALL", "--security-opt", "seccomp=unconfined"], &["--read-only"], &["--policy", "strict"], &["--userns", "single"], &["--network", "host"]] {
+    for flags in [
+        &[][..],
+        &["-u", "0", "--cap-add", "ALL", "--security-opt", "seccomp=unconfined"],
+        &["--read-only"],
+        &["--policy", "strict"],
+        &["--userns", "single"],
+        &["--network", "host"],
+    ] {
         assert_eq!(readable(&place, &names, flags), Vec::<String>::new(), "{flags:?}");
     }
 }
@@ -210,7 +319,14 @@ fn a2_secrets_that_are_files_are_hidden() {
             place.file(name, "CANARY");
         }
     }
-    for flags in [&[][..], &["-u", "0", "--cap-add", "ALL"], &["--read-only"], &["--rw", &place.home.display().to_string()], &["--ro", &place.home.display().to_string()], &["--cow", &place.home.display().to_string()]] {
+    for flags in [
+        &[][..],
+        &["-u", "0", "--cap-add", "ALL"],
+        &["--read-only"],
+        &["--rw", &place.home.display().to_string()],
+        &["--ro", &place.home.display().to_string()],
+        &["--cow", &place.home.display().to_string()],
+    ] {
         assert_eq!(readable(&place, &names, flags), Vec::<String>::new(), "{flags:?}");
     }
 }
@@ -228,7 +344,16 @@ fn a2_secrets_behind_links_are_hidden() {
 #[test]
 fn x01_cve_2026_25725_a_secret_made_later_is_hidden_too() {
     let place = place();
-    let names = ["netrc", "ssh/id_rsa", "aws/credentials", "kube/config", "config/gh/hosts.yml", "cargo/credentials.toml", "docker/config.json", "git-credentials"];
+    let names = [
+        "netrc",
+        "ssh/id_rsa",
+        "aws/credentials",
+        "kube/config",
+        "config/gh/hosts.yml",
+        "cargo/credentials.toml",
+        "docker/config.json",
+        "git-credentials",
+    ];
     let script = "echo ready; i=0; while [ ! -e \"$HOME/go\" ] && [ $i -lt 100 ]; do sleep 0.05; i=$((i+1)); done; cd; for p in .netrc .ssh/id_rsa .aws/credentials .kube/config .config/gh/hosts.yml .cargo/credentials.toml .docker/config.json .git-credentials; do cat $p 2>/dev/null; done; ls -A; echo done";
     let mut child = place.start(place.cli(&["run", "--", "sh", "-c", script]), "ready");
     for name in names {
@@ -291,7 +416,13 @@ fn y04_cve_2020_15257_abstract_sockets_are_out_of_reach() {
     let mut listener = place.start(command, "ready");
     let outside = finish(place.command(place.probe()).args(["connect-abstract", &name]).spawn().unwrap(), b"");
     assert_eq!(outside.answers()["connect"], "OK", "the test itself is broken");
-    for flags in [&[][..], &["--network", "host"], &["--network", "host", "-u", "0", "--cap-add", "ALL", "--security-opt", "seccomp=unconfined"], &["--policy", "hpc"], &["--policy", "ci"]] {
+    for flags in [
+        &[][..],
+        &["--network", "host"],
+        &["--network", "host", "-u", "0", "--cap-add", "ALL", "--security-opt", "seccomp=unconfined"],
+        &["--policy", "hpc"],
+        &["--policy", "ci"],
+    ] {
         let abi = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
         let new = abi.split('.').take(2).map(|n| n.parse::<u32>().unwrap_or(0)).collect::<Vec<_>>() >= vec![6, 12];
         if flags.is_empty() || new {
@@ -317,7 +448,12 @@ fn y04_sockets_of_the_session_are_out_of_reach() {
         let mut listener = place.start(command, "ready");
         let outside = finish(place.command(place.probe()).args(["connect-unix", path]).spawn().unwrap(), b"");
         assert_eq!(outside.answers()["connect"], "OK", "the test itself is broken");
-        for flags in [&[][..], &["--network", "host", "-u", "0", "--cap-add", "ALL", "--security-opt", "seccomp=unconfined"], &["--ipc", "host"], &["--policy", "ci"]] {
+        for flags in [
+            &[][..],
+            &["--network", "host", "-u", "0", "--cap-add", "ALL", "--security-opt", "seccomp=unconfined"],
+            &["--ipc", "host"],
+            &["--policy", "ci"],
+        ] {
             assert!(!connects(&place, flags, &["connect-unix", path]), "{path} {flags:?}");
         }
         drop(listener.stdin.take());
@@ -336,26 +472,20 @@ fn y04_engines_and_buses_are_not_there() {
 #[test]
 fn n02_cve_2020_8558_no_network_reaches_the_hosts_loopback() {
     let place = place();
-    let mut command = place.command(place.probe());
-    command.args(["listen-tcp", "0"]).stdin(std::process::Stdio::piped());
-    let mut listener = command.spawn().unwrap();
-    let mut line = String::new();
-    std::io::BufRead::read_line(&mut std::io::BufReader::new(listener.stdout.as_mut().unwrap()), &mut line).unwrap();
-    std::io::BufRead::read_line(&mut std::io::BufReader::new(listener.stdout.as_mut().unwrap()), &mut line).unwrap_or(0);
-    let port = line.lines().find_map(|l| l.strip_prefix("port=")).map(String::from).unwrap_or_else(|| panic!("no port: {line}"));
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port().to_string();
     let outside = finish(place.command(place.probe()).args(["connect-tcp", &port]).spawn().unwrap(), b"");
     assert_eq!(outside.answers()["connect"], "OK", "the test itself is broken");
     assert!(!connects(&place, &[], &["connect-tcp", &port]));
     assert!(!connects(&place, &["-u", "0", "--cap-add", "ALL", "--security-opt", "seccomp=unconfined"], &["connect-tcp", &port]));
     assert!(connects(&place, &["--network", "host"], &["connect-tcp", &port]));
-    drop(listener.stdin.take());
-    listener.wait().unwrap();
 }
 
 #[test]
 fn n06_cve_2024_29018_no_network_is_loopback_and_nothing_else() {
     let place = place();
-    let output = place.inside("cut -d: -f1 -s /proc/net/dev; cat /proc/net/route; cat /proc/net/ipv6_route | grep -v ' lo$'; cat /proc/net/unix | wc -l");
+    let output =
+        place.inside("cut -d: -f1 -s /proc/net/dev; cat /proc/net/route; cat /proc/net/ipv6_route | grep -v ' lo$'; cat /proc/net/unix | wc -l");
     let text: Vec<_> = output.ok().split_whitespace().map(String::from).collect();
     assert!(text.iter().filter(|w| *w == "lo").count() == 1 && !text.iter().any(|w| w.starts_with("eth") || w.starts_with("en")), "{output:?}");
 }
@@ -381,7 +511,8 @@ fn g02_cve_2024_3056_ipc_objects_do_not_outlive_the_sandbox() {
 #[test]
 fn g02_ipc_objects_of_the_host_do_not_show() {
     let place = place();
-    let output = place.inside("cat /proc/sysvipc/shm /proc/sysvipc/sem /proc/sysvipc/msg | wc -l; ls /dev/shm /dev/mqueue | wc -l; cat /proc/sysvipc/shm | wc -l");
+    let output = place
+        .inside("cat /proc/sysvipc/shm /proc/sysvipc/sem /proc/sysvipc/msg | wc -l; ls /dev/shm /dev/mqueue | wc -l; cat /proc/sysvipc/shm | wc -l");
     let lines: Vec<_> = output.ok().lines().collect();
     assert_eq!((lines[0].trim(), lines[2].trim()), ("3", "1"), "{output:?}");
 }
@@ -410,11 +541,23 @@ fn x04_no_policy_is_read_from_the_working_directory() {
     let place = place();
     let open = "[network]\nmode = \"host\"\n[capabilities]\nadd = [\"ALL\"]\n";
     for name in [
-        "sandbox.toml", ".sandbox.toml", "policy.toml", "default.toml", "policies/default.toml", ".sandbox/policies/default.toml", "sandbox/policies/default.toml", ".config/policies/default.toml", "strict.toml", "ceiling.toml", ".env",
-        "sandbox.json", "sandbox", "default", "strict",
+        "sandbox.toml",
+        ".sandbox.toml",
+        "policy.toml",
+        "default.toml",
+        "policies/default.toml",
+        ".sandbox/policies/default.toml",
+        "sandbox/policies/default.toml",
+        ".config/policies/default.toml",
+        "strict.toml",
+        "ceiling.toml",
+        ".env",
+        "sandbox.json",
+        "sandbox",
+        "default",
+        "strict",
     ] {
-        let path = place.path(name);
-        if !path.exists() {
+        if !place.path(&format!("ws/{name}")).exists() {
             place.file(&format!("ws/{name}"), open);
         }
     }
@@ -422,7 +565,9 @@ fn x04_no_policy_is_read_from_the_working_directory() {
     let mut command = place.cli(&["run", "-w", &place.home.display().to_string(), "--dry-run", "--", "true"]);
     command.current_dir(place.path("ws"));
     let from = finish(command.spawn().unwrap(), b"");
-    let key = |o: &Output| o.ok().lines().filter(|l| !l.contains("copy") && !l.contains("chdir")).map(|l| l.get(4..).unwrap_or("").to_string()).collect::<Vec<_>>();
+    let key = |o: &Output| {
+        o.ok().lines().filter(|l| !l.contains("copy") && !l.contains("chdir")).map(|l| l.get(4..).unwrap_or("").to_string()).collect::<Vec<_>>()
+    };
     assert_eq!(key(&with), key(&from));
     let mut command = place.cli(&["run", "--policy", "strict", "--", "sh", "-c", "grep CapBnd /proc/self/status; ls /sys/class/net"]);
     command.current_dir(place.path("ws"));
@@ -468,7 +613,10 @@ fn x01_cve_2026_25725_a_guarded_name_cannot_be_made_by_an_agent() {
     let ws = place.at("ws");
     let script = "mkdir -p .git/hooks .vscode .husky .claude; echo x > .git/hooks/pre-commit; echo x > .envrc; echo x > .vscode/tasks.json; echo x > .mcp.json; echo x > t; mv t .gitmodules; ln -s /x .npmrc; echo new > ok; true";
     place.inside_with(&["--policy", "agent", "--rw", &ws, "-w", &ws], script).ok();
-    let left: Vec<_> = [".git/hooks", ".envrc", ".vscode", ".husky", ".claude", ".mcp.json", ".gitmodules", ".npmrc"].into_iter().filter(|n| std::fs::symlink_metadata(place.path("ws").join(n)).is_ok()).collect();
+    let left: Vec<_> = [".git/hooks", ".envrc", ".vscode", ".husky", ".claude", ".mcp.json", ".gitmodules", ".npmrc"]
+        .into_iter()
+        .filter(|n| std::fs::symlink_metadata(place.path("ws").join(n)).is_ok())
+        .collect();
     assert_eq!(left, Vec::<&str>::new(), "guarded names on the host after the run");
     assert_eq!(std::fs::read_to_string(place.path("ws/ok")).unwrap(), "new\n");
 }

@@ -31,7 +31,10 @@ fn o01_cve_2019_12439_names_made_by_others_in_shared_places_are_not_used() {
         place.inside_with(flags, "touch /tmp/x /var/tmp/x /dev/shm/x").ok();
     }
     let used = std::fs::read_dir(&trap).unwrap().count();
-    as_mallory(&format!("for d in /tmp /var/tmp /dev/shm; do for n in sandbox sandbox-{uid} sandbox-{name} .sandbox; do rm -f $d/$n; done; done; rm -rf {trap}", name = place.account.name));
+    as_mallory(&format!(
+        "for d in /tmp /var/tmp /dev/shm; do for n in sandbox sandbox-{uid} sandbox-{name} .sandbox; do rm -f $d/$n; done; done; rm -rf {trap}",
+        name = place.account.name
+    ));
     assert_eq!(used, 0);
 }
 
@@ -120,7 +123,9 @@ fn o01_a_poisoned_filter_cache_is_not_loaded() {
     let allow_all: &[u8] = &[6, 0, 0, 0, 0, 0, 0xff, 0x7f];
     for filter in &filters {
         let good = std::fs::read(filter).unwrap();
-        for bad in [allow_all.to_vec(), [&good[..good.len() / 2]].concat(), vec![], good.iter().map(|b| b ^ 0x40).collect(), [&good[..], allow_all].concat()] {
+        for bad in
+            [allow_all.to_vec(), [&good[..good.len() / 2]].concat(), vec![], good.iter().map(|b| b ^ 0x40).collect(), [&good[..], allow_all].concat()]
+        {
             std::fs::write(filter, &bad).unwrap();
             let seen = place.probed(&[], &["doors"]);
             assert_eq!((seen["bpf"].as_str(), seen["io_uring_setup"].as_str()), ("EPERM", "ENOSYS"));
@@ -166,7 +171,8 @@ fn o05_a_lock_that_another_user_holds_stops_nobody() {
     let place = place();
     // Mallory may open whatever is open to him, and lock it.
     place.inside_with(&["--name", "o05"], "true").ok();
-    let script = format!("for f in $(find {} -type f -o -type d 2>/dev/null); do flock -n $f true && echo \"locked $f\"; done; echo done", place.at(".cache"));
+    let script =
+        format!("for f in $(find {} -type f -o -type d 2>/dev/null); do flock -n $f true && echo \"locked $f\"; done; echo done", place.at(".cache"));
     let output = as_mallory(&script);
     let ours: Vec<_> = output.stdout.lines().filter(|l| l.contains(".cache/sandbox/")).collect();
     assert!(ours.is_empty(), "{output:?}");
@@ -180,7 +186,9 @@ fn o02_mallory_cannot_look_into_a_running_sandbox() {
     let init = super::proc::children(child.id())[0];
     let workload = super::proc::children(init);
     for pid in [child.id(), init].into_iter().chain(workload) {
-        let output = as_mallory(&format!("cat /proc/{pid}/root/tmp/x /proc/{pid}/environ /proc/{pid}/fd/* /proc/{pid}/maps 2>/dev/null; ls /proc/{pid}/fd /proc/{pid}/root /proc/{pid}/cwd/ 2>/dev/null; kill {pid} 2>/dev/null && echo killed; echo done"));
+        let output = as_mallory(&format!(
+            "cat /proc/{pid}/root/tmp/x /proc/{pid}/environ /proc/{pid}/fd/* /proc/{pid}/maps 2>/dev/null; ls /proc/{pid}/fd /proc/{pid}/root /proc/{pid}/cwd/ 2>/dev/null; kill {pid} 2>/dev/null && echo killed; echo done"
+        ));
         assert_eq!(output.ok(), "done", "{pid}");
     }
     assert!(child.try_wait().unwrap().is_none());
