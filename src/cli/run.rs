@@ -583,7 +583,9 @@ struct NameLock(PathBuf, #[expect(dead_code, reason = "holds the lock")] OwnedFd
 
 fn lock_name(name: &Name) -> Result<NameLock> {
     let home = Caller::me()?.home;
-    let dir = dirs::runtime().unwrap_or_else(|| dirs::cache(&home)).join("names");
+    let base = dirs::runtime().unwrap_or_else(|| dirs::cache(&home));
+    dirs::make(&base)?;
+    let dir = base.join("names");
     dirs::make(&dir)?;
     let path = dir.join(name.as_str());
     use rustix::fs::{FlockOperation, Mode, OFlags, flock, open};

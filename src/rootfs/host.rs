@@ -281,19 +281,21 @@ pub fn cover(b: &mut Builder, source: &Path, target: &Path, shown: &[PathBuf]) -
     guard(b, source, target)
 }
 
-/// Names below a shared directory that stay read-only.
+/// Names below a shared directory that stay read-only. The directories on the way to one become mount points, which cannot be
+/// renamed: else a new one could be put in their place. cve: 2026-25725
 fn guard(b: &mut Builder, source: &Path, target: &Path) -> Result<()> {
-    for name in b.site.spec.files.guard.iter().map(|r| r.path.clone()) {
-        let host = source.join(&name);
-        if std::fs::symlink_metadata(&host).is_ok_and(|m| !m.is_symlink()) {
-            let inside = target.join(&name);
-            b.mount(Step::Remount {
-                target: cpath(inside.strip_prefix("/").unwrap_or(&inside))?,
-                attributes: RDONLY,
-                recursive: true,
-                absent_is_fine: true,
-            });
-        }
+    let real = |path: &Path| std::fs::symlink_metadata(path).is_ok_and(|m| !m.is_symlink());
+    let names: Vec<PathBuf> = b.site.spec.files.guard.iter().map(|r| PathBuf::from(&r.path)).filter(|n| real(&source.join(n))).collect();
+    let mut pinned = std::collections::BTreeSet::new();
+    for name in &names {
+        let above = name.ancestors().skip(1).filter(|a| !a.as_os_str().is_empty());
+        pinned.extend(above.filter(|a| real(&source.join(a))).map(Path::to_path_buf));
+    }
+    // In order: a directory comes before what lies in it.
+    for (name, attributes) in pinned.iter().map(|n| (n, 0)).chain(names.iter().map(|n| (n, RDONLY))) {
+        let inside = target.join(name);
+        let target = cpath(inside.strip_prefix("/").unwrap_or(&inside))?;
+        b.mount(Step::Remount { target, attributes, recursive: true, absent_is_fine: true });
     }
     Ok(())
 }

@@ -26,18 +26,19 @@ pub struct Stay<'a> {
 /// `Barrier::Inner`; the other process stays here for ever, as init.
 pub fn split(stay: Stay) -> Result<OwnedFd> {
     signal::set_mask(Set::ALL)?;
+    // After a change of ids we are not dumpable, and then the workload's uid_map belongs to the host's root. Nobody is here yet.
+    process::set_dumpable(true)?;
     let (ours, theirs) = socket::pair()?;
     // A clone that returns on both sides: the workload's life is the rest of the tape.
     match clone::forked(clone::NEWUSER)? {
         None => Ok(theirs),
         Some(workload) => {
             drop(theirs);
-            if let Err(errno) = release(&stay, workload, ours.as_fd()) {
-                // The workload's fault pipe is ours too; but only it knows the step. It sees end-of-file and leaves.
-                let _ = rustix::io::write(stay.wire, &errno.raw_os_error().to_ne_bytes());
-                clone::exit(125);
+            match release(&stay, workload, ours.as_fd()) {
+                Ok(()) => serve(stay, workload),
+                // The player reports it as this step's; the workload sees end-of-file and leaves.
+                Err(errno) => Err(errno),
             }
-            serve(stay, workload)
         }
     }
 }
