@@ -706,9 +706,10 @@ struct NameLock(PathBuf, #[expect(dead_code, reason = "holds the lock")] OwnedFd
 
 fn lock_name(name: &Name) -> Result<NameLock> {
     let home = Caller::me()?.home;
-    let dir = dirs::runtime().unwrap_or_else(|| dirs::cache(&home)).join("names");
+    let base = dirs::runtime().unwrap_or_else(|| dirs::cache(&home));
+    let dir = base.join("names");
     let elsewhere = "leave out --name, or set XDG_RUNTIME_DIR to a directory of yours with mode 700";
-    dirs::make(&dir).map_err(|e| e.hint(elsewhere))?;
+    dirs::make(&base).and_then(|()| dirs::make(&dir)).map_err(|e| e.hint(elsewhere))?;
     let path = dir.join(name.as_str());
     use rustix::fs::{FlockOperation, Mode, OFlags, flock, open};
     loop {

@@ -273,6 +273,11 @@ impl Builder<'_> {
         let spec = self.site.spec;
         let mut shown = Vec::new();
         for m in &spec.files.mounts {
+            // cve: 2019-16884: who fakes /proc fakes what security software reads there.
+            if m.target == Path::new("/") || m.target.starts_with("/proc") || m.target.starts_with("/sys") {
+                let e = Error::usage(format!("cannot mount at {}: /, /proc and /sys are always our own", m.target.display()));
+                return Err(e.hint("choose another place inside"));
+            }
             let attributes = if m.read_only { RDONLY } else { 0 } | if m.no_exec { NOEXEC } else { 0 };
             let missing_in_host_tree = spec.root == Root::Host && std::fs::symlink_metadata(&m.target).is_err();
             if missing_in_host_tree && let Some(parent) = m.target.parent() {

@@ -154,7 +154,9 @@ impl Player<'_> {
                     other => other?,
                 };
                 let copy = mount::clone_tree(here.as_fd(), c"", *recursive)?;
-                mount::attributes(copy.as_fd(), *attributes, 0, *recursive)?;
+                if *attributes != 0 {
+                    mount::attributes(copy.as_fd(), *attributes, 0, *recursive)?;
+                }
                 mount::attach(copy.as_fd(), here.as_fd())
             }
             Step::Pivot { attributes } => {

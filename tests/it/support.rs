@@ -124,6 +124,7 @@ pub fn subuids(account: &Account) -> Option<(u32, u32)> {
 pub fn base() -> &'static Path {
     static BASE: OnceLock<PathBuf> = OnceLock::new();
     BASE.get_or_init(|| {
+        host_mounts();
         let base = PathBuf::from(format!("/var/tmp/sandbox-it-{}", std::process::id()));
         let _ = std::fs::remove_dir_all(&base);
         std::fs::create_dir(&base).expect("a directory for the program");
@@ -466,14 +467,15 @@ impl Place {
         });
         assert!(gone, "processes are left: {last:#?}");
         let token = self.home.display().to_string();
-        let mounts = std::fs::read_to_string("/proc/self/mountinfo").expect("mountinfo");
-        let ours: Vec<_> = mounts.lines().filter(|l| l.contains(&token) || l.contains("/sandbox/")).collect();
+        let mounts = mounts();
+        let ours: Vec<_> = mounts.lines().filter(|l| !host_mounts().contains(l) && (l.contains(&token) || l.contains("sandbox"))).collect();
         assert!(ours.is_empty(), "mounts are left: {ours:#?}");
         for shared in ["/tmp", "/var/tmp", "/dev/shm", "/run"] {
             for entry in std::fs::read_dir(shared).into_iter().flatten().flatten() {
                 let name = entry.file_name().to_string_lossy().into_owned();
                 let known = name.starts_with("sandbox-it-");
-                let ours = name.contains("sandbox") && entry.metadata().is_ok_and(|m| m.uid() == self.account.uid);
+                // What the host's root has there may be anybody's.
+                let ours = self.account.uid != 0 && name.contains("sandbox") && entry.metadata().is_ok_and(|m| m.uid() == self.account.uid);
                 assert!(known || !ours, "{shared}/{name} is left");
             }
         }
@@ -483,6 +485,16 @@ impl Place {
     pub fn snapshot(&self, name: &str) -> Snapshot {
         Snapshot::of(&self.path(name))
     }
+}
+
+fn mounts() -> String {
+    std::fs::read_to_string("/proc/self/mountinfo").expect("mountinfo")
+}
+
+/// The host's mounts before the first run.
+fn host_mounts() -> &'static str {
+    static MOUNTS: OnceLock<String> = OnceLock::new();
+    MOUNTS.get_or_init(mounts)
 }
 
 impl Drop for Place {

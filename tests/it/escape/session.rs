@@ -236,7 +236,7 @@ fn y05_none_of_200_variables_arrives() {
     // Nor in the memory of a process that can be looked at.
     let output = place.inside_with(
         &["-u", "0", "--cap-add", "ALL"],
-        "cat /proc/*/environ /proc/1/cmdline 2>/dev/null | tr '\\0' '\\n' | grep -a CANARY; echo done",
+        "cat /proc/*/environ /proc/1/cmdline 2>/dev/null | tr '\\0' '\\n' | grep -a 'CANARY-VAL''UE'; echo done",
     );
     assert_eq!(output.ok(), "done");
 }
@@ -472,20 +472,13 @@ fn y04_engines_and_buses_are_not_there() {
 #[test]
 fn n02_cve_2020_8558_no_network_reaches_the_hosts_loopback() {
     let place = place();
-    let mut command = place.command(place.probe());
-    command.args(["listen-tcp", "0"]).stdin(std::process::Stdio::piped());
-    let mut listener = command.spawn().unwrap();
-    let mut line = String::new();
-    std::io::BufRead::read_line(&mut std::io::BufReader::new(listener.stdout.as_mut().unwrap()), &mut line).unwrap();
-    std::io::BufRead::read_line(&mut std::io::BufReader::new(listener.stdout.as_mut().unwrap()), &mut line).unwrap_or(0);
-    let port = line.lines().find_map(|l| l.strip_prefix("port=")).map(String::from).unwrap_or_else(|| panic!("no port: {line}"));
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port().to_string();
     let outside = finish(place.command(place.probe()).args(["connect-tcp", &port]).spawn().unwrap(), b"");
     assert_eq!(outside.answers()["connect"], "OK", "the test itself is broken");
     assert!(!connects(&place, &[], &["connect-tcp", &port]));
     assert!(!connects(&place, &["-u", "0", "--cap-add", "ALL", "--security-opt", "seccomp=unconfined"], &["connect-tcp", &port]));
     assert!(connects(&place, &["--network", "host"], &["connect-tcp", &port]));
-    drop(listener.stdin.take());
-    listener.wait().unwrap();
 }
 
 #[test]
@@ -564,8 +557,7 @@ fn x04_no_policy_is_read_from_the_working_directory() {
         "default",
         "strict",
     ] {
-        let path = place.path(name);
-        if !path.exists() {
+        if !place.path(&format!("ws/{name}")).exists() {
             place.file(&format!("ws/{name}"), open);
         }
     }
