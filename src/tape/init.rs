@@ -48,6 +48,8 @@ pub fn split(stay: Stay) -> Result<OwnedFd> {
 
 fn release(stay: &Stay, workload: i32, start: BorrowedFd) -> Result<()> {
     process::set_dumpable(false)?;
+    // `serve` has nobody to complain to, so here: does the kernel have close_range(2)?
+    process::close_from(u32::MAX)?;
     if !stay.owns_pids {
         process::become_subreaper()?;
         // Our end alone would leave the workload's children behind: so not SIGKILL, but a signal on which we look at the wire.
