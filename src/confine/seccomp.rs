@@ -144,7 +144,8 @@ pub(super) fn filter(default: ScmpAction, arches: &[ScmpArch], rules: &[Rule]) -
 }
 
 fn broken(e: SeccompError) -> Error {
-    Error::new(Kind::Bug, format!("cannot build the seccomp filter: {e}"))
+    // libseccomp asks the kernel first, and has one answer for all that it does not like.
+    Error::new(Kind::Unsupported, format!("cannot build the seccomp filter: {e}")).hint("see 'sandbox doctor': seccomp(2) may be missing or filtered")
 }
 
 /// Out of libseccomp into memory; the function without a file came with 2.6.

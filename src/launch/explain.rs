@@ -56,6 +56,9 @@ fn cure(plan: &Plan, step: &Step, errno: Errno) -> Option<String> {
         (Step::Attach { .. }, Errno::ROFS) => "the root is read-only, so the mount point must be there already".into(),
         (Step::CloneTree { device: Some(_), .. }, Errno::NODEV) => "that is not the device which this name stands for".into(),
         (Step::Unshare { .. } | Step::Split { .. }, Errno::NOSPC) => "too many namespaces: sysctl user.max_*_namespaces".into(),
+        (step, Errno::PERM) if !matches!(step, Step::Exec { .. }) => {
+            "a seccomp filter or security module of an outer container forbids it: see 'sandbox doctor'".into()
+        }
         (_, Errno::NOSYS) => "this kernel is too old, or an outer container's seccomp filter is in the way: see 'sandbox doctor'".into(),
         _ => return None,
     };

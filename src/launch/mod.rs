@@ -22,11 +22,11 @@ pub mod plan;
 
 use crate::error::{Doing, Error, Kind, Result};
 use crate::sys::clone;
-use crate::sys::socket;
+use crate::sys::{process, socket};
 use crate::tape::wire::Fault;
 use crate::tape::{Barrier, play};
 use plan::Plan;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 /// The command runs.
 pub struct Live {
@@ -46,8 +46,13 @@ pub fn launch(plan: &Plan) -> Result<Live> {
     let (wire, child_wire) = socket::pair().doing("make", "a socket pair")?;
     let (faults, child_faults) = socket::pipe().doing("make", "a pipe")?;
     die_at(1);
-    let child = clone::born(plan.namespaces, || play::play(&plan.tape, play::Channels { fault: child_faults.as_fd(), wire: child_wire.as_fd() }))
-        .map_err(|errno| crate::host::remedy::explain_userns_failure(errno.raw_os_error()))?;
+    let life = || {
+        // Else the child would hold the other end itself, and never hear that we died.
+        process::close(wire.as_raw_fd());
+        process::close(faults.as_raw_fd());
+        play::play(&plan.tape, play::Channels { fault: child_faults.as_fd(), wire: child_wire.as_fd() })
+    };
+    let child = clone::born(plan.namespaces, life).map_err(|errno| crate::host::remedy::explain_userns_failure(errno.raw_os_error()))?;
     drop((child_wire, child_faults));
     die_at(2);
     let born = Born { pid: child.pid, pidfd: child.pidfd };

@@ -253,7 +253,10 @@ impl Builder<'_> {
     fn user_mounts(&mut self) -> Result<Vec<PathBuf>> {
         let spec = self.site.spec;
         let mut shown = Vec::new();
-        for m in &spec.files.mounts {
+        // What lies deeper comes later, or it would be covered: `--rw . --ro keys`. Of two at one place the later one wins.
+        let mut mounts: Vec<_> = spec.files.mounts.iter().collect();
+        mounts.sort_by_key(|m| m.target.components().count());
+        for m in mounts {
             // cve: 2019-16884: who fakes /proc fakes what security software reads there.
             if m.target == Path::new("/") || m.target.starts_with("/proc") || m.target.starts_with("/sys") {
                 let e = Error::usage(format!("cannot mount at {}: /, /proc and /sys are always our own", m.target.display()));

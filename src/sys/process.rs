@@ -5,6 +5,7 @@ use super::{Errno, Result, check};
 use rustix::process::Signal;
 use rustix::thread::{CapabilitySet, CapabilitySets};
 use std::ffi::CStr;
+use std::os::fd::RawFd;
 
 /// execve(2); returns only if it failed. `argv` and `envp` end with a null pointer.
 pub fn exec(path: &CStr, argv: &Pointers, envp: &Pointers) -> Errno {
@@ -78,6 +79,11 @@ pub fn die_with_parent() -> Result<()> {
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
 }
 
+/// The same with a signal that can be waited for.
+pub fn hear_of_parents_death() -> Result<()> {
+    rustix::process::set_parent_process_death_signal(Some(Signal::TERM))
+}
+
 /// Orphans of our descendants become our children. man: PR_SET_CHILD_SUBREAPER(2const)
 pub fn become_subreaper() -> Result<()> {
     // SAFETY: PR_SET_CHILD_SUBREAPER takes integers only.
@@ -105,6 +111,13 @@ pub fn close_on_exec_from(first: u32) -> Result<()> {
 
 pub fn close_from(first: u32) -> Result<()> {
     close_range(first, 0)
+}
+
+/// Close one descriptor by number. For the child of a clone, whose copies of the parent's `OwnedFd`s are never dropped.
+pub fn close(fd: RawFd) {
+    // SAFETY: only the child past clone calls it, for descriptors whose owners live in the parent's part of the stack, which
+    // the child never goes back to.
+    let _ = unsafe { libc::close(fd) };
 }
 
 fn close_range(first: u32, flags: u32) -> Result<()> {

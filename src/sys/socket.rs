@@ -18,6 +18,12 @@ pub fn pipe() -> Result<(OwnedFd, OwnedFd)> {
     rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
 }
 
+/// Has whoever had the other end of this seqpacket socket closed it, by dying for example? Takes nothing out of it.
+pub fn is_hung_up(socket: BorrowedFd) -> bool {
+    let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+    matches!(rustix::net::recv(socket, &mut [0u8; 8], flags), Ok((0, _)))
+}
+
 /// Send one byte, and a descriptor with it.
 pub fn send_fd(socket: BorrowedFd, byte: u8, fd: BorrowedFd) -> Result<()> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];

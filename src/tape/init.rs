@@ -45,8 +45,12 @@ pub fn split(stay: Stay) -> Result<OwnedFd> {
 
 fn release(stay: &Stay, workload: i32, start: BorrowedFd) -> Result<()> {
     process::set_dumpable(false)?;
+    // `serve` has nobody to complain to, so here: does the kernel have close_range(2)?
+    process::close_from(u32::MAX)?;
     if !stay.owns_pids {
         process::become_subreaper()?;
+        // Killed with our parent we could not take our descendants along; a signal that we wait for lets us.
+        process::hear_of_parents_death()?;
     }
     // The maps in the order that shadow's tools use. kernel: kernel/user_namespace.c map_write()
     write_map(stay, workload, b"/uid_map", stay.uids)?;
@@ -82,6 +86,10 @@ fn serve(stay: Stay, workload: i32) -> ! {
     }
     let (wire, proc) = (crate::sys::inherit::inherited(&0), crate::sys::inherit::inherited(&1));
     loop {
+        if !stay.owns_pids && socket::is_hung_up(wire) {
+            end_descendants(proc);
+            clone::exit(125);
+        }
         let signal = match process::wait_signal(Set::ALL) {
             Ok(signal) => signal,
             Err(_) => continue,

@@ -72,7 +72,11 @@ impl Player<'_> {
                 set_ids(*uid, *gid, groups)
             }
             Step::NotDumpable => process::set_dumpable(false),
-            Step::DieWithParent(_) => process::die_with_parent(),
+            Step::DieWithParent(_) => {
+                process::die_with_parent()?;
+                // The parent may have died just before; then no signal comes.
+                if socket::is_hung_up(self.channels.wire) { clone::exit(125) } else { Ok(()) }
+            }
 
             Step::PrivatePropagation => mount::all_private(),
             Step::EnterScratch { at } => {
