@@ -88,7 +88,7 @@ impl fmt::Display for Error {
             write!(f, "\n  while: {}", printable(line))?;
         }
         if let Some(hint) = &self.hint {
-            write!(f, "\n  hint: {hint}")?;
+            write!(f, "\n  hint: {}", printable(hint))?;
         }
         Ok(())
     }

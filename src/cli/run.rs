@@ -344,7 +344,10 @@ pub fn run(args: RunArgs) -> Result<u8> {
     let cache = seccomp_cache(&facts.caller);
     if spec.files.mounts.iter().any(|m| !m.read_only && matches!(&m.source, storage::Source::Bind(p) if facts.caller.home.starts_with(p))) {
         // What decides about the next sandbox is hidden from this one, and only what is there can be hidden in a shared directory.
-        dirs::make(&dirs::config(&facts.caller.home))?;
+        let config = dirs::config(&facts.caller.home);
+        if std::fs::symlink_metadata(&config).is_err() {
+            dirs::make(&config)?;
+        }
     }
     let plan = freeze(&spec, &facts, io, cache.as_deref())?;
     if dry_run {

@@ -6,6 +6,7 @@ use crate::confine::{landlock, seccomp};
 use crate::error::{Doing, Error, Kind, Result};
 use crate::host::caller::{self, Caller};
 use crate::host::mounts::MountPoint;
+use crate::host::remedy::Missing;
 use crate::host::subid::Subids;
 use crate::rootfs;
 use crate::spec::{Control, NetworkMode, Root, SeccompProfile, Share, Spec, Userns, process};
@@ -94,6 +95,9 @@ pub struct Frozen<'a> {
     pub io: Option<&'a Io>,
 }
 
+/// Landlock's version with scopes, Linux 6.12. man: landlock(7)
+const SCOPES_SINCE: u32 = 6;
+
 /// Namespaces that are made in the clone: the least that newuidmap and PID 1 need.
 fn at_clone(spec: &Spec) -> u64 {
     NEWUSER | NEWNS | if spec.namespaces.pid == Share::Private { NEWPID } else { 0 }
@@ -143,6 +147,11 @@ pub fn freeze(spec: &Spec, facts: &Facts, io: Option<Io>, cache: Option<&Path>) 
     if !landlock.missing.is_empty() {
         degraded.push((Control::Landlock, landlock.missing.join("; ")));
     }
+    let scopes_missing = facts.landlock_abi < SCOPES_SINCE;
+    if scopes_missing && spec.namespaces.pid == Share::Host && !spec.best_effort.contains(&Control::Landlock) {
+        // Nothing else keeps the caller's other processes from being killed and, before 5.13, traced: they have the same ids.
+        return Err(Missing::LandlockNoScopes.error("cannot show the host's processes: without Landlock's scopes the command could kill them"));
+    }
     for (control, why) in &degraded {
         if spec.require.contains(control) {
             return Err(Error::new(Kind::Unsupported, format!("cannot have {control} as required: {why}")).hint("see 'sandbox doctor'"));
@@ -171,7 +180,10 @@ pub fn freeze(spec: &Spec, facts: &Facts, io: Option<Io>, cache: Option<&Path>) 
         io: io.as_ref(),
         who,
     };
-    let notes = tree.notes.clone();
+    let mut notes = tree.notes.clone();
+    if scopes_missing && spec.network.mode == NetworkMode::Host {
+        notes.push("the command can reach the host's abstract sockets: landlock scopes need Linux 6.12".into());
+    }
     let (tape, ruleset) = assemble::assemble(frozen, tree)?;
     Ok(Plan { namespaces: at_clone(spec), maps, tape, ruleset, io, notes, degraded, command, path })
 }

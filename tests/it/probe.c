@@ -798,7 +798,8 @@ static int cmd_pty(char **argv) {
             stops++, status = 0;
         else if (gone == pid && !WIFCONTINUED(status))
             ended = 1;
-        if (ended)
+        /* What was shown last can still be waited for; nothing else makes sense after the end. */
+        if (ended && (step >= count || *steps[step] != '='))
             break;
         if (step >= count)
             continue;
@@ -806,6 +807,8 @@ static int cmd_pty(char **argv) {
         if (*word == '=') {
             shown[length] = 0;
             char *found = strstr(shown + seen, word + 1);
+            if (!found && ended)
+                break;
             if (!found)
                 continue;
             seen = (size_t)(found - shown) + strlen(word + 1);

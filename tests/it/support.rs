@@ -132,6 +132,7 @@ pub fn base() -> &'static Path {
         // Nobody tells us when the last test is over; the end of a pipe tells this shell.
         let mut sweeper = Command::new("sh");
         sweeper.args(["-c", "trap '' INT HUP TERM; read -r _; rm -rf \"$1\"", "sweeper"]).arg(&base);
+        #[expect(clippy::zombie_processes, reason = "it outlives us on purpose: it cleans up when we are gone")]
         let sweeper = sweeper.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0).spawn().expect("sh");
         std::mem::forget(sweeper.stdin);
         std::fs::copy(env!("CARGO_BIN_EXE_sandbox"), base.join("sandbox")).expect("copy the program");
@@ -468,7 +469,7 @@ impl Place {
         assert!(gone, "processes are left: {last:#?}");
         let token = self.home.display().to_string();
         let mounts = mounts();
-        let ours: Vec<_> = mounts.lines().filter(|l| !host_mounts().contains(l) && (l.contains(&token) || l.contains("sandbox"))).collect();
+        let ours: Vec<_> = mounts.lines().filter(|l| !host_mounts().contains(l) && (l.contains(&token) || l.contains("/sandbox"))).collect();
         assert!(ours.is_empty(), "mounts are left: {ours:#?}");
         for shared in ["/tmp", "/var/tmp", "/dev/shm", "/run"] {
             for entry in std::fs::read_dir(shared).into_iter().flatten().flatten() {

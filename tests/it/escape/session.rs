@@ -607,16 +607,23 @@ fn x01_a_guarded_name_cannot_be_changed_by_an_agent() {
 }
 
 #[test]
-fn x01_cve_2026_25725_a_guarded_name_cannot_be_made_by_an_agent() {
+fn x01_cve_2026_25725_a_guarded_name_that_an_agent_makes_is_told_or_discarded() {
     let place = place();
     place.file("ws/src/main.c", "");
     let ws = place.at("ws");
     let script = "mkdir -p .git/hooks .vscode .husky .claude; echo x > .git/hooks/pre-commit; echo x > .envrc; echo x > .vscode/tasks.json; echo x > .mcp.json; echo x > t; mv t .gitmodules; ln -s /x .npmrc; echo new > ok; true";
-    place.inside_with(&["--policy", "agent", "--rw", &ws, "-w", &ws], script).ok();
+    // On a directory of the host nothing can keep a name from being made, so it is told; below a layer it stays there.
+    let told = place.inside_with(&["--policy", "agent", "--rw", &ws, "-w", &ws], script);
+    told.ok();
+    for name in [".git/hooks", ".envrc", ".vscode", ".husky", ".claude", ".mcp.json", ".gitmodules", ".npmrc"] {
+        assert!(told.stderr.contains(&format!("/ws/{name} was made inside")), "{name}: {told:?}");
+    }
+    std::fs::remove_dir_all(&ws).unwrap();
+    place.file("ws/src/main.c", "");
+    place.inside_with(&["--policy", "agent", "--cow", &ws, "-w", &ws], script).ok();
     let left: Vec<_> = [".git/hooks", ".envrc", ".vscode", ".husky", ".claude", ".mcp.json", ".gitmodules", ".npmrc"]
         .into_iter()
         .filter(|n| std::fs::symlink_metadata(place.path("ws").join(n)).is_ok())
         .collect();
     assert_eq!(left, Vec::<&str>::new(), "guarded names on the host after the run");
-    assert_eq!(std::fs::read_to_string(place.path("ws/ok")).unwrap(), "new\n");
 }
