@@ -373,6 +373,7 @@ pub fn run(args: RunArgs) -> Result<u8> {
     drop(plan); // our copies of the command's ends of the pipes
     let timeout = spec.process.timeout.map(Duration::from_secs);
     let living = Living { pidfd: live.pidfd, wire: live.wire, streams, stop_signal: spec.process.stop_signal, timeout };
+    sys::process::forget_text(); // we may stay for long
     let exit = stay(living, signals, &mut |event| status.event(event))?;
     for (path, why) in absent.iter().filter(|(path, _)| std::fs::symlink_metadata(path).is_ok()) {
         let _ = writeln!(std::io::stderr(), "sandbox: warning: {} was made inside ({why}): look at it before you go on", path.display());

@@ -136,8 +136,6 @@ fn fresh_within(b: &mut Builder, path: &Path) -> Result<()> {
             && meta.is_dir()
         {
             let (owner, mode) = b.likeness(dir, &meta);
-            // Sticky and open to all, it belongs to the host's root: inside, to the one that stands for it.
-            let owner = if meta.mode() & 0o1000 != 0 { b.root_owner() } else { owner };
             b.empty(dir, mode, owner, Create::Nothing)?;
         }
     }

@@ -164,9 +164,10 @@ impl Builder<'_> {
             (Some(_), Some(_)) if meta.uid() == self.site.caller.uid && meta.gid() == self.site.caller.gid => (None, mode),
             (Some(uid), Some(gid)) => (Some((uid, gid)), mode),
             // Someone else's that we may write: inside it must be ours, or writing would be denied there.
-            _ if meta.uid() == self.site.caller.uid || writable(path) => (None, mode & 0o7777 | 0o700),
+            _ if meta.uid() == self.site.caller.uid || (writable(path) && mode & 0o002 == 0) => (None, mode | 0o700),
             _ => match self.root_owner() {
                 Some(root) => (Some(root), mode),
+                None if mode & 0o002 != 0 => (None, mode),
                 None => (None, mode & !0o222),
             },
         }

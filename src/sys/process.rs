@@ -142,6 +142,24 @@ pub fn reap(block: bool) -> Result<Option<(i32, i32)>> {
     Ok((pid != 0).then_some((pid as i32, status)))
 }
 
+/// Drop our mappings of the program's own text, most of which was for starting: what is still needed comes back from the page
+/// cache, a page at a time. man: madvise(2) MADV_DONTNEED
+pub fn forget_text() {
+    unsafe extern "C" {
+        // Both are made by the linker. man: end(3)
+        static __executable_start: u8;
+        static etext: u8;
+    }
+    const PAGE: usize = 4096;
+    let (start, end) = ((&raw const __executable_start).addr(), (&raw const etext).addr());
+    let (start, end) = (start.next_multiple_of(PAGE), end / PAGE * PAGE);
+    if start < end {
+        // SAFETY: between the two symbols lie read-only, file-backed pages of the program, never written, since it is linked
+        // without relocations in text; dropping them changes no byte that can be read afterwards.
+        unsafe { libc::madvise(start as *mut libc::c_void, end - start, libc::MADV_DONTNEED) };
+    }
+}
+
 pub fn set_hostname(name: &[u8]) -> Result<()> {
     rustix::system::sethostname(name)
 }
