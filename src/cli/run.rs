@@ -342,7 +342,8 @@ pub fn run(args: RunArgs) -> Result<u8> {
         caller,
     };
     let cache = seccomp_cache(&facts.caller);
-    if spec.files.mounts.iter().any(|m| !m.read_only && matches!(&m.source, storage::Source::Bind(p) if facts.caller.home.starts_with(p))) {
+    if !dry_run && spec.files.mounts.iter().any(|m| !m.read_only && matches!(&m.source, storage::Source::Bind(p) if facts.caller.home.starts_with(p)))
+    {
         // What decides about the next sandbox is hidden from this one, and only what is there can be hidden in a shared directory.
         let config = dirs::config(&facts.caller.home);
         if std::fs::symlink_metadata(&config).is_err() {
@@ -356,7 +357,7 @@ pub fn run(args: RunArgs) -> Result<u8> {
     for sentence in plan.notes.iter().chain(plan.degraded.iter().filter(|(c, _)| *c == Control::Subids).map(|(_, why)| why)) {
         let _ = writeln!(std::io::stderr(), "sandbox: note: {sentence}");
     }
-    let _lock = spec.name.as_ref().map(lock_name).transpose()?;
+    let _lock = spec.name.as_ref().map(|name| lock_name(name, &facts.caller.home)).transpose()?;
     let mut status = Status::new(status_fd);
     status.degraded(&plan);
 
@@ -708,9 +709,8 @@ fn seccomp_cache(caller: &Caller) -> Option<PathBuf> {
 /// A lock that says that this name is taken; the kernel drops it when we die, however that happens.
 struct NameLock(PathBuf, #[expect(dead_code, reason = "holds the lock")] OwnedFd);
 
-fn lock_name(name: &Name) -> Result<NameLock> {
-    let home = Caller::me()?.home;
-    let base = dirs::runtime().unwrap_or_else(|| dirs::cache(&home));
+fn lock_name(name: &Name, home: &Path) -> Result<NameLock> {
+    let base = dirs::runtime().unwrap_or_else(|| dirs::cache(home));
     let dir = base.join("names");
     let elsewhere = "leave out --name, or set XDG_RUNTIME_DIR to a directory of yours with mode 700";
     dirs::make(&base).and_then(|()| dirs::make(&dir)).map_err(|e| e.hint(elsewhere))?;

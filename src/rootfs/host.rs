@@ -7,7 +7,7 @@
 
 use super::{Builder, RDONLY, cpath, writable};
 use crate::error::{Doing, Result};
-use crate::host::mounts::submounts;
+use crate::host::mounts::{mounted_at, submounts};
 use crate::spec::Root;
 use crate::tape::{Create, Step};
 use std::collections::{BTreeMap, BTreeSet};
@@ -111,7 +111,7 @@ fn entry(b: &mut Builder, path: &Path) -> Result<()> {
         return Ok(());
     }
     let mounted = submounts(b.site.mounts, path).next().is_some();
-    let fstype = b.site.mounts.iter().rfind(|m| m.point == path).map(|m| m.fstype.as_str());
+    let fstype = mounted_at(b.site.mounts, path).map(|m| m.fstype.as_str());
     if listed(&files.read_only, path) || files.root_read_only || fstype.is_some_and(|t| NO_LOWER.contains(&t)) {
         return b.bind(path, path, RDONLY, Create::Nothing, false).and_then(|()| fresh_within(b, path));
     }
@@ -122,7 +122,7 @@ fn entry(b: &mut Builder, path: &Path) -> Result<()> {
         (false, _) => b.overlay(path, path, 0, Create::Nothing).and_then(|()| fresh_within(b, path)),
         (true, n) if n > MOST_ENTRIES => {
             b.notes.push(format!("{} has mounts below it and many entries: it is read-only here (--rw or --cow names a part of it)", path.display()));
-            b.bind(path, path, RDONLY, Create::Nothing, false)
+            b.bind(path, path, RDONLY, Create::Nothing, false).and_then(|()| fresh_within(b, path))
         }
         (true, _) => skeleton(b, path),
     }

@@ -94,12 +94,6 @@ pub fn is_device(handle: BorrowedFd, major: u32, minor: u32) -> Result<bool> {
     Ok(character && rustix::fs::major(stat.st_rdev) == major && rustix::fs::minor(stat.st_rdev) == minor)
 }
 
-/// Is this handle a directory?
-pub fn is_directory(handle: BorrowedFd) -> Result<bool> {
-    let stat = rustix::fs::fstat(handle)?;
-    Ok(FileType::from_raw_mode(stat.st_mode) == FileType::Directory)
-}
-
 /// The working directory is inside the root: man: getcwd(2) says "(unreachable)" otherwise. // L6
 pub fn cwd_is_reachable() -> Result<bool> {
     let mut buffer = [0u8; 4096];

@@ -27,8 +27,6 @@ pub struct Stay<'a> {
 /// `Barrier::Inner`; the other process stays here for ever, as init.
 pub fn split(stay: Stay) -> Result<OwnedFd> {
     signal::set_mask(Set::ALL)?;
-    // A change of ids has taken it, and we could not open the workload's map files. Nothing else lives here yet.
-    process::set_dumpable(true)?;
     let (ours, theirs) = socket::pair()?;
     // A clone that returns on both sides: the workload's life is the rest of the tape.
     match clone::forked(clone::NEWUSER)? {
