@@ -121,18 +121,22 @@ fn unescape(field: &[u8]) -> Vec<u8> {
 }
 
 /// The mounts strictly below `dir` that a path can reach, in the table's order.
-pub fn submounts<'a>(mounts: &'a [MountPoint], dir: &Path) -> impl Iterator<Item = &'a MountPoint> {
-    let dir = dir.to_path_buf();
-    mounts.iter().filter(move |m| is_below(&m.point, &dir) && is_visible(mounts, m))
+pub fn submounts<'a>(mounts: &'a [MountPoint], dir: &'a Path) -> impl Iterator<Item = &'a MountPoint> {
+    mounts.iter().filter(move |m| is_below(&m.point, dir) && is_visible(mounts, m))
 }
 
 /// The mount that a path at exactly `point` reaches, if one is mounted there.
 pub fn mounted_at<'a>(mounts: &'a [MountPoint], point: &Path) -> Option<&'a MountPoint> {
-    mounts.iter().find(|m| m.point == point && is_visible(mounts, m))
+    mounts.iter().find(|m| m.point.as_os_str() == point.as_os_str() && is_visible(mounts, m))
+}
+
+/// At `dir` or below it, by names; both absolute and without `.` and `..`.
+pub fn is_within(path: &Path, dir: &Path) -> bool {
+    path.as_os_str() == dir.as_os_str() || is_below(path, dir)
 }
 
 /// Strictly below, by names. Bytes, because comparing components one by one is ten times slower.
-fn is_below(path: &Path, dir: &Path) -> bool {
+pub fn is_below(path: &Path, dir: &Path) -> bool {
     let (path, dir) = (path.as_os_str().as_bytes(), dir.as_os_str().as_bytes());
     match path.strip_prefix(dir) {
         Some(rest) if dir == b"/" => !rest.is_empty(),
@@ -143,14 +147,14 @@ fn is_below(path: &Path, dir: &Path) -> bool {
 
 fn is_visible(mounts: &[MountPoint], mount: &MountPoint) -> bool {
     // Another one may be stacked on its top, ...
-    if mounts.iter().any(|m| m.parent == mount.id && m.id != mount.id && m.point == mount.point) {
+    if mounts.iter().any(|m| m.parent == mount.id && m.id != mount.id && m.point.as_os_str() == mount.point.as_os_str()) {
         return false;
     }
     // ... or on a directory on the way to it, on any of the mounts below.
     let mut at = mount;
     for _ in 0..mounts.len() {
         let hidden =
-            |m: &MountPoint| m.parent == at.parent && m.id != at.id && (is_below(&at.point, &m.point) || (m.point == at.point && m.id > at.id));
+            |m: &MountPoint| m.parent == at.parent && m.id != at.id && (is_below(&at.point, &m.point) || (m.point.as_os_str() == at.point.as_os_str() && m.id > at.id));
         if mounts.iter().any(hidden) {
             return false;
         }

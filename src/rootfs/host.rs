@@ -7,11 +7,11 @@
 
 use super::{Builder, RDONLY, cpath, writable};
 use crate::error::{Doing, Result};
-use crate::host::mounts::{mounted_at, submounts};
+use crate::host::mounts::{is_below, is_within, mounted_at, submounts};
 use crate::spec::Root;
 use crate::tape::{Create, Step};
 use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::{CString, OsString};
+use std::ffi::{CString, OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
@@ -51,7 +51,7 @@ pub fn lay(b: &mut Builder) -> Result<bool> {
     skeleton(b, Path::new("/"))?;
     if !spec.files.root_read_only {
         // What the user's own mount covers need not be writable below it.
-        for dir in [b.site.home, b.site.cwd].into_iter().filter(|dir| !spec.files.mounts.iter().any(|m| dir.starts_with(&m.target))) {
+        for dir in [b.site.home, b.site.cwd].into_iter().filter(|dir| !spec.files.mounts.iter().any(|m| is_within(dir, &m.target))) {
             island(b, dir)?;
         }
     }
@@ -73,7 +73,7 @@ fn skeleton(b: &mut Builder, dir: &Path) -> Result<()> {
 }
 
 fn listed(list: &[crate::spec::Reasoned], path: &Path) -> bool {
-    list.iter().any(|r| Path::new(&r.path) == path)
+    list.iter().any(|r| r.path.as_bytes() == path.as_os_str().as_bytes())
 }
 
 /// Show one entry of a skeleton.
@@ -131,7 +131,7 @@ fn entry(b: &mut Builder, path: &Path) -> Result<()> {
 /// Fresh directories that lie deeper in the layer at `path`, such as /var/tmp in /var.
 fn fresh_within(b: &mut Builder, path: &Path) -> Result<()> {
     let files = &b.site.spec.files;
-    for dir in files.fresh.iter().map(|r| Path::new(&r.path)).filter(|d| *d != path && d.starts_with(path)) {
+    for dir in files.fresh.iter().map(|r| Path::new(&r.path)).filter(|d| is_below(d, path)) {
         if let Ok(meta) = std::fs::symlink_metadata(dir)
             && meta.is_dir()
         {
@@ -144,7 +144,7 @@ fn fresh_within(b: &mut Builder, path: &Path) -> Result<()> {
 
 /// A fresh directory within a fresh directory (/run/lock in /run) is just a directory.
 fn fresh_below(b: &mut Builder, path: &Path, dir: &Path) -> Result<()> {
-    if dir == path || !dir.starts_with(path) {
+    if !is_below(dir, path) {
         return Ok(());
     }
     let Ok(meta) = std::fs::symlink_metadata(dir) else { return Ok(()) };
@@ -161,13 +161,13 @@ fn fresh_below(b: &mut Builder, path: &Path, dir: &Path) -> Result<()> {
 /// Host paths strictly below `path` that the policy shows read-only there.
 fn shown_read_only(b: &mut Builder, path: &Path) -> Result<()> {
     let files = &b.site.spec.files;
-    for shown in files.read_only.iter().map(|r| PathBuf::from(&r.path)).filter(|p| p != path && p.starts_with(path)) {
-        let Ok(meta) = std::fs::metadata(&shown) else { continue };
+    for shown in files.read_only.iter().map(|r| Path::new(&r.path)).filter(|p| is_below(p, path)) {
+        let Ok(meta) = std::fs::metadata(shown) else { continue };
         if let Some(parent) = shown.parent() {
             b.stand(parent)?;
         }
         let create = if meta.is_dir() { Create::Directory } else { Create::File };
-        b.bind(&shown, &shown, RDONLY, create, false)?;
+        b.bind(shown, shown, RDONLY, create, false)?;
     }
     Ok(())
 }
@@ -229,10 +229,7 @@ pub fn hide(b: &mut Builder, shown: &[PathBuf]) -> Result<()> {
     let mut places: BTreeMap<OsString, Place> = BTreeMap::new();
     let mut paths = hidden(b);
     while let Some(path) = paths.pop() {
-        let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { continue };
-        if shown.iter().any(|s| s.starts_with(&path)) {
-            continue;
-        }
+        let Some((parent, name)) = split(&path).filter(|_| !shown.iter().any(|s| is_within(s, &path))) else { continue };
         if !places.contains_key(parent.as_os_str()) {
             let place = place(b, parent)?;
             places.insert(parent.into(), place);
@@ -257,6 +254,14 @@ pub fn hide(b: &mut Builder, shown: &[PathBuf]) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Parent and name of an absolute path. As bytes: `Path` takes its time, and there are many.
+fn split(path: &Path) -> Option<(&Path, &OsStr)> {
+    let bytes = path.as_os_str().as_bytes();
+    let at = bytes.iter().rposition(|b| *b == b'/')?;
+    let (parent, name) = (bytes.get(..at.max(1))?, bytes.get(at + 1..)?);
+    (!name.is_empty()).then_some((Path::new(OsStr::from_bytes(parent)), OsStr::from_bytes(name)))
 }
 
 /// What can be done about names in a directory that are to be hidden.
@@ -306,8 +311,8 @@ fn place(b: &mut Builder, dir: &Path) -> Result<Place> {
 
 /// After a bind of `source` at `target`: what the policy hides lies below it, so cover it there.
 pub fn cover(b: &mut Builder, source: &Path, target: &Path, shown: &[PathBuf]) -> Result<()> {
-    let named = |path: &Path| b.site.spec.files.mounts.iter().any(|m| m.target.starts_with(path)) || shown.iter().any(|s| s.starts_with(path));
-    let below: Vec<PathBuf> = hidden(b).into_iter().filter(|p| p.starts_with(source) && p != source).collect();
+    let named = |path: &Path| b.site.spec.files.mounts.iter().any(|m| is_within(&m.target, path)) || shown.iter().any(|s| is_within(s, path));
+    let below: Vec<PathBuf> = hidden(b).into_iter().filter(|p| is_below(p, source)).collect();
     for path in below {
         let inside = target.join(path.strip_prefix(source).unwrap_or(&path));
         if named(&inside) {

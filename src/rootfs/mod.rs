@@ -35,7 +35,7 @@ pub use pseudo::procfs;
 
 use crate::error::{Doing, Error, Kind, Result};
 use crate::host::caller::Caller;
-use crate::host::mounts::MountPoint;
+use crate::host::mounts::{MountPoint, is_within};
 use crate::spec::{Root, RootMode, Source, Spec};
 use crate::sys::mount::{NODEV, NOEXEC, NOSUID, RDONLY};
 use crate::tape::{Create, Recorder, Slot, Step};
@@ -106,7 +106,7 @@ struct Builder<'a> {
     /// Steps that mount.
     mount: Vec<Step>,
     layers: Vec<Layer>,
-    /// Paths inside whose directory already stands in the scratch.
+    /// Paths inside that already stand in the scratch.
     made: BTreeSet<OsString>,
     count: u32,
     notes: Vec<String>,
@@ -234,7 +234,7 @@ impl Builder<'_> {
 
     /// The deepest layer that `path` lies in or at; of two at one place, the later.
     fn layer(&self, path: &Path) -> Option<&Layer> {
-        self.layers.iter().filter(|l| path.starts_with(&l.point)).max_by_key(|l| l.point.as_os_str().len())
+        self.layers.iter().filter(|l| is_within(path, &l.point)).max_by_key(|l| l.point.as_os_str().len())
     }
 
     /// Make sure that the directory `path` stands in the scratch part of its layer, with the likeness of what shows through.

@@ -3,30 +3,29 @@
 //! Called by `cli`. The only part of `spec` that reads files (I1). Never looks for a policy in the working directory: who can
 //! write there is who the sandbox is for (SECURITY X04). Only a file that the user names with a `/` is read from anywhere.
 //!
-//! *Why this way*: the built-in policies are TOML for people and JSON for the program, because reading `default.toml` as TOML
-//! takes a millisecond, a large part of a whole start. The JSON is made from the TOML by a test (`BLESS=1`), which fails
-//! when the two differ. (Rejected: a build script, which would hide what is compiled in; a cache on disk, which would have to be
-//! trusted.)
+//! *Why this way*: the built-in policies are TOML for people and postcard (a compact serde format) for the program, because reading
+//! `default.toml` as TOML takes a millisecond, a large part of a whole start, and as JSON a quarter of one. The compiled form is made
+//! from the TOML by a test (`BLESS=1`), which fails when the two differ. (Rejected: a build script, which would hide what is compiled
+//! in; a cache on disk, which would have to be trusted.)
 #![forbid(unsafe_code)]
 
 use super::*;
 use crate::dirs;
 use crate::error::{Doing, why};
 use rustix::fs::{Mode, OFlags};
-use std::borrow::Cow;
 use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::{fmt, fs, io};
 
-/// (name, JSON of the file `policies/NAME.toml`)
-const BUILT_IN: [(&str, &str); 6] = [
-    ("agent", include_str!("../../policies/json/agent.json")),
-    ("ci", include_str!("../../policies/json/ci.json")),
-    ("default", include_str!("../../policies/json/default.json")),
-    ("hpc", include_str!("../../policies/json/hpc.json")),
-    ("nested", include_str!("../../policies/json/nested.json")),
-    ("strict", include_str!("../../policies/json/strict.json")),
+/// (name, the patch that `policies/NAME.toml` says, compiled)
+const BUILT_IN: [(&str, &[u8]); 6] = [
+    ("agent", include_bytes!("../../policies/compiled/agent")),
+    ("ci", include_bytes!("../../policies/compiled/ci")),
+    ("default", include_bytes!("../../policies/compiled/default")),
+    ("hpc", include_bytes!("../../policies/compiled/hpc")),
+    ("nested", include_bytes!("../../policies/compiled/nested")),
+    ("strict", include_bytes!("../../policies/compiled/strict")),
 ];
 
 /// A policy file of a megabyte is no policy file.
@@ -51,7 +50,7 @@ pub fn choose(word: Option<&str>, home: &Path) -> Result<(Patch, Option<Patch>)>
     let named = search.load(word)?;
     // Most policies include `default`; it is not read twice.
     let under = Search::everywhere(home).find("default")?;
-    let patch = if search.done.contains(&under.place) { named.clone() } else { base(home)?.then(named.clone()) };
+    let patch = if search.done.contains(&under.place()) { named.clone() } else { base(home)?.then(named.clone()) };
     Ok((patch, Some(named)))
 }
 
@@ -63,7 +62,7 @@ pub fn ceiling() -> Result<Option<Patch>> {
 fn ceiling_at(file: &Path) -> Result<Option<Patch>> {
     let mut search = Search { dirs: vec![file.with_file_name("policies")], trust: Trust::Roots, reading: Vec::new(), done: Vec::new() };
     match read(file, Trust::Roots)? {
-        Some(text) => search.lay(Found { place: Place::File(file.to_path_buf()), text: text.into() }).map(Some),
+        Some(text) => search.lay(Found::File(file.to_path_buf(), text)).map(Some),
         None => Ok(None),
     }
 }
@@ -87,7 +86,7 @@ pub fn list(home: &Path) -> Vec<Listed> {
     }
     names
         .into_iter()
-        .map(|name| match search.find(&name).and_then(|f| Ok((f.patch()?, f.place))) {
+        .map(|name| match search.find(&name).and_then(|f| Ok((f.patch()?, f.place()))) {
             Ok((patch, place)) => Listed { name, origin: place.to_string(), description: patch.description.unwrap_or_default() },
             Err(e) => Listed { name, origin: "unreadable".into(), description: e.message().to_string() },
         })
@@ -101,8 +100,8 @@ pub fn builtin_names() -> impl Iterator<Item = &'static str> {
 /// What the built-in policy of this name says, without what it includes and whatever shadows it: for the manual.
 pub fn built_in(name: &str) -> Result<Patch> {
     let found = BUILT_IN.iter().find(|(n, _)| *n == name);
-    let (name, json) = found.ok_or_else(|| Error::new(Kind::NotFound, format!("cannot find policy '{name}': it is not built in")))?;
-    Found { place: Place::BuiltIn(name), text: (*json).into() }.patch()
+    let (name, compiled) = found.ok_or_else(|| Error::new(Kind::NotFound, format!("cannot find policy '{name}': it is not built in")))?;
+    decode(name, compiled)
 }
 
 /// What a patch says, without what it is silent about.
@@ -137,22 +136,32 @@ impl fmt::Display for Place {
     }
 }
 
-/// A policy that was found, as text.
-struct Found {
-    place: Place,
-    text: Cow<'static, str>,
+/// A policy that was found.
+enum Found {
+    /// Its path and its text.
+    File(PathBuf, String),
+    BuiltIn(&'static str, &'static [u8]),
 }
 
 impl Found {
-    /// What this one says, without what it includes.
-    fn patch(&self) -> Result<Patch> {
-        match &self.place {
-            Place::File(path) => parse(&self.text, path),
-            Place::BuiltIn(name) => {
-                serde_json::from_str(&self.text).map_err(|e| Error::new(Kind::Bug, format!("cannot read built-in policy '{name}': {e}")))
-            }
+    fn place(&self) -> Place {
+        match self {
+            Found::File(path, _) => Place::File(path.clone()),
+            Found::BuiltIn(name, _) => Place::BuiltIn(name),
         }
     }
+
+    /// What this one says, without what it includes.
+    fn patch(&self) -> Result<Patch> {
+        match self {
+            Found::File(path, text) => parse(text, path),
+            Found::BuiltIn(name, compiled) => decode(name, compiled),
+        }
+    }
+}
+
+fn decode(name: &str, compiled: &[u8]) -> Result<Patch> {
+    postcard::from_bytes(compiled).map_err(|e| Error::new(Kind::Bug, format!("cannot read built-in policy '{name}': {e}")))
 }
 
 /// Who must own a file, and be the only one who may write it.
@@ -192,12 +201,11 @@ impl Search {
             Some(Place::File(from)) => (from.with_file_name(word), self.trust),
             _ => (PathBuf::from(word), Trust::Named),
         };
-        let place = Place::File(path.clone());
-        if self.reading.contains(&place) {
+        if self.reading.contains(&Place::File(path.clone())) {
             return Err(Error::usage(format!("cannot include policy {word}: it includes itself")));
         }
         let text = read(&path, trust)?.ok_or_else(|| Error::new(Kind::NotFound, format!("cannot read policy {}: no such file", path.display())))?;
-        Ok(Found { place, text: text.into() })
+        Ok(Found::File(path, text))
     }
 
     /// The first policy with this name that is not being read already: a policy that includes its own name gets the one it shadows.
@@ -209,16 +217,15 @@ impl Search {
         let mut shadowed = false;
         for dir in &self.dirs {
             let path = dir.join(format!("{name}.toml"));
-            let place = Place::File(path.clone());
-            if self.reading.contains(&place) {
+            if self.reading.contains(&Place::File(path.clone())) {
                 shadowed = true;
             } else if let Some(text) = read(&path, self.trust)? {
-                return Ok(Found { place, text: text.into() });
+                return Ok(Found::File(path, text));
             }
         }
-        if let Some((name, json)) = BUILT_IN.iter().find(|(n, _)| *n == name) {
+        if let Some((name, compiled)) = BUILT_IN.iter().find(|(n, _)| *n == name) {
             if !self.reading.contains(&Place::BuiltIn(name)) {
-                return Ok(Found { place: Place::BuiltIn(name), text: (*json).into() });
+                return Ok(Found::BuiltIn(name, compiled));
             }
             shadowed = true;
         }
@@ -232,7 +239,7 @@ impl Search {
     /// A policy on top of what it includes.
     fn lay(&mut self, found: Found) -> Result<Patch> {
         let mut patch = found.patch()?;
-        let place = found.place;
+        let place = found.place();
         if self.done.len() >= MAX_FILES {
             return Err(Error::usage(format!("cannot include policy {place}: more than {MAX_FILES} files")));
         }
@@ -444,17 +451,17 @@ mod tests {
     }
 
     #[test]
-    fn built_in_json_is_what_the_toml_says() {
+    fn compiled_policies_are_what_the_toml_says() {
         let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("policies");
-        for (name, json) in BUILT_IN {
+        for (name, compiled) in BUILT_IN {
             let text = fs::read_to_string(dir.join(format!("{name}.toml"))).unwrap();
             let patch = parse(&text, Path::new(name)).unwrap();
-            let fresh = said(&patch).to_string().replace("},{", "},\n{") + "\n";
+            let fresh = postcard::to_allocvec(&patch).unwrap();
             if std::env::var_os("BLESS").is_some() {
-                fs::write(dir.join(format!("json/{name}.json")), &fresh).unwrap();
+                fs::write(dir.join("compiled").join(name), &fresh).unwrap();
             } else {
-                assert!(fresh == json, "policies/json/{name}.json is out of date: BLESS=1 cargo test --lib built_in_json");
-                assert_eq!(serde_json::from_str::<Patch>(json).unwrap(), patch, "{name}");
+                assert!(fresh == compiled, "policies/compiled/{name} is out of date: BLESS=1 cargo test --lib compiled_policies");
+                assert_eq!(decode(name, compiled).unwrap(), patch, "{name}");
             }
             assert!(patch.description.is_some_and(|d| !d.contains('\n')), "{name}");
         }
@@ -491,8 +498,8 @@ mod tests {
 
     #[test]
     fn built_in_policies_say_each_thing_once() {
-        for (name, json) in BUILT_IN {
-            let patch: Patch = serde_json::from_str(json).unwrap();
+        for (name, compiled) in BUILT_IN {
+            let patch = decode(name, compiled).unwrap();
             let Patch { process, files, proc, capabilities, .. } = &patch;
             let lists = [&files.hide, &files.read_only, &files.fresh, &files.guard, &proc.mask, &proc.read_only, &process.env_pass];
             for list in lists.into_iter().chain(capabilities.keep.as_ref()) {
@@ -548,8 +555,8 @@ mod tests {
             "ACTIONS_RUNTIME_TOKEN",
             "GOPROXY",
         ];
-        for (name, json) in BUILT_IN {
-            let patch: Patch = serde_json::from_str(json).unwrap();
+        for (name, compiled) in BUILT_IN {
+            let patch = decode(name, compiled).unwrap();
             for secret in secrets {
                 assert!(!patch.process.env_pass.iter().any(|e| e.covers(secret)), "{name} passes {secret}");
             }

@@ -5,6 +5,7 @@ use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::collections::BTreeSet;
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::{fmt, str::FromStr};
 
@@ -34,13 +35,19 @@ pub struct Reasoned {
 impl Reasoned {
     /// The path on this host: `~` is the caller's home, `%U` the caller's uid.
     pub fn resolve(&self, home: &Path, uid: u32) -> PathBuf {
-        let path = match self.path.contains("%U") {
+        let path = match self.path.contains('%') {
             true => Cow::Owned(self.path.replace("%U", &uid.to_string())),
             false => Cow::Borrowed(self.path.as_str()),
         };
         match path.strip_prefix('~') {
             Some("") => home.to_path_buf(),
-            Some(rest) if rest.starts_with('/') => home.join(rest.trim_start_matches('/')),
+            Some(rest) if rest.starts_with('/') => {
+                let home = if home == Path::new("/") { OsStr::new("") } else { home.as_os_str() };
+                let mut path = OsString::with_capacity(home.len() + rest.len());
+                path.push(home);
+                path.push(rest);
+                path.into()
+            }
             _ => PathBuf::from(path.as_ref()),
         }
     }
@@ -223,6 +230,7 @@ mod tests {
         {
             assert_eq!(entry(path).resolve(Path::new("/home/u"), 7), Path::new(want), "{path}");
         }
+        assert_eq!(entry("~/.ssh").resolve(Path::new("/"), 7).as_os_str(), "/.ssh");
         for (pattern, word, want) in
             [("LC_*", "LC_ALL", true), ("LC_*", "LC_*", true), ("LC_*", "LC", false), ("A", "A", true), ("A", "AB", false), ("A", "A*", false)]
         {

@@ -136,7 +136,6 @@ impl Player<'_> {
                     (c"upperdir", Some(upper.as_c_str())),
                     (c"workdir", Some(work.as_c_str())),
                     (c"userxattr", None),
-                    (c"volatile", None),
                 ];
                 self.fill(*slot, mount::filesystem(c"overlay", options.into_iter(), *attributes)?)
             }
