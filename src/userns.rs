@@ -1,7 +1,7 @@
 //! Which ids inside are which outside: the plan of a map, and the writing of it through newuidmap and newgidmap.
 //!
-//! *What*: `plan` turns the user's choice and the host's subuid ranges into `Maps`; `Maps::apply` writes them for a child that
-//! waits in a new user namespace; `Maps::inner` gives the extents of the inner namespace.
+//! *What*: `plan` turns the user's choice and the host's subuid ranges into `Maps`; `Maps::write` begins to write them for a process
+//! in a new user namespace, and `Writing::finish` waits for that; `Maps::inner` gives the extents of the inner namespace.
 //!
 //! *Why this way*: in host-tree mode the caller keeps its own uid and gid and the subuids lie around it, so that files,
 //! `id` and tools agree with the host; for a root directory the caller is 0 and the subuids follow, so that one tree on disk
@@ -195,25 +195,34 @@ impl Maps {
         (same(&self.uids), same(&self.gids))
     }
 
-    /// Write the maps of `child`, a process that waits in its new user namespace.
-    pub fn apply(&self, child: i32) -> Result<()> {
-        let Some((newuidmap, newgidmap)) = &self.helpers else { return self.write(child) };
+    /// Begin to write the maps of the user namespace that the process `pid` is in.
+    pub fn write(&self, pid: i32) -> Result<Writing> {
+        let Some((newuidmap, newgidmap)) = &self.helpers else { return self.write_own(pid).map(|()| Writing(None)) };
         // At the same time: each is a setuid exec of about a millisecond.
-        let uid = start(newuidmap, child, &self.uids)?;
-        let gid = start(newgidmap, child, &self.gids);
-        let uid = finish(uid, "newuidmap");
-        let gid = gid.and_then(|g| finish(g, "newgidmap"));
-        uid.and(gid)
+        let uid = start(newuidmap, pid, &self.uids)?;
+        Ok(Writing(Some((uid, start(newgidmap, pid, &self.gids)))))
     }
 
     /// man: user_namespaces(7): one id of our own needs no privilege, but setgroups(2) must be given up first.
-    fn write(&self, child: i32) -> Result<()> {
+    fn write_own(&self, pid: i32) -> Result<()> {
         let line = |extents: &[Extent]| extents.iter().map(|e| format!("{} {} {}\n", e.inside, e.outside, e.count)).collect::<String>();
         for (file, text) in [("setgroups", "deny".to_string()), ("uid_map", line(&self.uids)), ("gid_map", line(&self.gids))] {
-            let path = format!("/proc/{child}/{file}");
+            let path = format!("/proc/{pid}/{file}");
             std::fs::write(&path, text).map_err(|e| remedy::explain_idmap_failure(file, &crate::error::why(&e)))?;
         }
         Ok(())
+    }
+}
+
+/// newuidmap and newgidmap, at work; None: the maps are written.
+pub struct Writing(Option<(Child, Result<Child>)>);
+
+impl Writing {
+    pub fn finish(self) -> Result<()> {
+        let Some((uid, gid)) = self.0 else { return Ok(()) };
+        let uid = finish(uid, "newuidmap");
+        let gid = gid.and_then(|g| finish(g, "newgidmap"));
+        uid.and(gid)
     }
 }
 
@@ -222,10 +231,10 @@ fn inside(extents: &[Extent], outside: u32) -> Option<u32> {
 }
 
 /// L12: numbers only, a constructed environment, an absolute path that was checked.
-fn start(helper: &PathBuf, child: i32, extents: &[Extent]) -> Result<Child> {
+fn start(helper: &PathBuf, pid: i32, extents: &[Extent]) -> Result<Child> {
     let numbers = extents.iter().flat_map(|e| [e.inside, e.outside, e.count]).map(|n| n.to_string());
     Command::new(helper)
-        .arg(child.to_string())
+        .arg(pid.to_string())
         .args(numbers)
         .env_clear()
         .env("LC_ALL", "C")
@@ -233,7 +242,10 @@ fn start(helper: &PathBuf, child: i32, extents: &[Extent]) -> Result<Child> {
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
         .spawn()
-        .map_err(|e| Error::new(Kind::Denied, format!("cannot run {}: {}", helper.display(), crate::error::why(&e))))
+        .map_err(|e| {
+            Error::new(Kind::Denied, format!("cannot run {}: {}", helper.display(), crate::error::why(&e)))
+                .hint("do with one id, --userns single, unless an outer container's seccomp filter is in the way: see 'sandbox doctor'")
+        })
 }
 
 fn finish(helper: Child, name: &str) -> Result<()> {

@@ -7,7 +7,7 @@
 use sandbox::host::Caller;
 use sandbox::host::mounts::MountPoint;
 use sandbox::host::subid::{Range, Subids};
-use sandbox::launch::plan::{Facts, Io, Plan, freeze};
+use sandbox::launch::plan::{self, Facts, Io, Plan, freeze};
 use sandbox::spec::{Mount, NetworkMode, Patch, Root, RootMode, SeccompProfile, Share, Spec, Userns, policy};
 use sandbox::sys::confine::landlock_abi;
 use sandbox::sys::process::rlimit;
@@ -34,8 +34,15 @@ fn builtin(name: &str) -> Patch {
     patch.include.clone().iter().map(|n| builtin(n)).reduce(Patch::then).unwrap_or_default().then(patch)
 }
 
-fn facts(subids: &[(u32, u32)], mounts: Vec<MountPoint>) -> Facts {
+/// The plan on a machine with these subuids and mounts.
+fn frozen(spec: &Spec, subids: &[(u32, u32)], mounts: Vec<MountPoint>, io: Option<Io>, cache: &Dir) -> sandbox::error::Result<Plan> {
     let ranges = || subids.iter().map(|(start, count)| Range { start: *start, count: *count }).collect();
+    let facts = facts(mounts);
+    let ids = plan::ids(spec, &facts.caller, &Subids { uids: ranges(), gids: ranges() })?;
+    freeze(spec, &facts, ids, io, Some(&cache.0))
+}
+
+fn facts(mounts: Vec<MountPoint>) -> Facts {
     let home = PathBuf::from("/home/ada");
     let caller =
         Caller { uid: 1000, gid: 1000, groups: vec![1000], name: "ada".into(), home: home.clone(), account_home: home, shell: "/bin/sh".into() };
@@ -43,7 +50,6 @@ fn facts(subids: &[(u32, u32)], mounts: Vec<MountPoint>) -> Facts {
     Facts {
         caller,
         mounts,
-        subids: Subids { uids: ranges(), gids: ranges() },
         cwd: "/usr".into(),
         env: env.map(|(k, v)| (k.to_string(), v.to_string())).into(),
         mask: sandbox::sys::signal::Set::ALL,
@@ -201,7 +207,7 @@ fn policies() {
                 patch.network.dns = vec!["192.0.2.1".into()];
             }
             let spec = patch.settle().unwrap();
-            let plan = freeze(&spec, &facts(subids, mounts()), Some(io()), Some(&cache.0)).unwrap();
+            let plan = frozen(&spec, subids, mounts(), Some(io()), &cache).unwrap();
             failures.extend(compared(&format!("{name}-{kind}.tape"), &portrait(&spec, &plan, &dir.0)).err());
         }
     }
@@ -256,7 +262,7 @@ fn flags() {
         patch.process.argv = vec!["/bin/sh".into()];
         change(&mut patch);
         let spec = patch.settle().unwrap();
-        let plan = freeze(&spec, &facts(subids, mounts()), io, Some(&cache.0)).unwrap_or_else(|e| panic!("{name}: {e}"));
+        let plan = frozen(&spec, subids, mounts(), io, &cache).unwrap_or_else(|e| panic!("{name}: {e}"));
         failures.extend(compared(&format!("{name}.tape"), &portrait(&spec, &plan, &dir.0)).err());
     }
     verdict(failures);
@@ -443,17 +449,16 @@ fn every_tape_has_its_walls() {
     cache.mode(0o700);
     let policies = POLICIES.map(builtin);
     let here = sandbox::host::mounts::mounts().unwrap();
-    let (mut dice, mut frozen, rounds) = (Dice(7), 0, 400);
+    let (mut dice, mut had, rounds) = (Dice(7), 0, 400);
     for round in 0..rounds {
         let spec = any(&mut dice, &dir, &policies).settle().unwrap();
         let subids = dice.pick(&[FULL, FULL, &[(100_000, 10), (300_000, 65_536)], &[]]);
         let mounts = if spec.root == Root::Host { here.clone() } else { mounts() };
-        let facts = facts(subids, mounts);
-        let again = || freeze(&spec, &facts, if spec.process.tty { None } else { Some(io()) }, Some(&cache.0));
+        let again = || frozen(&spec, subids, mounts.clone(), if spec.process.tty { None } else { Some(io()) }, &cache);
         // Not every Spec can be had; one that cannot says why, and one that can is the same twice.
         match again() {
             Ok(plan) => {
-                frozen += 1;
+                had += 1;
                 let found = breaches(&spec, &plan.tape.steps().iter().collect::<Vec<_>>());
                 assert!(found.is_empty(), "round {round}: {found:?}\n{plan}\n{spec:#?}");
                 let second = again().unwrap();
@@ -463,7 +468,7 @@ fn every_tape_has_its_walls() {
             Err(e) => assert!(e.message().starts_with("cannot ") || e.message().starts_with("bad "), "round {round}: {e}"),
         }
     }
-    assert!(frozen > rounds / 2, "only {frozen} of {rounds} could be frozen");
+    assert!(had > rounds / 2, "only {had} of {rounds} could be frozen");
 }
 
 #[test]
@@ -474,7 +479,7 @@ fn walls_can_be_missed() {
     patch.root = dir_root(&dir, RootMode::Cow);
     patch.process.argv = vec!["sh".into()];
     let spec = patch.settle().unwrap();
-    let plan = freeze(&spec, &facts(FULL, mounts()), Some(io()), Some(&cache.0)).unwrap();
+    let plan = frozen(&spec, FULL, mounts(), Some(io()), &cache).unwrap();
     let whole: Vec<&Step> = plan.tape.steps().iter().collect();
     assert!(breaches(&spec, &whole).is_empty());
     let is_wall = |s: &Step| {

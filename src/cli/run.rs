@@ -7,8 +7,8 @@ use crate::dirs;
 use crate::error::{Doing, Error, Kind, Result};
 use crate::host::{self, Caller, mounts, subid};
 use crate::ident::{Bytes, Name};
-use crate::launch::plan::{Facts, Io, Plan, freeze};
-use crate::launch::{die_at, launch};
+use crate::launch::plan::{self, Facts, Io, Plan, freeze};
+use crate::launch::{begin, die_at, launch};
 use crate::monitor::{Event, Exit, Living, Signals, Streams, stay};
 use crate::spec::{Control, IdMapping, Mount, NetworkMode, Patch, Root, SeccompProfile, Share, Spec, Ulimit, User, Userns, policy, process, storage};
 use crate::sys;
@@ -312,7 +312,8 @@ pub fn run(args: RunArgs) -> Result<u8> {
     }
     let flags = args.into_patch(&env, &cwd, &caller.home)?;
     let (under, named_limit) = policy::choose(named.as_deref(), &caller.home)?;
-    let spec = under.then(flags).settle()?;
+    // Never dropped: freeing a thousand strings one by one only delays the end of a process.
+    let spec = std::mem::ManuallyDrop::new(under.then(flags).settle()?);
     let word = named.unwrap_or_default();
     let limits = [
         (named_limit, format!("policy {word}"), "name another policy to loosen; flags only tighten a named one"),
@@ -324,23 +325,18 @@ pub fn run(args: RunArgs) -> Result<u8> {
         }
     }
 
-    // Freeze it.
+    // Freeze it. First the ids: their maps are written while the rest is planned.
     host::kernel_floor()?;
     let signals = Signals::take()?;
     if tty && interactive && !rustix::termios::isatty(std::io::stdin()) && !dry_run {
         return Err(Error::usage("cannot use -i with -t: stdin is no terminal").hint("leave out -t to pass a pipe or a file"));
     }
+    let subids = if spec.userns == Userns::Single { subid::Subids::default() } else { subid::subids(&caller)? };
+    let ids = plan::ids(&spec, &caller, &subids)?;
+    let begun = if dry_run { None } else { Some(begin(&ids.maps, plan::early(&spec))?) };
     let (io, streams) = if tty { (None, None) } else { streams(interactive).map(|(io, s)| (Some(io), Some(s)))? };
-    let facts = Facts {
-        mounts: mounts::mounts()?,
-        subids: if spec.userns == Userns::Single { subid::Subids::default() } else { subid::subids(&caller)? },
-        cwd,
-        env,
-        mask: signals.old_mask(),
-        window: window(),
-        landlock_abi: sys::confine::landlock_abi(),
-        caller,
-    };
+    let facts =
+        Facts { mounts: mounts::mounts()?, cwd, env, mask: signals.old_mask(), window: window(), landlock_abi: sys::confine::landlock_abi(), caller };
     let cache = seccomp_cache(&facts.caller);
     if !dry_run && spec.files.mounts.iter().any(|m| !m.read_only && matches!(&m.source, storage::Source::Bind(p) if facts.caller.home.starts_with(p)))
     {
@@ -350,10 +346,8 @@ pub fn run(args: RunArgs) -> Result<u8> {
             dirs::make(&config)?;
         }
     }
-    let plan = freeze(&spec, &facts, io, cache.as_deref())?;
-    if dry_run {
-        return dry(&spec, &plan, json).map(|()| 0);
-    }
+    let mut plan = std::mem::ManuallyDrop::new(freeze(&spec, &facts, ids, io, cache.as_deref())?);
+    let Some(begun) = begun else { return dry(&spec, &plan, json).map(|()| 0) };
     for sentence in plan.notes.iter().chain(plan.degraded.iter().filter(|(c, _)| *c == Control::Subids).map(|(_, why)| why)) {
         let _ = writeln!(std::io::stderr(), "sandbox: note: {sentence}");
     }
@@ -364,17 +358,16 @@ pub fn run(args: RunArgs) -> Result<u8> {
     let absent = absent_guarded(&spec);
 
     // Play it.
-    let live = launch(&plan)?;
+    let live = launch(begun, &plan)?;
     status.started(live.pid);
     let streams = match (streams, live.terminal) {
         (Some(streams), _) => streams,
         (None, Some(master)) => Streams::Terminal { master, interactive },
         (None, None) => return Err(Error::new(Kind::Bug, "no terminal came")),
     };
-    drop(plan); // our copies of the command's ends of the pipes
+    drop(plan.io.take()); // our copies of the command's ends of the pipes
     let timeout = spec.process.timeout.map(Duration::from_secs);
     let living = Living { pidfd: live.pidfd, wire: live.wire, streams, stop_signal: spec.process.stop_signal, timeout };
-    sys::process::forget_text(); // we may stay for long
     let exit = stay(living, signals, &mut |event| status.event(event))?;
     for (path, why) in absent.iter().filter(|(path, _)| std::fs::symlink_metadata(path).is_ok()) {
         let _ = writeln!(std::io::stderr(), "sandbox: warning: {} was made inside ({why}): look at it before you go on", path.display());

@@ -153,8 +153,9 @@ fn is_visible(mounts: &[MountPoint], mount: &MountPoint) -> bool {
     // ... or on a directory on the way to it, on any of the mounts below.
     let mut at = mount;
     for _ in 0..mounts.len() {
-        let hidden =
-            |m: &MountPoint| m.parent == at.parent && m.id != at.id && (is_below(&at.point, &m.point) || (m.point.as_os_str() == at.point.as_os_str() && m.id > at.id));
+        let hidden = |m: &MountPoint| {
+            m.parent == at.parent && m.id != at.id && (is_below(&at.point, &m.point) || (m.point.as_os_str() == at.point.as_os_str() && m.id > at.id))
+        };
         if mounts.iter().any(hidden) {
             return false;
         }

@@ -42,15 +42,11 @@ pub fn assemble(f: Frozen, tree: Tree) -> Result<(Tape, Option<OwnedFd>)> {
     let site = rootfs::Site { spec, caller: &f.facts.caller, maps: f.maps, mounts: &f.facts.mounts, cwd: &f.facts.cwd, home: &f.home };
     let owns_pids = namespaces.pid == Share::Private;
 
-    // Identity. What needs no id map comes first: the parent is waiting for newuidmap meanwhile.
-    let (flags, names) = plan::later(spec);
-    if flags != 0 {
-        tape.push(Step::Unshare { namespaces: flags, names });
-    }
+    // Identity. What needs no id map comes first: newuidmap is at work meanwhile.
+    plan::early(spec).into_iter().for_each(|step| tape.push(step));
     tape.push(rootfs::procfs(&site)?);
     let private_net = spec.network.mode == NetworkMode::None;
     if private_net {
-        tape.push(Step::LoopbackUp);
         tape.push(sysctl("net/ipv4/ip_unprivileged_port_start", "0"));
     }
     if !namespaces.nested {

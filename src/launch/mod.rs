@@ -1,13 +1,13 @@
 //! The line: a Spec is frozen into a Plan, and the Plan is brought to life.
 //!
-//! *What*: `plan` freezes (looks at the host, decides, changes nothing), `assemble` records the tape, `launch` clones the child,
-//! writes the id maps while the child already makes its namespaces, and waits until the command runs; `explain` turns a fault
-//! into a sentence.
+//! *What*: `plan` freezes (looks at the host, decides, changes nothing), `assemble` records the tape, `begin` makes the user
+//! namespace, `launch` has the child cloned and waits until the command runs; `explain` turns a fault into a sentence.
 //!
-//! *Why this way*: the two setuid helpers that write the maps take a millisecond, more than all the rest. So the child is
-//! cloned with as little as they need (a user namespace), and makes what needs no map (network, ipc, uts and cgroup namespaces,
-//! loopback, procfs, the limits on further namespaces) while they run. (Rejected: all namespaces in the one clone3; the network
-//! namespace alone costs 0.4 ms, which then nothing hides.)
+//! *Why this way*: the two setuid helpers that write the maps take a millisecond, more than all the rest. So as soon as the ids are
+//! known, `begin` makes the user namespace with a process in it that waits (`sys::clone::Intermediate`), starts the helpers on it, and
+//! has it make the namespaces that need no plan; the tree, the filter and the tape are planned meanwhile. (Rejected: all namespaces
+//! in one clone3 after planning, which costs twice the time; handing a tape that is made later to a child that is there already,
+//! which needs a second form of it, flat, or memory that PID 1 and its parent share.)
 //!
 //! *Invariants*
 //! - I1 one thread at the clone; checked, since the child of a clone with threads may hang for ever.
@@ -21,10 +21,11 @@ pub mod explain;
 pub mod plan;
 
 use crate::error::{Doing, Error, Kind, Result};
-use crate::sys::clone;
+use crate::sys::clone::{self, Intermediate, Stillborn};
 use crate::sys::socket;
 use crate::tape::wire::Fault;
-use crate::tape::{Barrier, play};
+use crate::tape::{Barrier, Step, play};
+use crate::userns::{Maps, Writing};
 use plan::Plan;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
@@ -38,23 +39,52 @@ pub struct Live {
     pub terminal: Option<OwnedFd>,
 }
 
-/// Bring a plan to life. On any error the child is dead and reaped when this returns.
-pub fn launch(plan: &Plan) -> Result<Live> {
+/// The outer user namespace, while its maps are written. Dropping it undoes it.
+pub struct Begun {
+    intermediate: Intermediate,
+    writing: Writing,
+}
+
+/// Make the user namespace, begin to write its maps, and do there what comes `early`.
+pub fn begin(maps: &Maps, early: Vec<Step>) -> Result<Begun> {
     if clone::threads().is_some_and(|n| n != 1) {
         return Err(Error::new(Kind::Bug, "cannot clone: there is more than one thread")); // I1
     }
+    die_at(1);
+    let intermediate = Intermediate::new(Box::new(move || play::early(&early)))
+        .map_err(|errno| crate::host::remedy::explain_userns_failure(errno.raw_os_error()))?;
+    let writing = maps.write(intermediate.pid())?;
+    intermediate.start(); // not before, or where there are two processors only, the helpers would wait for one, and we for them
+    die_at(2);
+    Ok(Begun { intermediate, writing })
+}
+
+/// Bring a plan to life. On any error the child is dead and reaped when this returns.
+pub fn launch(begun: Begun, plan: &Plan) -> Result<Live> {
     let (wire, child_wire) = socket::pair().doing("make", "a socket pair")?;
     let (faults, child_faults) = socket::pipe().doing("make", "a pipe")?;
-    die_at(1);
     let parents = [wire.as_raw_fd(), faults.as_raw_fd()];
-    let channels = || play::Channels { fault: child_faults.as_fd(), wire: child_wire.as_fd(), parents };
-    let child = clone::born(plan.namespaces, || play::play(&plan.tape, channels()))
-        .map_err(|errno| crate::host::remedy::explain_userns_failure(errno.raw_os_error()))?;
+    let life = || {
+        let channels = play::Channels { fault: child_faults.as_fd(), wire: child_wire.as_fd(), parents };
+        play::play(&plan.tape, plan.early, channels)
+    };
+    let Begun { intermediate, writing } = begun;
+    let child = intermediate.bear(plan.namespaces, &life);
+    let child = match child {
+        Ok(child) => child,
+        Err(stillborn) => {
+            // If the maps could not be written, that is the cause.
+            writing.finish()?;
+            return Err(match stillborn {
+                Stillborn::First(step, errno) => explain::fault(plan, Fault { step, errno }),
+                Stillborn::Clone(errno) => crate::host::remedy::explain_userns_failure(errno.raw_os_error()),
+            });
+        }
+    };
     drop((child_wire, child_faults));
-    die_at(2);
+    die_at(3);
     let born = Born { pid: child.pid, pidfd: child.pidfd };
-    let ready = born.prepare(plan, &wire, faults);
-    match ready {
+    match born.prepare(plan, intermediate, writing, &wire, faults) {
         Ok(terminal) => Ok(Live { pid: born.pid, pidfd: born.pidfd, wire, terminal }),
         Err(e) => {
             born.kill();
@@ -69,23 +99,24 @@ struct Born {
 }
 
 impl Born {
-    fn prepare(&self, plan: &Plan, wire: &OwnedFd, faults: OwnedFd) -> Result<Option<OwnedFd>> {
-        let mapped = plan.maps.apply(self.pid);
-        die_at(3);
+    fn prepare(&self, plan: &Plan, intermediate: Intermediate, writing: Writing, wire: &OwnedFd, faults: OwnedFd) -> Result<Option<OwnedFd>> {
+        let mapped = writing.finish();
+        die_at(4);
         if let Err(e) = mapped {
             // If the child failed meanwhile, that is the cause.
             return Err(pending(&faults).map_or(e, |fault| explain::fault(plan, fault)));
         }
         // The child may be dead already: then the fault pipe tells.
         let _ = rustix::net::send(wire, &[Barrier::Mapped.byte()], rustix::net::SendFlags::NOSIGNAL);
-        die_at(4);
+        drop(intermediate);
+        die_at(5);
         let mut bytes = [0; 8];
         match clone::interrupted(|| rustix::io::read(&faults, &mut bytes)).doing("hear from", "the child")? {
             0 => {}
             8 => return Err(explain::fault(plan, Fault::from_bytes(bytes))),
             _ => return Err(Error::new(Kind::Bug, "half a fault")),
         }
-        die_at(5);
+        die_at(6);
         if !plan.has_terminal() {
             return Ok(None);
         }

@@ -11,10 +11,10 @@ use crate::host::subid::Subids;
 use crate::rootfs;
 use crate::spec::{Control, NetworkMode, Root, SeccompProfile, Share, Spec, Userns, process};
 use crate::sys;
-use crate::sys::clone::{NEWCGROUP, NEWIPC, NEWNET, NEWNS, NEWPID, NEWUSER, NEWUTS};
+use crate::sys::clone::{NEWCGROUP, NEWIPC, NEWNET, NEWNS, NEWPID, NEWUTS};
 use crate::sys::path::{Links, open_below};
 use crate::sys::signal::Set;
-use crate::tape::{Groups, Tape};
+use crate::tape::{Groups, Step, Tape};
 use crate::userns::{self, Maps};
 use rustix::fs::OFlags;
 use std::collections::BTreeMap;
@@ -27,7 +27,6 @@ use std::path::{Path, PathBuf};
 pub struct Facts {
     pub caller: Caller,
     pub mounts: Vec<MountPoint>,
-    pub subids: Subids,
     /// The caller's working directory, resolved.
     pub cwd: PathBuf,
     pub env: BTreeMap<String, String>,
@@ -45,10 +44,20 @@ pub struct Io {
     pub stderr: OwnedFd,
 }
 
+/// Which ids there will be: the first thing to know, since writing the maps takes longest.
+#[derive(Clone)]
+pub struct Ids {
+    pub maps: Maps,
+    degraded: Vec<(Control, String)>,
+}
+
 pub struct Plan {
     pub maps: Maps,
+    /// The namespaces of the child itself.
     pub namespaces: u64,
     pub tape: Tape,
+    /// So many of its steps are played before the child is born: `early`.
+    pub early: usize,
     /// The ruleset that the tape names by number lives as long as the plan.
     pub ruleset: Option<OwnedFd>,
     pub io: Option<Io>,
@@ -98,33 +107,32 @@ pub struct Frozen<'a> {
 /// Landlock's version with scopes, Linux 6.12. man: landlock(7)
 const SCOPES_SINCE: u32 = 6;
 
-/// Namespaces that are made in the clone: the least that newuidmap and PID 1 need.
+/// Namespaces that are made with the child.
 fn at_clone(spec: &Spec) -> u64 {
-    NEWUSER | NEWNS | if spec.namespaces.pid == Share::Private { NEWPID } else { 0 }
+    NEWNS | if spec.namespaces.pid == Share::Private { NEWPID } else { 0 }
 }
 
-/// Those that the child makes while the parent waits for newuidmap.
-pub fn later(spec: &Spec) -> (u64, &'static str) {
+/// What is done in the new user namespace before the child is born, while the id maps are written and the rest is planned. The
+/// network namespace alone takes as long as all of the tree.
+pub fn early(spec: &Spec) -> Vec<Step> {
     let n = &spec.namespaces;
-    let mut flags = 0;
-    for (wanted, flag) in [
-        (spec.network.mode == NetworkMode::None, NEWNET),
-        (n.uts == Share::Private, NEWUTS),
-        (n.ipc == Share::Private, NEWIPC),
-        (n.cgroup == Share::Private, NEWCGROUP),
-    ] {
-        if wanted {
-            flags |= flag;
-        }
-    }
-    let all = NEWNET | NEWUTS | NEWIPC | NEWCGROUP;
-    (flags, if flags == all { "net uts ipc cgroup" } else { "the namespaces that are not shared" })
+    let private_net = spec.network.mode == NetworkMode::None;
+    let all = [
+        (private_net, NEWNET, "net"),
+        (n.uts == Share::Private, NEWUTS, "uts"),
+        (n.ipc == Share::Private, NEWIPC, "ipc"),
+        (n.cgroup == Share::Private, NEWCGROUP, "cgroup"),
+    ];
+    let made = all.iter().filter(|(private, ..)| *private);
+    let namespaces = made.clone().fold(0, |set, (_, flag, _)| set | flag);
+    let names = made.map(|(.., name)| *name).collect::<Vec<_>>().join(" ");
+    let unshare = (namespaces != 0).then_some(Step::Unshare { namespaces, names });
+    unshare.into_iter().chain(private_net.then_some(Step::LoopbackUp)).collect()
 }
 
 /// No effects, but reading. Same Spec and same Facts give the same Plan.
-pub fn freeze(spec: &Spec, facts: &Facts, io: Option<Io>, cache: Option<&Path>) -> Result<Plan> {
-    let mut degraded = Vec::new();
-    let maps = id_maps(spec, facts, &mut degraded)?;
+pub fn freeze(spec: &Spec, facts: &Facts, ids: Ids, io: Option<Io>, cache: Option<&Path>) -> Result<Plan> {
+    let Ids { maps, mut degraded } = ids;
     let who = who(spec, facts, &maps)?;
     let home = std::fs::canonicalize(&facts.caller.home).unwrap_or_else(|_| facts.caller.home.clone());
     let tree = rootfs::plan(&rootfs::Site { spec, caller: &facts.caller, maps: &maps, mounts: &facts.mounts, cwd: &facts.cwd, home: &home })?;
@@ -185,7 +193,7 @@ pub fn freeze(spec: &Spec, facts: &Facts, io: Option<Io>, cache: Option<&Path>) 
         notes.push("the command can reach the host's abstract sockets: landlock scopes need Linux 6.12".into());
     }
     let (tape, ruleset) = assemble::assemble(frozen, tree)?;
-    Ok(Plan { namespaces: at_clone(spec), maps, tape, ruleset, io, notes, degraded, command, path })
+    Ok(Plan { namespaces: at_clone(spec), maps, tape, early: early(spec).len(), ruleset, io, notes, degraded, command, path })
 }
 
 fn hostname(spec: &Spec) -> String {
@@ -199,14 +207,19 @@ fn oom_score(spec: &Spec) -> Option<i32> {
     Some(spec.process.oom_score_adj).filter(|wanted| *wanted > now)
 }
 
+/// Which ids there can be here.
+pub fn ids(spec: &Spec, caller: &Caller, subids: &Subids) -> Result<Ids> {
+    let mut degraded = Vec::new();
+    id_maps(spec, caller, subids, &mut degraded).map(|maps| Ids { maps, degraded })
+}
+
 /// The maps, and what is lost if they hold one id only.
-fn id_maps(spec: &Spec, facts: &Facts, degraded: &mut Vec<(Control, String)>) -> Result<Maps> {
+fn id_maps(spec: &Spec, caller: &Caller, subids: &Subids, degraded: &mut Vec<(Control, String)>) -> Result<Maps> {
     let mode = match &spec.userns {
         Userns::Auto if spec.root == Root::Host => Userns::KeepId { uid: None, gid: None },
         Userns::Auto => Userns::Root,
         named => named.clone(),
     };
-    let caller = &facts.caller;
     let at = |mode: &Userns| match mode {
         Userns::Root => (0, 0),
         Userns::KeepId { uid, gid } => (uid.unwrap_or(caller.uid), gid.unwrap_or(caller.gid)),
@@ -217,13 +230,13 @@ fn id_maps(spec: &Spec, facts: &Facts, degraded: &mut Vec<(Control, String)>) ->
     if mode == Userns::Single {
         return Ok(userns::single(uid, gid, caller));
     }
-    let lacks = facts.subids.uids.is_empty() || facts.subids.gids.is_empty();
+    let lacks = subids.uids.is_empty() || subids.gids.is_empty();
     if lacks && !matches!(mode, Userns::Explicit { .. } | Userns::Nomap) {
-        let which = if facts.subids.uids.is_empty() { "subuid" } else { "subgid" };
+        let which = if subids.uids.is_empty() { "subuid" } else { "subgid" };
         degraded.push((Control::Subids, format!("{} has no {which} range, so there is one id inside (the cure: sandbox doctor)", caller.name)));
         return Ok(userns::single(uid, gid, caller));
     }
-    match userns::plan(&mode, caller, &facts.subids, crate::host::helper) {
+    match userns::plan(&mode, caller, subids, crate::host::helper) {
         // In an outer container nobody can mend it, so one id is all there is.
         Err(e)
             if e.kind() == Kind::Unsupported
@@ -375,9 +388,8 @@ fn read_bounded(root: &Path, path: &str) -> Result<Vec<u8>> {
 /// What `--dry-run` prints, and what tests/golden keeps.
 impl std::fmt::Display for Plan {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let names = [(NEWUSER, "user"), (NEWPID, "pid"), (NEWNS, "mnt"), (NEWNET, "net"), (NEWUTS, "uts"), (NEWIPC, "ipc")];
-        write!(f, "clone    ")?;
-        names.iter().filter(|(flag, _)| self.namespaces & flag != 0).try_for_each(|(_, name)| write!(f, " {name}"))?;
+        let pid = if self.namespaces & NEWPID != 0 { " pid" } else { "" };
+        write!(f, "clone     user{pid} mnt")?;
         for (name, extents) in [("uids", &self.maps.uids), ("gids", &self.maps.gids)] {
             let list: Vec<_> = extents.iter().map(|e| format!("{} -> {} ({})", e.inside, e.outside, e.count)).collect();
             write!(f, "\n{name:9} {}", list.join(", "))?;

@@ -12,7 +12,9 @@
 //! - M2 the caller's terminal is as we found it whenever we stop or return; the flags of the caller's descriptors never change.
 //! - M3 no bytes are lost: what the sandbox wrote before its end is written out before we return, unless a signal or the time
 //!   limit ends the waiting for a reader that does not read.
-//! - M4 nothing outlives `stay`: if it fails, PID 1 is killed and reaped first.
+//! - M4 nothing outlives `stay`: if it fails, PID 1 is killed and reaped first. (Rejected: to leave at PID 1's last words, as
+//!   bubblewrap does. It would save most of the millisecond that the kernel takes to drop the mounts, and leave a zombie for each run
+//!   where whoever is the machine's PID 1 is slow to reap, or never does, as in most containers.)
 //! - M5 a person can always end it: the third SIGINT or SIGTERM within the grace, a closed terminal and the time limit each lead
 //!   to SIGKILL.
 //!
@@ -47,6 +49,9 @@ use terminal::Terminal;
 
 /// From being asked to stop to being killed; also the span in which the third SIGINT or SIGTERM kills.
 pub const GRACE: Duration = Duration::from_secs(10);
+
+/// A command that runs for so long may run for hours.
+const SETTLED: Duration = Duration::from_millis(50);
 
 /// A sandbox that runs, as `launch` hands it over.
 #[derive(Debug)]
@@ -125,6 +130,7 @@ fn stay_on<'a>(living: Living, signals: Signals, caller: Caller<'a>, on_event: &
     let Living { pidfd, wire, streams, stop_signal, timeout } = living;
     let mut watch = Watch {
         pidfd,
+        settle_at: Instant::now().checked_add(SETTLED),
         signals,
         caller,
         terminal: None,
@@ -147,6 +153,8 @@ fn stay_on<'a>(living: Living, signals: Signals, caller: Caller<'a>, on_event: &
 /// The state of the loop.
 struct Watch<'a> {
     pidfd: OwnedFd,
+    /// When to give back the memory that was for starting: if we stay, but not for a command that is done by then.
+    settle_at: Option<Instant>,
     signals: Signals,
     caller: Caller<'a>,
     terminal: Option<Terminal<'a>>,
@@ -276,7 +284,7 @@ impl<'a> Watch<'a> {
         let flows = self.inward.iter().chain(&self.outward).filter_map(Flow::rest);
         // More to read of a sandbox that is gone, and room for it: at once.
         let rest = self.outward.iter().filter(|flow| self.gone.is_some() && flow.source(now).is_some()).map(|_| now);
-        flows.chain(rest).chain(deadline).chain(self.kill_at).chain(raw).min()
+        flows.chain(rest).chain(deadline).chain(self.kill_at).chain(raw).chain(self.settle_at).min()
     }
 
     fn clock(&mut self, now: Instant) -> Result<()> {
@@ -284,6 +292,10 @@ impl<'a> Watch<'a> {
             terminal.enter();
         }
         let due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
+        if due(self.settle_at) {
+            self.settle_at = None;
+            sys::process::forget_text();
+        }
         if self.gone.is_some() {
             self.give_up |= due(self.deadline);
             return Ok(());

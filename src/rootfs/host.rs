@@ -10,6 +10,7 @@ use crate::error::{Doing, Result};
 use crate::host::mounts::{is_below, is_within, mounted_at, submounts};
 use crate::spec::Root;
 use crate::tape::{Create, Step};
+use rustix::fs::OFlags;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{CString, OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
@@ -48,7 +49,7 @@ pub fn lay(b: &mut Builder) -> Result<bool> {
     let spec = b.site.spec;
     b.mount(Step::CloneTree { path: c"r".into(), recursive: false, attributes: super::PLAIN, device: None, slot: crate::tape::Slot::Mount });
     b.mount(Step::RootAt { at: c"r".into() });
-    skeleton(b, Path::new("/"))?;
+    skeleton(b, entries(Path::new("/"), usize::MAX))?;
     if !spec.files.root_read_only {
         // What the user's own mount covers need not be writable below it.
         for dir in [b.site.home, b.site.cwd].into_iter().filter(|dir| !spec.files.mounts.iter().any(|m| is_within(dir, &m.target))) {
@@ -59,13 +60,27 @@ pub fn lay(b: &mut Builder) -> Result<bool> {
     Ok(spec.files.root_read_only || b.site.caller.uid != 0)
 }
 
-/// Rebuild `dir`, whose scratch directory stands, entry by entry.
-fn skeleton(b: &mut Builder, dir: &Path) -> Result<()> {
-    let mut entries: Vec<_> = match std::fs::read_dir(dir) {
-        Ok(entries) => entries.filter_map(|e| e.ok()).map(|e| e.path()).collect(),
-        Err(_) => return Ok(()), // a directory that we cannot list shows nothing
-    };
-    entries.sort_unstable();
+/// The entries of a directory, if there are at most so many, else one more. A directory that we cannot list shows nothing.
+fn entries(dir: &Path, most: usize) -> Vec<PathBuf> {
+    std::fs::read_dir(dir).map(|list| list.take(most.saturating_add(1)).filter_map(|e| e.ok()).map(|e| e.path()).collect()).unwrap_or_default()
+}
+
+/// Has a directory no entries? With a small buffer, since reading all names of a large one takes as long as mounting it.
+fn is_empty(dir: &Path) -> bool {
+    let Ok(dir) = rustix::fs::open(dir, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, rustix::fs::Mode::empty()) else { return true };
+    let mut buffer = [std::mem::MaybeUninit::uninit(); 1024];
+    let mut list = rustix::fs::RawDir::new(dir, &mut buffer);
+    while let Some(entry) = list.next() {
+        if entry.is_ok_and(|e| !matches!(e.file_name().to_bytes(), b"." | b"..")) {
+            return false;
+        }
+    }
+    true
+}
+
+/// Rebuild a directory, whose scratch directory stands, entry by entry.
+fn skeleton(b: &mut Builder, mut entries: Vec<PathBuf>) -> Result<()> {
+    entries.sort_unstable_by(|a, b| a.as_os_str().cmp(b.as_os_str()));
     for path in entries {
         entry(b, &path)?;
     }
@@ -115,17 +130,18 @@ fn entry(b: &mut Builder, path: &Path) -> Result<()> {
     if listed(&files.read_only, path) || files.root_read_only || fstype.is_some_and(|t| NO_LOWER.contains(&t)) {
         return b.bind(path, path, RDONLY, Create::Nothing, false).and_then(|()| fresh_within(b, path));
     }
-    let most = if mounted { MOST_ENTRIES + 1 } else { 1 };
-    let entries = std::fs::read_dir(path).map(|d| d.take(most).count()).unwrap_or(0);
-    match (mounted, entries) {
-        (false, 0) if !writable(path) => Ok(()), // the empty directory itself is all there is
-        (false, _) => b.overlay(path, path, 0, Create::Nothing).and_then(|()| fresh_within(b, path)),
-        (true, n) if n > MOST_ENTRIES => {
-            b.notes.push(format!("{} has mounts below it and many entries: it is read-only here (--rw or --cow names a part of it)", path.display()));
-            b.bind(path, path, RDONLY, Create::Nothing, false).and_then(|()| fresh_within(b, path))
-        }
-        (true, _) => skeleton(b, path),
+    if !mounted {
+        return match is_empty(path) && !writable(path) {
+            true => Ok(()), // the empty directory itself is all there is
+            false => b.overlay_like(path, path, (owner, mode), 0, Create::Nothing).and_then(|()| fresh_within(b, path)),
+        };
     }
+    let entries = entries(path, MOST_ENTRIES);
+    if entries.len() > MOST_ENTRIES {
+        b.notes.push(format!("{} has mounts below it and many entries: it is read-only here (--rw or --cow names a part of it)", path.display()));
+        return b.bind(path, path, RDONLY, Create::Nothing, false).and_then(|()| fresh_within(b, path));
+    }
+    skeleton(b, entries)
 }
 
 /// Fresh directories that lie deeper in the layer at `path`, such as /var/tmp in /var.
@@ -226,34 +242,58 @@ pub fn hide(b: &mut Builder, shown: &[PathBuf]) -> Result<()> {
     if b.site.spec.root != Root::Host {
         return Ok(());
     }
-    let mut places: BTreeMap<OsString, Place> = BTreeMap::new();
-    let mut paths = hidden(b);
-    while let Some(path) = paths.pop() {
-        let Some((parent, name)) = split(&path).filter(|_| !shown.iter().any(|s| is_within(s, &path))) else { continue };
-        if !places.contains_key(parent.as_os_str()) {
-            let place = place(b, parent)?;
-            places.insert(parent.into(), place);
-        }
-        match places.get(parent.as_os_str()) {
-            Some(Place::Layer { scratch, links }) => {
-                if links.contains(name) {
-                    // What it leads to must not be read there either.
-                    paths.extend(std::fs::canonicalize(&path).ok().filter(|p| *p != path));
+    let mut groups: BTreeMap<OsString, Vec<OsString>> = BTreeMap::new();
+    for path in hidden(b) {
+        group(&mut groups, &path, shown);
+    }
+    let (mut known, mut white) = (BTreeMap::new(), BTreeSet::new());
+    // From the last: what lies in a directory comes before the directory.
+    while let Some((parent, names)) = groups.pop_last() {
+        let parent = PathBuf::from(parent);
+        match place(b, &parent, &mut known, &mut white)? {
+            Place::Layer { scratch } => {
+                // Reading a directory of hundreds of names takes longer than asking for a few.
+                let links = (names.len() > 16).then(|| links(&parent));
+                for name in names {
+                    let path = parent.join(&name);
+                    if links.as_ref().map_or_else(|| path.is_symlink(), |links| links.contains(&name)) {
+                        // What it leads to must not be read there either.
+                        std::fs::canonicalize(&path).ok().filter(|p| *p != path).iter().for_each(|p| group(&mut groups, p, shown));
+                    }
+                    if b.is_made(&path) {
+                        if !white.contains(path.as_os_str()) {
+                            mask(b, &path)?;
+                        }
+                        continue;
+                    }
+                    let whiteout = [scratch.as_bytes(), b"/", name.as_bytes()].concat();
+                    b.make(Step::Whiteout { path: CString::new(whiteout).unwrap_or_default() });
+                    b.note_made(&path);
+                    white.insert(path.into_os_string());
                 }
-                if b.is_made(&path) {
-                    mask(b, &path)?;
-                    continue;
-                }
-                b.note_made(&path);
-                let whiteout = [scratch.as_bytes(), b"/", name.as_bytes()].concat();
-                b.make(Step::Whiteout { path: CString::new(whiteout).unwrap_or_default() });
             }
-            Some(Place::Elsewhere) => mask(b, &path)?,
-            Some(Place::Link(real)) => paths.push(real.join(name)),
-            Some(Place::Nowhere) | None => {}
+            Place::Elsewhere => names.iter().try_for_each(|name| mask(b, &parent.join(name)))?,
+            Place::Link(real) => names.iter().for_each(|name| group(&mut groups, &real.join(name), shown)),
+            Place::Nowhere => {}
         }
     }
     Ok(())
+}
+
+/// Add a path that is to be hidden to those of its directory, unless the user wants to see something in it.
+fn group(groups: &mut BTreeMap<OsString, Vec<OsString>>, path: &Path, shown: &[PathBuf]) {
+    if let Some((parent, name)) = split(path).filter(|_| !shown.iter().any(|s| is_within(s, path))) {
+        match groups.get_mut(parent.as_os_str()) {
+            Some(names) => names.push(name.into()),
+            None => drop(groups.insert(parent.into(), vec![name.into()])),
+        }
+    }
+}
+
+/// The names in a directory that are symbolic links.
+fn links(dir: &Path) -> BTreeSet<OsString> {
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    entries.filter(|e| e.file_type().is_ok_and(|t| t.is_symlink())).map(|e| e.file_name()).collect()
 }
 
 /// Parent and name of an absolute path. As bytes: `Path` takes its time, and there are many.
@@ -266,8 +306,8 @@ fn split(path: &Path) -> Option<(&Path, &OsStr)> {
 
 /// What can be done about names in a directory that are to be hidden.
 enum Place {
-    /// White them out in this directory of the scratch; some of the names there are symbolic links.
-    Layer { scratch: OsString, links: BTreeSet<OsString> },
+    /// White them out in this directory of the scratch.
+    Layer { scratch: OsString },
     /// Mask what is there.
     Elsewhere,
     /// The directory is reached by a symbolic link, and really is this.
@@ -276,7 +316,26 @@ enum Place {
     Nowhere,
 }
 
-fn place(b: &mut Builder, dir: &Path) -> Result<Place> {
+/// What stands at a host path.
+#[derive(Clone, Copy)]
+enum Found {
+    Directory,
+    Link,
+    Other,
+    Nothing,
+}
+
+fn found(path: &Path) -> Found {
+    match std::fs::symlink_metadata(path) {
+        Ok(meta) if meta.is_dir() => Found::Directory,
+        Ok(meta) if meta.is_symlink() => Found::Link,
+        Ok(_) => Found::Other,
+        Err(_) => Found::Nothing,
+    }
+}
+
+/// `known`: what stands on the way, so that each directory is looked at once. `white`: what is whited out already.
+fn place(b: &mut Builder, dir: &Path, known: &mut BTreeMap<OsString, Found>, white: &mut BTreeSet<OsString>) -> Result<Place> {
     let Some(layer) = b.layer(dir) else { return Ok(Place::Elsewhere) };
     let Some(lower) = layer.lower.clone() else { return Ok(Place::Nowhere) };
     let (point, upper) = (layer.point.clone(), layer.upper.clone());
@@ -285,28 +344,32 @@ fn place(b: &mut Builder, dir: &Path) -> Result<Place> {
     let mut name = PathBuf::new();
     for component in below.components() {
         name.push(component);
-        match std::fs::symlink_metadata(lower.join(&name)) {
-            Ok(meta) if meta.is_dir() => continue,
-            Ok(meta) if meta.is_symlink() => {
+        let host = lower.join(&name).into_os_string();
+        let there = *known.entry(host).or_insert_with_key(|host| found(Path::new(host)));
+        let target = point.join(&name);
+        if white.contains(target.as_os_str()) {
+            return Ok(Place::Nowhere);
+        }
+        match there {
+            Found::Directory => continue,
+            Found::Link => {
                 return Ok(std::fs::canonicalize(dir).ok().filter(|real| real != dir).map_or(Place::Nowhere, Place::Link));
             }
-            Ok(_) => return Ok(Place::Nowhere),
-            Err(_) => {}
+            Found::Other => return Ok(Place::Nowhere),
+            Found::Nothing => {}
         }
-        let target = point.join(&name);
         let parent = target.parent().unwrap_or(&point).to_path_buf();
         if !b.is_made(&target) && b.stand(&parent)? {
             b.note_made(&target);
             b.make(Step::Whiteout { path: cpath(&Path::new(&upper).join(&name))? });
+            white.insert(target.into_os_string());
         }
         return Ok(Place::Nowhere);
     }
     if !b.stand(dir)? {
         return Ok(Place::Elsewhere);
     }
-    let links = std::fs::read_dir(dir).into_iter().flatten().flatten();
-    let links = links.filter(|e| e.file_type().is_ok_and(|t| t.is_symlink())).map(|e| e.file_name()).collect();
-    Ok(Place::Layer { scratch: Path::new(&upper).join(below).into_os_string(), links })
+    Ok(Place::Layer { scratch: Path::new(&upper).join(below).into_os_string() })
 }
 
 /// After a bind of `source` at `target`: what the policy hides lies below it, so cover it there.

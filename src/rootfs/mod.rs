@@ -99,6 +99,9 @@ struct Layer {
     lower: Option<PathBuf>,
 }
 
+/// Owner (None: ourselves) and mode.
+type Likeness = (Option<(u32, u32)>, u32);
+
 struct Builder<'a> {
     site: &'a Site<'a>,
     /// Steps that prepare the scratch, before anything is mounted.
@@ -158,7 +161,7 @@ impl Builder<'_> {
     }
 
     /// Owner (None: ourselves, as files are born) and mode of a directory in the scratch that stands for a host directory.
-    fn likeness(&self, path: &Path, meta: &Metadata) -> (Option<(u32, u32)>, u32) {
+    fn likeness(&self, path: &Path, meta: &Metadata) -> Likeness {
         let (maps, mode) = (self.site.maps, meta.mode() & 0o7777);
         match (maps.uid_inside(meta.uid()), maps.gid_inside(meta.gid())) {
             (Some(_), Some(_)) if meta.uid() == self.site.caller.uid && meta.gid() == self.site.caller.gid => (None, mode),
@@ -182,7 +185,10 @@ impl Builder<'_> {
     /// A copy-on-write layer over the host directory `lower` at `point`, whose mount point must be there.
     fn overlay(&mut self, lower: &Path, point: &Path, attributes: u64, create: Create) -> Result<()> {
         let meta = std::fs::metadata(lower).doing("look at", lower.display())?;
-        let (owner, mode) = self.likeness(lower, &meta);
+        self.overlay_like(lower, point, self.likeness(lower, &meta), attributes, create)
+    }
+
+    fn overlay_like(&mut self, lower: &Path, point: &Path, (owner, mode): Likeness, attributes: u64, create: Create) -> Result<()> {
         let upper = self.fresh_name("u");
         let work = format!("w{}", self.count);
         self.make(Step::MakeDir { path: cstring(&upper), mode, owner });

@@ -3,9 +3,17 @@
 //! The child of a raw clone3 has a copy of our memory as it stood: were another thread inside malloc, its lock would be
 //! held for ever. So the parent must have one thread, and the child must not allocate. In debug builds an allocator with a
 //! tripwire checks the latter, so that any integration test would catch it.
+//!
+//! A child in a user namespace that is not ours yet is born in two steps. First an `Intermediate` process in
+//! the new user namespace, which shares our memory and descriptors, so that its id maps can be written, and slow namespaces made, while
+//! we still decide what the child will do. Then it clones the child, which becomes ours (CLONE_PARENT).
 
 use super::{Errno, Result, check};
+use core::cell::UnsafeCell;
+use core::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering};
 use rustix::fd::{FromRawFd, OwnedFd};
+use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
+use rustix::thread::futex;
 
 pub const NEWTIME: u64 = libc::CLONE_NEWTIME as u64;
 pub const NEWNS: u64 = libc::CLONE_NEWNS as u64;
@@ -22,37 +30,226 @@ pub struct Child {
     pub pidfd: OwnedFd,
 }
 
-/// Clone this process into new namespaces; the child runs `life` and never returns. man: clone(2)
-pub fn born(namespaces: u64, life: impl FnOnce()) -> Result<Child> {
-    let mut pidfd: libc::c_int = -1;
-    let pid = clone3(namespaces, Some(&mut pidfd))?;
+/// What the intermediate process does first, all of it without allocating: system calls only. The error is (which of them, errno).
+pub type First = Box<dyn Fn() -> core::result::Result<(), (u32, i32)>>;
+
+/// Why no child was born.
+#[derive(Debug)]
+pub enum Stillborn {
+    /// What came first failed: (which, errno).
+    First(u32, i32),
+    Clone(Errno),
+}
+
+/// What we and the intermediate process both see.
+struct Shared {
+    parent: i32,
+    first: First,
+    /// `WAIT`, `STARTED`, `ORDERED`, `DONE`, in this order: a futex.
+    state: AtomicU32,
+    namespaces: AtomicU64,
+    /// Set before the order, read after it.
+    life: UnsafeCell<Option<*const dyn Fn()>>,
+    /// The child; 0: there is none.
+    pid: AtomicI32,
+    pidfd: UnsafeCell<libc::c_int>,
+    /// (which, errno); -1: the clone.
+    failed: [AtomicI32; 2],
+}
+
+const WAIT: u32 = 0;
+const STARTED: u32 = 1;
+const ORDERED: u32 = 2;
+const DONE: u32 = 3;
+
+/// See the module's header. It stays until this is dropped, since the helpers that write the maps look for it.
+pub struct Intermediate {
+    pid: Pid,
+    shared: Box<Shared>,
+    stack: Stack,
+}
+
+impl Intermediate {
+    /// Make a user namespace with a process in it that will do `first`.
+    pub fn new(first: First) -> Result<Intermediate> {
+        let parent = rustix::process::getpid().as_raw_nonzero().get();
+        let shared = Box::new(Shared {
+            parent,
+            first,
+            state: AtomicU32::new(WAIT),
+            namespaces: AtomicU64::new(0),
+            life: UnsafeCell::new(None),
+            pid: AtomicI32::new(0),
+            pidfd: UnsafeCell::new(-1),
+            failed: [const { AtomicI32::new(0) }; 2],
+        });
+        let stack = Stack::new()?;
+        let flags = libc::CLONE_NEWUSER | libc::CLONE_VM | libc::CLONE_FILES | libc::SIGCHLD;
+        // SAFETY: the stack is mapped, writable, and belongs to the new process alone; it and `shared` are dropped only after that
+        // is reaped (`Drop`). With CLONE_VM there are two flows of control in one memory: `attend` touches nothing but its
+        // stack and `shared`, does not allocate, and makes system calls that set no errno unless they fail.
+        let pid = check(unsafe { libc::clone(attend, stack.top(), flags, (&raw const *shared).cast_mut().cast()) }.into())?;
+        let pid = Pid::from_raw(pid as i32).ok_or(Errno::SRCH)?;
+        Ok(Intermediate { pid, shared, stack })
+    }
+
+    /// Whose /proc entries lead to the new user namespace.
+    pub fn pid(&self) -> i32 {
+        self.pid.as_raw_nonzero().get()
+    }
+
+    /// Let it do what comes first.
+    pub fn start(&self) {
+        self.shared.state.store(STARTED, Ordering::Release);
+        let _ = futex::wake(&self.shared.state, futex::Flags::PRIVATE, 1);
+    }
+
+    /// Have the child cloned: it runs `life` and never returns.
+    pub fn bear(&self, namespaces: u64, life: &dyn Fn()) -> core::result::Result<Child, Stillborn> {
+        let shared = &self.shared;
+        // SAFETY: the other process reads this only after the order, which is not given yet. The lifetime is forgotten: it calls `life` only
+        // in the child, which has a copy of our memory as it is while we wait here, and nobody takes anything from that.
+        unsafe { *shared.life.get() = Some(core::mem::transmute::<*const dyn Fn(), *const (dyn Fn() + 'static)>(life)) };
+        shared.namespaces.store(namespaces, Ordering::Relaxed);
+        shared.state.store(ORDERED, Ordering::Release);
+        let _ = futex::wake(&shared.state, futex::Flags::PRIVATE, 1);
+        // A look now and then: somebody may have killed it.
+        let moment = futex::Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
+        while shared.state.load(Ordering::Acquire) != DONE && self.lives() {
+            let _ = futex::wait(&shared.state, futex::Flags::PRIVATE, ORDERED, Some(&moment));
+        }
+        match shared.pid.load(Ordering::Acquire) {
+            0 => {
+                let [which, errno] = &shared.failed;
+                Err(match (which.load(Ordering::Relaxed), errno.load(Ordering::Relaxed)) {
+                    (-1, errno) => Stillborn::Clone(Errno::from_raw_os_error(errno)),
+                    (_, 0) => Stillborn::Clone(Errno::SRCH), // somebody killed it
+                    (which, errno) => Stillborn::First(which as u32, errno),
+                })
+            }
+            pid => {
+                // SAFETY: the kernel stored there a new descriptor of the table that the other process shares with us; nobody writes there
+                // any more, and nobody else owns it.
+                let pidfd = unsafe { OwnedFd::from_raw_fd(*shared.pidfd.get()) };
+                Ok(Child { pid, pidfd })
+            }
+        }
+    }
+
+    fn lives(&self) -> bool {
+        let look = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+        matches!(waitid(WaitId::Pid(self.pid), look), Ok(None))
+    }
+}
+
+impl Drop for Intermediate {
+    fn drop(&mut self) {
+        // Nobody else reaps our children, so the pid is still its own.
+        let _ = rustix::process::kill_process(self.pid, rustix::process::Signal::KILL);
+        let _ = interrupted(|| waitid(WaitId::Pid(self.pid), WaitIdOptions::EXITED));
+        let _ = &self.stack; // unmapped after this
+    }
+}
+
+/// The intermediate process, until it is killed. // S2
+extern "C" fn attend(shared: *mut libc::c_void) -> libc::c_int {
+    // SAFETY: `new` passes a pointer to a `Shared` that outlives this process.
+    let shared = unsafe { &*shared.cast::<Shared>() };
+    let ours = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL)).is_ok();
+    // It may have died before we asked.
+    if !ours || rustix::process::getppid().map(|p| p.as_raw_nonzero().get()) != Some(shared.parent) {
+        return 125;
+    }
+    let wait = |while_it_is: u32| {
+        while shared.state.load(Ordering::Acquire) == while_it_is {
+            let _ = futex::wait(&shared.state, futex::Flags::PRIVATE, while_it_is, None);
+        }
+    };
+    wait(WAIT);
+    let done = (shared.first)();
+    wait(STARTED);
+    let (which, errno) = match done.map(|()| clone_child(shared)) {
+        Ok(Ok(pid)) => {
+            shared.pid.store(pid, Ordering::Relaxed);
+            (0, 0)
+        }
+        Ok(Err(errno)) => (-1, errno.raw_os_error()),
+        Err((which, errno)) => (which as i32, errno),
+    };
+    let [a, b] = &shared.failed;
+    a.store(which, Ordering::Relaxed);
+    b.store(errno, Ordering::Relaxed);
+    shared.state.store(DONE, Ordering::Release);
+    let _ = futex::wake(&shared.state, futex::Flags::PRIVATE, 1);
+    wait(DONE);
+    0
+}
+
+fn clone_child(shared: &Shared) -> Result<i32> {
+    let namespaces = shared.namespaces.load(Ordering::Relaxed) | libc::CLONE_PARENT as u64;
+    let pid = clone3(namespaces, Some(shared.pidfd.get()))?;
     if pid == 0 {
         #[cfg(debug_assertions)]
         tripwire::arm();
-        life();
+        // SAFETY: the order was given, so `life` is set, and what it points to is in our copy of the parent's memory.
+        if let Some(life) = unsafe { *shared.life.get() } {
+            // SAFETY: as above.
+            unsafe { (*life)() };
+        }
         exit(125);
     }
-    // SAFETY: clone3 succeeded with CLONE_PIDFD, so the kernel stored a new descriptor that nobody else owns.
-    let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
-    Ok(Child { pid, pidfd })
+    Ok(pid)
 }
 
-/// The same from within a child that is already born, returning on both sides: Some(pid) in the parent.
+/// A stack with a guard page below it. The child keeps using its copy, so it is as large as that of a thread of Rust's.
+struct Stack(*mut libc::c_void);
+
+impl Stack {
+    const SIZE: usize = 2 << 20;
+    const GUARD: usize = 4096;
+
+    fn new() -> Result<Stack> {
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_STACK | libc::MAP_NORESERVE;
+        // SAFETY: a new mapping at an address of the kernel's choice overlaps nothing.
+        let at = unsafe { libc::mmap(core::ptr::null_mut(), Stack::SIZE, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0) };
+        if at == libc::MAP_FAILED {
+            return Err(Errno::from_raw_os_error(super::errno()));
+        }
+        // SAFETY: the first page of our own new mapping.
+        check(unsafe { libc::mprotect(at, Stack::GUARD, libc::PROT_NONE) }.into())?;
+        Ok(Stack(at))
+    }
+
+    fn top(&self) -> *mut libc::c_void {
+        // SAFETY: one past the end of the mapping, which is page-aligned and so aligned as the ABI wants a stack.
+        unsafe { self.0.byte_add(Stack::SIZE) }
+    }
+}
+
+impl Drop for Stack {
+    fn drop(&mut self) {
+        // SAFETY: our own mapping; whoever ran on it is reaped.
+        unsafe { libc::munmap(self.0, Stack::SIZE) };
+    }
+}
+
+/// Clone within a child that is already born, returning on both sides: Some(pid) in the parent.
 pub fn forked(namespaces: u64) -> Result<Option<i32>> {
     clone3(namespaces, None).map(|pid| (pid != 0).then_some(pid))
 }
 
-fn clone3(namespaces: u64, pidfd: Option<&mut libc::c_int>) -> Result<i32> {
+fn clone3(namespaces: u64, pidfd: Option<*mut libc::c_int>) -> Result<i32> {
     // SAFETY: clone_args is a plain record of integers, for which all zeroes is a valid value.
     let mut args: libc::clone_args = unsafe { core::mem::zeroed() };
     args.flags = namespaces;
-    args.exit_signal = libc::SIGCHLD as u64;
+    // A sibling tells our parent with the signal that we would. man: clone(2), CLONE_PARENT
+    args.exit_signal = if namespaces & libc::CLONE_PARENT as u64 == 0 { libc::SIGCHLD as u64 } else { 0 };
     if let Some(place) = pidfd {
         args.flags |= libc::CLONE_PIDFD as u64;
-        args.pidfd = (&raw mut *place) as u64;
+        args.pidfd = place as u64;
     }
     // SAFETY: without CLONE_VM the child gets a copy of our memory and stack, so everything borrowed stays valid on both
-    // sides; the caller has one thread (checked in launch), and the child does not allocate (tripwire).
+    // sides; the caller has one thread (checked in launch; while the intermediate process clones, we wait), and the child does not allocate (tripwire).
     check(unsafe { libc::syscall(libc::SYS_clone3, &raw mut args, size_of::<libc::clone_args>()) }).map(|pid| pid as i32)
 }
 

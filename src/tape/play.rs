@@ -21,13 +21,26 @@ pub struct Channels<'a> {
     pub parents: [RawFd; 2],
 }
 
-/// Play the tape to its end. Returns only by leaving the process.
-pub fn play(tape: &Tape, channels: Channels) -> ! {
+/// Play the steps before the child is born, in the intermediate: the namespaces that need neither maps nor a plan. // sys/clone.rs
+pub fn early(steps: &[Step]) -> std::result::Result<(), (u32, i32)> {
+    for (number, step) in steps.iter().enumerate() {
+        let done = match step {
+            Step::Unshare { namespaces, .. } => clone::unshare(*namespaces),
+            Step::LoopbackUp => socket::loopback_up(),
+            _ => Err(Errno::INVAL),
+        };
+        done.map_err(|errno| (number as u32, errno.raw_os_error()))?;
+    }
+    Ok(())
+}
+
+/// Play the tape from `first` to its end. Returns only by leaving the process.
+pub fn play(tape: &Tape, first: usize, channels: Channels) -> ! {
     channels.parents.into_iter().for_each(crate::sys::inherit::close);
     let mut player = Player { channels, slots: [const { None }; SLOTS], inner: None };
     // The modes of what we make are meant in full; `Step::Umask` sets the workload's.
     rustix::process::umask(Mode::empty());
-    for (number, step) in tape.steps().iter().enumerate() {
+    for (number, step) in tape.steps().iter().enumerate().skip(first) {
         if let Err(errno) = player.step(step) {
             let fault = Fault { step: number as u32, errno: errno.raw_os_error() };
             let _ = rustix::io::write(player.channels.fault, &fault.to_bytes());
@@ -57,8 +70,7 @@ impl Player<'_> {
                 // End-of-file: whoever we wait for is dead, and nobody is left to hear a fault.
                 if n == 1 && byte == [barrier.byte()] { Ok(()) } else { clone::exit(125) }
             }
-            Step::Unshare { namespaces, .. } => clone::unshare(*namespaces),
-            Step::LoopbackUp => socket::loopback_up(),
+            Step::Unshare { .. } | Step::LoopbackUp => Err(Errno::INVAL), // `early`
             Step::Filesystem { fstype, options, attributes, slot } => {
                 let options = options.iter().map(|(key, value)| (key.as_c_str(), value.as_deref()));
                 self.fill(*slot, mount::filesystem(fstype, options, *attributes)?)
@@ -131,12 +143,8 @@ impl Player<'_> {
                 let lower = rustix::fs::open(lower.as_c_str(), OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
                 let mut buffer = [0; 32];
                 let lower = descriptor_path(lower.as_raw_fd(), &mut buffer)?;
-                let options = [
-                    (c"lowerdir", Some(lower)),
-                    (c"upperdir", Some(upper.as_c_str())),
-                    (c"workdir", Some(work.as_c_str())),
-                    (c"userxattr", None),
-                ];
+                let options =
+                    [(c"lowerdir", Some(lower)), (c"upperdir", Some(upper.as_c_str())), (c"workdir", Some(work.as_c_str())), (c"userxattr", None)];
                 self.fill(*slot, mount::filesystem(c"overlay", options.into_iter(), *attributes)?)
             }
             Step::RootAt { at } => {

@@ -89,10 +89,10 @@ pub struct Extent {
 pub enum Step {
     // -- Identity
     Await(Barrier),
-    /// Namespaces beyond those of the clone: made while the parent waits for newuidmap.
+    /// Namespaces beyond those of the clone; like `LoopbackUp`, done before the child is born. // play.rs `early`
     Unshare {
         namespaces: u64,
-        names: &'static str,
+        names: String,
     },
     LoopbackUp,
     /// A new file system instance, detached, into `slot`.

@@ -17,29 +17,55 @@ const RUNS: usize = 200;
 const WARM_UP: usize = 10;
 const AT_ONCE: usize = 200;
 
-/// The physical floor: one clone3 with every namespace, and exec.
+/// The physical floor: one clone3 with every namespace, and exec. With arguments (the words of newuidmap after its first, `--`, those
+/// of newgidmap) also the two helpers, at the same time: what a sandbox with several ids can at best cost on this machine.
 const FLOOR: &str = r#"
 #define _GNU_SOURCE
 #include <linux/sched.h>
 #include <sched.h>
 #include <signal.h>
+#include <spawn.h>
+#include <stdio.h>
+#include <string.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-int main(void)
+static pid_t helper(const char *program, char *pid, char **words, int n)
+{
+    char *argv[64] = { (char *)program, pid }, *envp[] = { 0 };
+    pid_t child;
+    memcpy(argv + 2, words, n * sizeof *words);
+    return posix_spawnp(&child, program, 0, 0, argv, envp) ? -1 : child;
+}
+
+int main(int argc, char **argv)
 {
     struct clone_args args = {
         .flags = CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWCGROUP,
         .exit_signal = SIGCHLD,
     };
-    int status;
+    int status, go[2], dashes = 1, bad = 0;
+    char byte, word[16];
+    pipe(go);
     pid_t pid = syscall(SYS_clone3, &args, sizeof args);
     if (pid == 0) {
+        if (argc > 1)
+            read(go[0], &byte, 1);
         execl("/bin/true", "true", (char *)0);
         _exit(127);
     }
-    return pid < 0 || waitpid(pid, &status, 0) != pid || status != 0;
+    if (pid > 0 && argc > 1) {
+        snprintf(word, sizeof word, "%d", pid);
+        while (strcmp(argv[dashes], "--"))
+            dashes++;
+        pid_t uid = helper("newuidmap", word, argv + 1, dashes - 1);
+        pid_t gid = helper("newgidmap", word, argv + dashes + 1, argc - dashes - 1);
+        bad |= waitpid(uid, &status, 0) != uid || status != 0;
+        bad |= waitpid(gid, &status, 0) != gid || status != 0;
+        write(go[1], "x", 1);
+    }
+    return bad || pid < 0 || waitpid(pid, &status, 0) != pid || status != 0;
 }
 "#;
 
@@ -174,11 +200,12 @@ impl Bench {
         start.elapsed()
     }
 
-    /// The user's processes.
+    /// The user's processes, but for bubblewrap's own, which it leaves to the machine's init to reap.
     fn processes(&self) -> BTreeSet<u32> {
         let entries = std::fs::read_dir("/proc").expect("/proc").filter_map(|e| e.ok());
         let of_user = |e: &std::fs::DirEntry| e.metadata().is_ok_and(|m| m.uid() == self.user.uid);
-        entries.filter(of_user).filter_map(|e| e.file_name().to_str()?.parse().ok()).collect()
+        let not_theirs = |e: &std::fs::DirEntry| std::fs::read_to_string(e.path().join("comm")).is_ok_and(|name| name != "bwrap\n");
+        entries.filter(of_user).filter(not_theirs).filter_map(|e| e.file_name().to_str()?.parse().ok()).collect()
     }
 
     fn compile(&self, name: &str, source: &str) -> Option<String> {
@@ -186,6 +213,18 @@ impl Bench {
         std::fs::write(&file, source).expect("write");
         let done = Command::new("gcc").args(["-O2", "-static", "-o", &program, &file]).status();
         done.is_ok_and(|s| s.success()).then_some(program)
+    }
+
+    /// The id maps of a run, as words for `FLOOR`; None where there is one id only.
+    fn maps(&self) -> Option<Words> {
+        let dry = words(&format!("{} run --dry-run --json -- true", self.path("sandbox")));
+        let out = self.command(&dry).stdout(Stdio::piped()).output().ok()?;
+        let plan: serde_json::Value = serde_json::from_slice(&out.stdout).ok()?;
+        let map = |key: &str| -> Words {
+            plan[key].as_array().into_iter().flatten().flat_map(|e| e.as_array().cloned().unwrap_or_default()).map(|n| n.to_string()).collect()
+        };
+        let (uids, gids) = (map("uids"), map("gids"));
+        (uids.len() > 3).then(|| [uids, words("--"), gids].concat())
     }
 
     /// A root directory of one program, as a bundle too.
@@ -236,25 +275,34 @@ fn ratio(what: &str, value: f64, target: f64) {
 
 fn start_up(bench: &Bench, ours: &Words, bwrap: Option<&Words>) {
     println!("Start to exit of /bin/true, medians of {RUNS} runs in turns");
-    let bare = words("/bin/true");
     let floor = bench.compile("floor", FLOOR).map(|p| vec![p]);
-    let all: Vec<(&str, &Words)> = [
-        ("/bin/true alone", Some(&bare)),
-        ("C: one clone3 with every namespace, exec", floor.as_ref()),
-        ("bubblewrap, every namespace, host root read-only", bwrap),
-        ("sandbox run --", Some(ours)),
+    let mapped = floor.as_ref().zip(bench.maps()).map(|(floor, maps)| [floor.clone(), maps].concat());
+    let single = words(&format!("{} run --userns single -- /bin/true", ours[0]));
+    let sealed = words(&format!("{} run --userns single --read-only -- /bin/true", ours[0]));
+    let all: Vec<(&str, Words)> = [
+        ("/bin/true alone", Some(words("/bin/true"))),
+        ("C: one clone3 with every namespace, exec", floor),
+        ("C: the same, with newuidmap and newgidmap", mapped),
+        ("bubblewrap, every namespace, host root read-only", bwrap.cloned()),
+        ("sandbox run --userns single --read-only --", Some(sealed)),
+        ("sandbox run --userns single --", Some(single)),
+        ("sandbox run --", Some(ours.clone())),
     ]
     .into_iter()
     .filter_map(|(name, words)| Some((name, words?)))
     .collect();
-    let times = bench.paired(&all.iter().map(|(_, w)| *w).collect::<Vec<_>>());
+    let times = bench.paired(&all.iter().map(|(_, w)| w).collect::<Vec<_>>());
     all.iter().zip(&times).for_each(|((name, _), time)| ms(name, *time));
-    let own = times[times.len() - 1];
-    if bwrap.is_some() {
-        ratio("sandbox : bubblewrap", own / times[times.len() - 2], 1.0);
+    let time = |what: &str| all.iter().zip(&times).find(|((name, _), _)| name.starts_with(what)).map(|(_, time)| *time);
+    let Some(bwrap) = time("bubblewrap") else { return };
+    for (name, of) in [("C floor, with newuidmap and newgidmap", "C: the same"), ("sandbox, one id, read-only", "sandbox run --userns single --read")]
+    {
+        if let Some(own) = time(of) {
+            println!("  {:<58} {:8.2}", format!("{name} : bubblewrap"), own / bwrap);
+        }
     }
-    if floor.is_some() {
-        println!("  {:<58} {:8.2}", "sandbox : C floor", own / times[1]);
+    if let Some(own) = time("sandbox run -- ").or(times.last().copied()) {
+        ratio("sandbox : bubblewrap", own / bwrap, 1.0);
     }
 }
 

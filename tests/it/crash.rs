@@ -10,19 +10,19 @@ const STUBBORN: &str = "trap '' HUP INT TERM QUIT PIPE TSTP; setsid sh -c 'trap 
 
 #[test]
 fn the_parent_dies_at_each_step() {
-    for step in 0..=6 {
+    for step in 0..=7 {
         let token = |place: &Place| format!("TOKEN={}", place.home.display());
         for flags in [&[][..], &["-t"], &["--pid", "host"], &["--name", "crash"], &["--security-opt", "nested"]] {
             let place = place();
             let mut command = place.cli(&[&["run", "-e", &token(&place)], flags, &["--", "sh", "-c", STUBBORN]].concat());
             command.env("SANDBOX_DIE_AT", step.to_string()).stdout(Stdio::null()).stderr(Stdio::null());
             let mut child = command.spawn().unwrap();
-            let died = within(Duration::from_secs(if step == 6 { 1 } else { 5 }), || child.try_wait().unwrap().is_some());
+            let died = within(Duration::from_secs(if step == 7 { 1 } else { 5 }), || child.try_wait().unwrap().is_some());
             if died {
                 use std::os::unix::process::ExitStatusExt;
                 assert_eq!(child.wait().unwrap().signal(), Some(9), "step {step} {flags:?}");
             } else {
-                assert_eq!(step, 6, "nobody dies at step {step}");
+                assert_eq!(step, 7, "nobody dies at step {step}");
                 child.kill().unwrap();
                 child.wait().unwrap();
             }
