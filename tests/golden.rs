@@ -51,7 +51,7 @@ fn facts(mounts: Vec<MountPoint>) -> Facts {
         caller,
         mounts,
         cwd: "/usr".into(),
-        env: env.map(|(k, v)| (k.to_string(), v.to_string())).into(),
+        env: env.map(|(k, v)| (k.to_string(), v.into())).into(),
         mask: sandbox::sys::signal::Set::ALL,
         window: (80, 24),
         landlock_abi: landlock_abi().min(LANDLOCK),
@@ -327,7 +327,7 @@ fn any(dice: &mut Dice, dir: &Dir, policies: &[Patch]) -> Patch {
         p = p.then(dice.pick(policies));
     }
     p.root = if dice.roll(3) == 0 { Some(Root::Host) } else { dir_root(dir, dice.pick(&[RootMode::Cow, RootMode::ReadWrite])) };
-    p.process.argv = vec![dice.pick(&["sh", "/bin/sh", "./x y"]).to_string()];
+    p.process.argv = vec![dice.pick(&["sh", "/bin/sh", "./x y"]).into()];
     let share = [Share::Private, Share::Host];
     let n = &mut p.namespaces;
     for field in [&mut n.ipc, &mut n.pid, &mut n.uts, &mut n.cgroup] {

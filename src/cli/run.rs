@@ -7,7 +7,7 @@ use crate::dirs;
 use crate::error::{Doing, Error, Kind, Result};
 use crate::host::{self, Caller, mounts, subid};
 use crate::ident::{Bytes, Name};
-use crate::launch::plan::{self, Facts, Io, Plan, freeze};
+use crate::launch::plan::{self, Environment, Facts, Io, Plan, freeze};
 use crate::launch::{begin, die_at, launch};
 use crate::monitor::{Event, Exit, Living, Signals, Streams, stay};
 use crate::spec::{Control, IdMapping, Mount, NetworkMode, Patch, Root, SeccompProfile, Share, Spec, Ulimit, User, Userns, policy, process, storage};
@@ -250,7 +250,7 @@ pub struct RunArgs {
 
     /// The command and its arguments
     #[arg(trailing_var_arg = true, value_name = "CMD", hide_short_help = true)]
-    command: Vec<String>,
+    command: Vec<OsString>,
 }
 
 fn network(s: &str) -> std::result::Result<NetworkMode, String> {
@@ -300,7 +300,7 @@ pub fn run(args: RunArgs) -> Result<u8> {
     let named = args.policy.clone();
     let preserved = args.preserve_fds.unwrap_or(0);
     check_descriptors(preserved, status_fd)?;
-    let env: BTreeMap<String, String> = std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?))).collect();
+    let env: Environment = std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v))).collect();
     let cwd = match std::env::current_dir() {
         Err(_) if args.workdir.as_ref().is_some_and(|dir| dir.is_absolute()) => PathBuf::from("/"),
         other => other.doing("find", "the working directory").map_err(|e| e.hint("cd to a directory that is there, or name one with -w"))?,
@@ -378,7 +378,7 @@ pub fn run(args: RunArgs) -> Result<u8> {
 
 impl RunArgs {
     /// What was typed, as a patch. Destructured without `..`, so that a new flag must get a meaning here.
-    fn into_patch(self, env: &BTreeMap<String, String>, cwd: &Path, home: &Path) -> Result<Patch> {
+    fn into_patch(self, env: &Environment, cwd: &Path, home: &Path) -> Result<Patch> {
         let RunArgs {
             interactive,
             tty,
@@ -560,10 +560,13 @@ fn three_forms() -> Error {
 }
 
 /// `NAME=VALUE`, or `NAME` for the caller's own value. man: environ(7)
-fn variable(word: &str, env: &BTreeMap<String, String>, into: &mut BTreeMap<String, String>) -> Result<()> {
+fn variable(word: &str, env: &Environment, into: &mut BTreeMap<String, String>) -> Result<()> {
     let (name, value) = match word.split_once('=') {
         Some((name, value)) => (name, Some(value.to_string())),
-        None => (word, env.get(word).cloned()),
+        None => {
+            let value = env.get(word).cloned().map(OsString::into_string).transpose();
+            (word, value.map_err(|_| Error::usage(format!("cannot pass on the variable {word}: its value is not UTF-8")))?)
+        }
     };
     if name.is_empty() || name.contains(char::is_whitespace) {
         return Err(Error::usage(format!("bad variable '{word}': NAME or NAME=VALUE")));

@@ -18,10 +18,14 @@ use crate::tape::{Groups, Step, Tape};
 use crate::userns::{self, Maps};
 use rustix::fs::OFlags;
 use std::collections::BTreeMap;
-use std::ffi::CString;
+use std::ffi::{CString, OsString};
 use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+
+/// Variables, whose values are bytes.
+pub type Environment = BTreeMap<String, OsString>;
 
 /// What a plan is made from, besides the Spec: the facts of this host and of this call.
 pub struct Facts {
@@ -29,7 +33,7 @@ pub struct Facts {
     pub mounts: Vec<MountPoint>,
     /// The caller's working directory, resolved.
     pub cwd: PathBuf,
-    pub env: BTreeMap<String, String>,
+    pub env: Environment,
     /// The signal mask that the command is to start with.
     pub mask: Set,
     /// Columns and rows of the caller's terminal.
@@ -169,8 +173,8 @@ pub fn freeze(spec: &Spec, facts: &Facts, ids: Ids, io: Option<Io>, cache: Optio
     let env = environment(spec, facts, &who);
     let path = env.get("PATH").cloned().unwrap_or_default();
     let command = spec.process.argv.first().cloned().unwrap_or_default();
-    let cstr = |s: &str| CString::new(s).map_err(|_| Error::usage("an argument or a variable holds a NUL"));
-    let paths = search(&command, &path).iter().map(|p| cstr(p)).collect::<Result<_>>()?;
+    let cstr = |s: &[u8]| CString::new(s).map_err(|_| Error::usage("an argument or a variable holds a NUL"));
+    let paths = search(command.as_bytes(), path.as_bytes()).iter().map(|p| cstr(p)).collect::<Result<_>>()?;
     let default_cwd = if spec.root == Root::Host { facts.cwd.clone() } else { PathBuf::from("/") };
     let frozen = Frozen {
         spec,
@@ -178,9 +182,9 @@ pub fn freeze(spec: &Spec, facts: &Facts, ids: Ids, io: Option<Io>, cache: Optio
         maps: &maps,
         cwd: spec.process.cwd.clone().unwrap_or(default_cwd),
         home,
-        env: env.iter().map(|(k, v)| cstr(&format!("{k}={v}"))).collect::<Result<_>>()?,
+        env: env.iter().map(|(k, v)| cstr(&[k.as_bytes(), b"=", v.as_bytes()].concat())).collect::<Result<_>>()?,
         paths,
-        argv: spec.process.argv.iter().map(|a| cstr(a)).collect::<Result<_>>()?,
+        argv: spec.process.argv.iter().map(|a| cstr(a.as_bytes())).collect::<Result<_>>()?,
         hostname: hostname(spec),
         oom_score: oom_score(spec),
         filter,
@@ -193,6 +197,8 @@ pub fn freeze(spec: &Spec, facts: &Facts, ids: Ids, io: Option<Io>, cache: Optio
         notes.push("the command can reach the host's abstract sockets: landlock scopes need Linux 6.12".into());
     }
     let (tape, ruleset) = assemble::assemble(frozen, tree)?;
+    let text = |s: OsString| s.to_string_lossy().into_owned();
+    let (command, path) = (text(command), text(path));
     Ok(Plan { namespaces: at_clone(spec), maps, tape, early: early(spec).len(), ruleset, io, notes, degraded, command, path })
 }
 
@@ -255,22 +261,22 @@ fn id_maps(spec: &Spec, caller: &Caller, subids: &Subids, degraded: &mut Vec<(Co
 }
 
 /// Where a command without a slash is looked for, as in execvp(3).
-fn search(command: &str, path: &str) -> Vec<String> {
-    if command.contains('/') || command.is_empty() {
-        return vec![command.to_string()];
+fn search(command: &[u8], path: &[u8]) -> Vec<Vec<u8>> {
+    if command.contains(&b'/') || command.is_empty() {
+        return vec![command.to_vec()];
     }
-    path.split(':').map(|dir| if dir.is_empty() { format!("./{command}") } else { format!("{dir}/{command}") }).collect()
+    path.split(|b| *b == b':').map(|dir| [if dir.is_empty() { b"." } else { dir }, b"/", command].concat()).collect()
 }
 
 pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// A fixed list, what the policy passes on, what the user set: nothing else. // SECURITY 3.4 row 22
-fn environment(spec: &Spec, facts: &Facts, who: &Who) -> BTreeMap<String, String> {
-    let mut env = BTreeMap::from([("PATH".to_string(), DEFAULT_PATH.to_string()), ("HOME".to_string(), who.home.display().to_string())]);
+fn environment(spec: &Spec, facts: &Facts, who: &Who) -> Environment {
+    let mut env = BTreeMap::from([("PATH".to_string(), DEFAULT_PATH.into()), ("HOME".to_string(), who.home.clone().into_os_string())]);
     if spec.root == Root::Host {
         let listed = |name: &str| spec.process.env_pass.iter().any(|p| p.covers(name));
         // A shared directory is a file system of its own, where git would stop looking for the repository around it. man: git(1)
-        env.insert("GIT_DISCOVERY_ACROSS_FILESYSTEM".to_string(), "1".to_string());
+        env.insert("GIT_DISCOVERY_ACROSS_FILESYSTEM".to_string(), "1".into());
         env.extend(facts.env.iter().filter(|(name, _)| *name == "PATH" || listed(name)).map(|(k, v)| (k.clone(), v.clone())));
         if who.change.is_some() {
             for name in ["USER", "LOGNAME", "SHELL"] {
@@ -278,13 +284,13 @@ fn environment(spec: &Spec, facts: &Facts, who: &Who) -> BTreeMap<String, String
             }
         }
     } else {
-        env.insert("HOSTNAME".to_string(), hostname(spec));
+        env.insert("HOSTNAME".to_string(), hostname(spec).into());
         if spec.process.tty {
-            let term = facts.env.get("TERM").cloned().unwrap_or_else(|| "xterm".to_string());
+            let term = facts.env.get("TERM").cloned().unwrap_or_else(|| "xterm".into());
             env.insert("TERM".to_string(), term);
         }
     }
-    env.extend(spec.process.env.clone());
+    env.extend(spec.process.env.iter().map(|(k, v)| (k.clone(), v.into())));
     env
 }
 

@@ -28,6 +28,7 @@ use crate::error::{Error, Kind, Result};
 use crate::ident::{Bytes, Name};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 /// Everything the user asked for, with nothing left open.
@@ -150,7 +151,7 @@ pub struct Patch {
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct ProcessPatch {
     #[serde(skip)]
-    pub argv: Vec<String>,
+    pub argv: Vec<OsString>,
     /// Variables to set.
     pub env: BTreeMap<String, String>,
     /// Variables of the caller to pass on, each with the reason; a name may end in `*`.

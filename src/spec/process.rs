@@ -5,12 +5,15 @@ use super::Reasoned;
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::{fmt, str::FromStr};
 
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Process {
-    pub argv: Vec<String>,
+    /// Bytes: a file's name need not be UTF-8.
+    #[serde(serialize_with = "lossy")]
+    pub argv: Vec<OsString>,
     pub env: BTreeMap<String, String>,
     pub env_pass: Vec<Reasoned>,
     /// None: the caller's in host-tree mode, `/` otherwise.
@@ -29,6 +32,11 @@ pub struct Process {
     pub ulimits: BTreeMap<String, Ulimit>,
     /// Descriptors 3 to 3+N-1 go to the command.
     pub preserve_fds: u32,
+}
+
+/// For people, who cannot read bytes.
+fn lossy<S: serde::Serializer>(words: &[OsString], to: S) -> std::result::Result<S::Ok, S::Error> {
+    to.collect_seq(words.iter().map(|word| word.to_string_lossy()))
 }
 
 /// One of the three standard streams.

@@ -2,6 +2,7 @@
 
 use super::signal::Set;
 use super::{Errno, Result, check};
+use core::sync::atomic::{AtomicUsize, Ordering};
 use rustix::process::Signal;
 use rustix::thread::{CapabilitySet, CapabilitySets};
 use std::ffi::CStr;
@@ -140,6 +141,34 @@ pub fn reap(block: bool) -> Result<Option<(i32, i32)>> {
     // SAFETY: the status is written to a local that outlives the call.
     let pid = check(unsafe { libc::waitpid(-1, &raw mut status, if block { 0 } else { libc::WNOHANG }) }.into())?;
     Ok((pid != 0).then_some((pid as i32, status)))
+}
+
+/// Where the kernel finds what /proc/PID/cmdline shows: first byte and length, noted before `main`.
+static ARGUMENTS: (AtomicUsize, AtomicUsize) = (AtomicUsize::new(0), AtomicUsize::new(0));
+
+// SAFETY: glibc calls what is in this section with argc, argv and envp before `main`; the function has that signature.
+#[used]
+#[unsafe(link_section = ".init_array")]
+static NOTE: extern "C" fn(libc::c_int, *const *const libc::c_char) = {
+    extern "C" fn note(count: libc::c_int, arguments: *const *const libc::c_char) {
+        let Some(last) = usize::try_from(count).ok().and_then(|n| n.checked_sub(1)) else { return };
+        // SAFETY: argv has `count` pointers to C strings, which the kernel laid out one behind the other. man: execve(2)
+        let (start, end) =
+            unsafe { ((*arguments).expose_provenance(), (*arguments.add(last)).addr() + CStr::from_ptr(*arguments.add(last)).count_bytes()) };
+        ARGUMENTS.0.store(start, Ordering::Relaxed);
+        ARGUMENTS.1.store(end.saturating_sub(start), Ordering::Relaxed);
+    }
+    note
+};
+
+/// Be listed under this name, without the words that we were called with. In a child only: in the parent Rust reads them.
+pub fn show_as(name: &[u8]) {
+    let (start, length) = (ARGUMENTS.0.load(Ordering::Relaxed), ARGUMENTS.1.load(Ordering::Relaxed));
+    for at in 0..length {
+        let byte = name.get(at).copied().unwrap_or(0);
+        // SAFETY: within the bytes that `note` measured: part of the stack, writable, and read by nobody in a child.
+        unsafe { core::ptr::with_exposed_provenance_mut::<u8>(start + at).write_volatile(byte) };
+    }
 }
 
 /// Drop our mappings of the program's own text, most of which was for starting: what is still needed comes back from the page

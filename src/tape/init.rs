@@ -27,6 +27,8 @@ pub struct Stay<'a> {
 /// `Barrier::Inner`; the other process stays here for ever, as init.
 pub fn split(stay: Stay) -> Result<OwnedFd> {
     signal::set_mask(Set::ALL)?;
+    // Everybody inside can read how PID 1 was called: paths of the host, and what else the flags say.
+    process::show_as(b"sandbox-init");
     let (ours, theirs) = socket::pair()?;
     // A clone that returns on both sides: the workload's life is the rest of the tape.
     match clone::forked(clone::NEWUSER)? {

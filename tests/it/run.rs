@@ -921,6 +921,31 @@ fn unknown_flags_are_not_ignored() {
 }
 
 #[test]
+fn words_that_are_not_utf_8_arrive_as_they_are() {
+    use std::os::unix::ffi::OsStrExt;
+    let place = place();
+    let odd = std::ffi::OsStr::from_bytes(b"caf\xe9");
+    std::fs::write(place.home.join(odd), "latin").unwrap();
+    let mut command = place.cli(&["run", "--", "cat"]);
+    command.arg(odd).env("LC_ODD", odd);
+    assert_eq!(finish(command.spawn().unwrap(), b"").ok(), "latin");
+    let mut command = place.cli(&["run", "-e", "LC_ODD=1", "--", "printenv", "LC_OTHER"]);
+    command.env("LC_OTHER", odd);
+    let out = command.output().unwrap();
+    assert_eq!(out.stdout, b"caf\xe9\n", "{out:?}");
+    let mut command = place.cli(&["run", "-e", "LC_ODD", "--", "true"]);
+    command.env("LC_ODD", odd);
+    finish(command.spawn().unwrap(), b"").refused("cannot pass on the variable LC_ODD");
+}
+
+#[test]
+fn pid_1_does_not_say_how_it_was_called() {
+    let place = place();
+    let out = place.inside_with(&["-e", "TOKEN=in-a-flag"], "tr '\\0' ' ' </proc/1/cmdline");
+    assert_eq!(out.ok().trim(), "sandbox-init");
+}
+
+#[test]
 fn arguments_of_the_command_are_its_own() {
     let place = place();
     assert_eq!(place.sandbox(&["run", "--", "echo", "--rw", "-v", "--", "x"]).ok(), "--rw -v -- x");

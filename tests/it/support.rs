@@ -437,7 +437,8 @@ impl Place {
         child
     }
 
-    /// Processes of this test: those that know its home, by an argument or a variable.
+    /// Processes of this test: those that know its home, by an argument or a variable. And every PID 1 without its parent, whose
+    /// variables only root may read, and which says no arguments.
     pub fn processes(&self) -> Vec<(u32, String)> {
         let token = self.home.as_os_str().as_encoded_bytes();
         let mut list = Vec::new();
@@ -449,8 +450,11 @@ impl Place {
             let read = |name: &str| std::fs::read(entry.path().join(name)).unwrap_or_default();
             let (cmdline, environ) = (read("cmdline"), read("environ"));
             let has = |bytes: &[u8]| bytes.windows(token.len()).any(|w| w == token);
-            if has(&cmdline) || has(&environ) {
-                let stat = std::fs::read_to_string(entry.path().join("status")).unwrap_or_default();
+            let stat = std::fs::read_to_string(entry.path().join("status")).unwrap_or_default();
+            let parent = stat.lines().find_map(|l| l.strip_prefix("PPid:")).unwrap_or("0").trim().to_string();
+            let comm = |pid: &str| std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+            let orphan = cmdline.starts_with(b"sandbox-init\0") && !comm(&parent).starts_with("sandbox");
+            if has(&cmdline) || has(&environ) || orphan {
                 let state = stat.lines().find(|l| l.starts_with("State")).unwrap_or("").to_string();
                 list.push((pid, format!("{} ({state})", String::from_utf8_lossy(&cmdline).replace('\0', " "))));
             }
