@@ -49,7 +49,6 @@ pub struct Io {
 }
 
 /// Which ids there will be: the first thing to know, since writing the maps takes longest.
-#[derive(Clone)]
 pub struct Ids {
     pub maps: Maps,
     degraded: Vec<(Control, String)>,

@@ -315,3 +315,34 @@ mod tripwire {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::fd::AsFd;
+
+    #[test]
+    fn the_child_of_an_intermediate_process_is_ours() {
+        let between = Intermediate::new(Box::new(|| Ok(()))).unwrap();
+        between.start();
+        let child = between.bear(NEWNS, &|| exit(7)).unwrap();
+        drop(between);
+        let status = waitid(WaitId::PidFd(child.pidfd.as_fd()), WaitIdOptions::EXITED).unwrap();
+        assert_eq!(status.and_then(|s| s.exit_status()), Some(7));
+    }
+
+    #[test]
+    fn what_fails_before_the_child_is_told() {
+        let between = Intermediate::new(Box::new(|| Err((3, libc::EXDEV)))).unwrap();
+        between.start();
+        assert!(matches!(between.bear(NEWNS, &|| exit(7)), Err(Stillborn::First(3, libc::EXDEV))));
+    }
+
+    #[test]
+    fn an_intermediate_process_that_was_killed_is_not_waited_for() {
+        let between = Intermediate::new(Box::new(|| Ok(()))).unwrap();
+        between.start();
+        rustix::process::kill_process(between.pid, rustix::process::Signal::KILL).unwrap();
+        assert!(matches!(between.bear(NEWNS, &|| exit(7)), Err(Stillborn::Clone(Errno::SRCH))));
+    }
+}

@@ -122,11 +122,17 @@ pub fn default_signals() {
     }
 }
 
-/// Wait for any signal of `set` (which must be blocked) and take it.
-pub fn wait_signal(set: Set) -> Result<i32> {
-    // SAFETY: the set is 8 bytes as said; no siginfo and no timeout are asked for.
-    let got = unsafe { libc::syscall(libc::SYS_rt_sigtimedwait, &raw const set, core::ptr::null::<u8>(), core::ptr::null::<u8>(), 8) };
-    check(got).map(|n| n as i32)
+/// Wait for any signal of `set` (which must be blocked) and take it: its number, and the pid of who sent it as seen from here, 0 if that
+/// is in a pid namespace above ours. kernel: kernel/signal.c send_signal_locked()
+pub fn wait_signal(set: Set) -> Result<(i32, i32)> {
+    let mut info = core::mem::MaybeUninit::<libc::siginfo_t>::zeroed();
+    // SAFETY: the set is 8 bytes as said, the siginfo is a live one of this frame; no timeout is asked for.
+    let got = unsafe { libc::syscall(libc::SYS_rt_sigtimedwait, &raw const set, info.as_mut_ptr(), core::ptr::null::<u8>(), 8) };
+    let signal = check(got)? as i32;
+    // SAFETY: zeroed is a valid siginfo, and the call has filled it.
+    let info = unsafe { info.assume_init() };
+    // SAFETY: plain numbers, of which any bits are valid; for signals without a sender the field is something else, or 0.
+    Ok((signal, unsafe { info.si_pid() }))
 }
 
 /// kill(2); `pid` as there (-1: everything that we may signal).

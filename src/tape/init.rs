@@ -89,10 +89,9 @@ fn serve(stay: Stay, workload: i32) -> ! {
     }
     let (wire, proc) = (crate::sys::inherit::inherited(&0), crate::sys::inherit::inherited(&1));
     loop {
-        let signal = match process::wait_signal(Set::ALL) {
-            Ok(signal) => signal,
-            Err(_) => continue,
-        };
+        let Ok((signal, sender)) = process::wait_signal(Set::ALL) else { continue };
+        // Whoever is inside can signal us where landlock has no scopes (before Linux 6.12), but that is not for us to pass on.
+        let above = if stay.owns_pids { 0 } else { rustix::process::getppid().map_or(0, |p| p.as_raw_nonzero().get()) };
         match signal {
             _ if signal != libc::SIGCHLD && !stay.owns_pids && socket::is_over(wire) => {
                 end_descendants(proc);
@@ -109,6 +108,7 @@ fn serve(stay: Stay, workload: i32) -> ! {
                     }
                 }
             }
+            _ if sender != above => {}
             // SIGTSTP means nothing to an orphaned process group (man: setpgid(2)), so stopping is done with SIGSTOP.
             libc::SIGTSTP => everybody(&stay, workload, libc::SIGSTOP),
             libc::SIGCONT => everybody(&stay, workload, libc::SIGCONT),

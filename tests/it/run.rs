@@ -436,7 +436,7 @@ fn init_reaps_orphans() {
 #[test]
 fn what_the_command_leaves_running_ends_with_it() {
     let place = place();
-    for flags in [&[][..], &["--pid", "host"], &["--security-opt", "nested"]] {
+    for flags in [&[][..], &["--security-opt", "nested"], &["--pid", "host"]].into_iter().take(if scopes() { 3 } else { 2 }) {
         let output = place.inside_with(flags, "setsid sleep 60 >/dev/null 2>&1 </dev/null & (trap '' TERM INT HUP; sleep 60) >/dev/null 2>&1 & sh -c 'sleep 60 & sleep 60 &' >/dev/null 2>&1; echo fine");
         assert_eq!(output.ok(), "fine");
         place.nothing_left();
@@ -460,6 +460,7 @@ fn every_namespace_is_new() {
 
 #[test]
 fn namespaces_can_be_shared() {
+    need!(scopes(), "needs landlock scopes (Linux 6.12)");
     let place = place();
     for (flag, kind) in [("--ipc", "ipc"), ("--pid", "pid"), ("--uts", "uts"), ("--cgroupns", "cgroup"), ("--network", "net")] {
         let outside = std::fs::read_link(format!("/proc/self/ns/{kind}")).unwrap().display().to_string();
@@ -663,8 +664,8 @@ fn events() {
         finish(place.command("sh").args(["-c", &script]).spawn().unwrap(), b"");
         let text = std::fs::read_to_string(place.path("events")).unwrap();
         let all = text.lines().map(|l| serde_json::from_str(l).unwrap_or_else(|e| panic!("{e}: {l}")));
-        // The caller's own hard limits may be below the policy's.
-        all.filter(|e: &serde_json::Value| e["control"] != "ulimits").collect::<Vec<serde_json::Value>>()
+        // The caller's own hard limits may be below the policy's, and this kernel older than landlock's scopes.
+        all.filter(|e: &serde_json::Value| e["event"] != "degraded" || (e["control"] == "landlock" && scopes())).collect::<Vec<serde_json::Value>>()
     };
     let list = events("", "sh -c 'exit 7'");
     assert_eq!(list.iter().map(|e| e["event"].as_str().unwrap()).collect::<Vec<_>>(), ["started", "exited"]);
@@ -691,8 +692,10 @@ fn exit_codes() {
         assert_eq!(place.inside(&format!("kill -{signal} $$")).code(), 128 + signal, "signal {signal}");
     }
     assert_eq!(place.inside_with(&["--security-opt", "nested"], "exit 9").code(), 9);
-    assert_eq!(place.inside_with(&["--pid", "host"], "exit 9").code(), 9);
-    assert_eq!(place.inside_with(&["--pid", "host"], "kill -9 $$").code(), 137);
+    if scopes() {
+        assert_eq!(place.inside_with(&["--pid", "host"], "exit 9").code(), 9);
+        assert_eq!(place.inside_with(&["--pid", "host"], "kill -9 $$").code(), 137);
+    }
 }
 
 #[test]
@@ -711,7 +714,7 @@ fn signals_are_forwarded() {
         let start = Instant::now();
         let mut buffer = [0; 64];
         while !seen.contains(&want) {
-            assert!(start.elapsed() < WATCHDOG, "no {want} in {seen}");
+            assert!(start.elapsed() < watchdog(), "no {want} in {seen}");
             let n = stdout.read(&mut buffer).unwrap();
             assert!(n > 0, "{signal}: ended: {seen}");
             seen.push_str(&String::from_utf8_lossy(&buffer[..n]));
@@ -744,7 +747,7 @@ fn stop_signal_and_timeout() {
     assert_eq!((output.code(), output.stdout.trim()), (3, "interrupted"), "{output:?}");
     let output = place.inside_with(&["--timeout", "1"], "sleep 20");
     assert_eq!(output.code(), 143, "{output:?}");
-    assert!(output.took < Duration::from_secs(5));
+    assert!(output.took < Duration::from_secs(5) * patience());
     for bad in [["--stop-signal", "BOGUS"], ["--timeout", "-1"], ["--timeout", "x"]] {
         assert_eq!(place.sandbox(&["run", bad[0], bad[1], "--", "true"]).code(), 125);
     }
@@ -755,7 +758,7 @@ fn a_command_that_ignores_the_end_is_killed_after_the_grace() {
     let place = place();
     let output = place.inside_with(&["--timeout", "1"], "trap '' TERM; while :; do sleep 0.1; done");
     assert_eq!(output.code(), 137, "{output:?}");
-    assert!(output.took > Duration::from_secs(10) && output.took < Duration::from_secs(14), "{output:?}");
+    assert!(output.took > Duration::from_secs(10) && output.took < Duration::from_secs(10) + Duration::from_secs(4) * patience(), "{output:?}");
 }
 
 #[test]

@@ -16,10 +16,22 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 /// No run of a test takes longer; what does is killed and fails.
-pub const WATCHDOG: Duration = Duration::from_secs(30);
+pub fn watchdog() -> Duration {
+    Duration::from_secs(30) * patience()
+}
+
+/// How many times slower than a machine this one is: `SANDBOX_PATIENCE`, set by tests/vm. Limits on waiting grow with it.
+pub fn patience() -> u32 {
+    std::env::var("SANDBOX_PATIENCE").ok().and_then(|n| n.parse().ok()).unwrap_or(1)
+}
 
 /// Skips that are no failure under `SANDBOX_STRICT=1`: what a machine may lack without a hole in the tests.
-const MAY_LACK: [&str; 2] = ["needs root, to become another user", "needs a file system with idmapped or quota support"];
+const MAY_LACK: [&str; 4] = [
+    "needs root, to become another user",
+    "needs a file system with idmapped or quota support",
+    "needs landlock scopes (Linux 6.12)",
+    "needs landlock rules on TCP (Linux 6.7)",
+];
 
 /// Go on only if `condition` holds; else say so, with a reason that `SANDBOX_STRICT=1` does not take for an answer.
 macro_rules! need {
@@ -37,6 +49,15 @@ pub fn skip(reason: &str) {
     assert!(std::env::var_os("SANDBOX_STRICT").is_none_or(|v| v != "1") || MAY_LACK.contains(&reason), "SKIP {name}: {reason} (SANDBOX_STRICT=1)");
     // Not captured by the test harness.
     let _ = writeln!(std::io::stderr(), "SKIP {name}: {reason}");
+}
+
+/// Landlock's scopes, Linux 6.12: without them `--pid host` is refused.
+pub fn scopes() -> bool {
+    landlock() >= 6
+}
+
+pub fn landlock() -> u32 {
+    sandbox::sys::confine::landlock_abi()
 }
 
 pub fn root() -> bool {
@@ -135,11 +156,18 @@ pub fn base() -> &'static Path {
         #[expect(clippy::zombie_processes, reason = "it outlives us on purpose: it cleans up when we are gone")]
         let sweeper = sweeper.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0).spawn().expect("sh");
         std::mem::forget(sweeper.stdin);
-        std::fs::copy(env!("CARGO_BIN_EXE_sandbox"), base.join("sandbox")).expect("copy the program");
+        // In a booted machine there is no compiler. // tests/vm
+        let built = std::env::var_os("SANDBOX_BUILT").map(PathBuf::from);
+        let program = built.as_ref().map_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_sandbox")), |dir| dir.join("sandbox"));
+        std::fs::copy(program, base.join("sandbox")).expect("copy the program");
         mode(&base.join("sandbox"), 0o755);
-        let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/probe.c");
-        let gcc = Command::new("gcc").args(["-static", "-O1", "-o"]).arg(base.join("probe")).arg(source).output().expect("gcc");
-        assert!(gcc.status.success(), "{}", String::from_utf8_lossy(&gcc.stderr));
+        if let Some(dir) = &built {
+            std::fs::copy(dir.join("probe"), base.join("probe")).expect("copy the probe");
+        } else {
+            let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/probe.c");
+            let gcc = Command::new("gcc").args(["-static", "-O1", "-o"]).arg(base.join("probe")).arg(source).output().expect("gcc");
+            assert!(gcc.status.success(), "{}", String::from_utf8_lossy(&gcc.stderr));
+        }
         mode(&base.join("probe"), 0o755);
         base
     })
@@ -239,7 +267,7 @@ pub fn finish(mut child: Child, stdin: &[u8]) -> Output {
     let mut texts = [String::new(), String::new()];
     let mut open = false;
     for _ in 0..readers {
-        match receiver.recv_timeout(Duration::from_secs(5)) {
+        match receiver.recv_timeout(Duration::from_secs(5) * patience()) {
             Ok((index, text)) => texts[index] = text,
             Err(_) => open = true,
         }
@@ -257,7 +285,7 @@ fn wait(child: &mut Child) -> (ExitStatus, bool) {
         if let Some(status) = child.try_wait().expect("wait") {
             return (status, true);
         }
-        if start.elapsed() > WATCHDOG {
+        if start.elapsed() > watchdog() {
             let _ = child.kill();
             return (child.wait().expect("wait"), false);
         }
@@ -272,7 +300,7 @@ pub fn within(limit: Duration, mut holds: impl FnMut() -> bool) -> bool {
         if holds() {
             return true;
         }
-        if start.elapsed() > limit {
+        if start.elapsed() > limit * patience() {
             return false;
         }
         std::thread::sleep(Duration::from_millis(10));
@@ -423,7 +451,7 @@ impl Place {
         let start = Instant::now();
         let mut byte = [0];
         while !String::from_utf8_lossy(&seen).contains(word) {
-            assert!(start.elapsed() < WATCHDOG, "no '{word}' came");
+            assert!(start.elapsed() < watchdog(), "no '{word}' came");
             match stdout.read(&mut byte) {
                 Ok(1) => seen.push(byte[0]),
                 _ => {

@@ -265,6 +265,7 @@ fn k08_root_with_everything_has_no_power_over_the_machine() {
 
 #[test]
 fn a1_the_second_wall_stands_with_shared_namespaces() {
+    need!(scopes(), "needs landlock scopes (Linux 6.12)");
     for flags in [&["--uts", "host"][..], &["--ipc", "host"], &["--cgroupns", "host"], &["--pid", "host"], &["--network", "host"]] {
         let seen = owner(flags);
         all_refused(&seen, &["mount_", "umount_", "sethostname", "raw", "link_add", "setns_"], 30, &["EPERM", "EACCES", "ENOSYS"]);
@@ -303,6 +304,7 @@ fn k11_cve_2019_13272_cve_2022_30594_the_filter_cannot_be_suspended_or_loosened(
 
 #[test]
 fn k11_tracing_ends_at_the_sandbox() {
+    need!(scopes(), "needs landlock scopes (Linux 6.12)");
     let place = place();
     let mut bystander = place.command("sleep").arg("30").spawn().unwrap();
     let script = format!(
