@@ -116,7 +116,8 @@ fn image() -> Result<PathBuf> {
     let setup = new.join("setup");
     let finish = format!(
         "{SETUP}\ncp \"$1\"/boot/vmlinuz-* '{0}/vmlinuz'\ncp \"$1\"/boot/initrd.img-* '{0}/initrd'\nrm -rf \"$1\"/boot/*\n\
-         truncate -s 3G '{0}/disk'\nmkfs.ext4 -q -F -d \"$1\" '{0}/disk'\nchmod 644 '{0}'/*\n",
+         mkdir '{0}/root'\nmount --bind \"$1\" '{0}/root' # without what is mounted in it\n\
+         truncate -s 3G '{0}/disk'\nmkfs.ext4 -q -F -d '{0}/root' '{0}/disk'\numount '{0}/root'\nrmdir '{0}/root'\nchmod 644 '{0}'/*\n",
         new.display()
     );
     std::fs::write(&setup, finish).map_err(|e| e.to_string())?;
