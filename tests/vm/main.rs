@@ -144,7 +144,9 @@ fn payload(work: &Path, names: &[String]) -> Result<PathBuf> {
     done(Command::new("gcc").args(["-static", "-O1", "-o"]).arg(dir.join("probe")).arg(source), "compile the probe")?;
     let quoted: Vec<String> = names.iter().map(|n| format!("'{}'", n.replace('\'', "'\\''"))).collect();
     let script = format!(
-        "chmod 666 /dev/fuse /dev/net/tun 2>/dev/null\nuname -sr\nexport SANDBOX_BUILT=/payload SANDBOX_PATIENCE=10\ncd /root\n/payload/it --test-threads 2 {}\n",
+        "chmod 666 /dev/fuse /dev/net/tun 2>/dev/null\nuname -sr\nexport SANDBOX_BUILT=/payload SANDBOX_PATIENCE=10 SANDBOX_STRICT={}\ncd /root\n\
+         /payload/it --test-threads 2 {}\n",
+        if std::env::var("SANDBOX_STRICT").is_ok_and(|v| v == "1") { 1 } else { 0 },
         quoted.join(" ")
     );
     std::fs::write(dir.join("run"), script).map_err(|e| e.to_string())?;
