@@ -242,9 +242,10 @@ fn start(helper: &PathBuf, pid: i32, extents: &[Extent]) -> Result<Child> {
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
         .spawn()
-        .map_err(|e| {
-            Error::new(Kind::Denied, format!("cannot run {}: {}", helper.display(), crate::error::why(&e)))
-                .hint("do with one id, --userns single, unless an outer container's seccomp filter is in the way: see 'sandbox doctor'")
+        .map_err(|e| match e.raw_os_error() {
+            Some(libc::EAGAIN) => remedy::explain_userns_failure(libc::EAGAIN), // the limit on processes
+            _ => Error::new(Kind::Denied, format!("cannot run {}: {}", helper.display(), crate::error::why(&e)))
+                .hint("do with one id, --userns single, unless an outer container's seccomp filter is in the way: see 'sandbox doctor'"),
         })
 }
 

@@ -56,7 +56,12 @@ impl MountPoint {
 
 pub fn mounts() -> Result<Vec<MountPoint>> {
     let mut text = Vec::with_capacity(8 << 10);
-    let file = std::fs::File::open(TABLE).map_err(|_| Missing::ProcMissing.error(format!("cannot read {TABLE}: /proc is not mounted here")))?;
+    let file = match std::fs::File::open(TABLE) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+            return Err(Missing::ProcMissing.error(format!("cannot read {TABLE}: /proc is not mounted here")));
+        }
+        other => other.doing("read", TABLE)?,
+    };
     file.take(TABLE_LIMIT + 1).read_to_end(&mut text).doing("read", TABLE)?;
     if text.len() as u64 > TABLE_LIMIT {
         return Err(Error::new(Kind::Io, format!("cannot read {TABLE}: it is larger than {} MiB", TABLE_LIMIT >> 20)));

@@ -942,6 +942,15 @@ fn words_that_are_not_utf_8_arrive_as_they_are() {
 }
 
 #[test]
+fn too_few_descriptors_are_named_as_what_they_are() {
+    let place = place();
+    for few in [8, 12, 16] {
+        let script = format!("ulimit -n {few}; exec {} run -- true", program().display());
+        finish(place.command("sh").args(["-c", &script]).spawn().unwrap(), b"").refused("too many open files");
+    }
+}
+
+#[test]
 fn pid_1_does_not_say_how_it_was_called() {
     let place = place();
     let out = place.inside_with(&["-e", "TOKEN=in-a-flag"], "tr '\\0' ' ' </proc/1/cmdline");
