@@ -218,11 +218,21 @@ impl Maps {
 pub struct Writing(Option<(Child, Result<Child>)>);
 
 impl Writing {
-    pub fn finish(self) -> Result<()> {
-        let Some((uid, gid)) = self.0 else { return Ok(()) };
+    pub fn finish(mut self) -> Result<()> {
+        let Some((uid, gid)) = self.0.take() else { return Ok(()) };
         let uid = finish(uid, "newuidmap");
         let gid = gid.and_then(|g| finish(g, "newgidmap"));
         uid.and(gid)
+    }
+}
+
+/// They name a process by its pid, so it must not be gone before them.
+impl Drop for Writing {
+    fn drop(&mut self) {
+        if let Some((mut uid, gid)) = self.0.take() {
+            let _ = uid.wait();
+            let _ = gid.map(|mut gid| gid.wait());
+        }
     }
 }
 

@@ -346,7 +346,7 @@ pub fn run(args: RunArgs) -> Result<u8> {
             dirs::make(&config)?;
         }
     }
-    let mut plan = std::mem::ManuallyDrop::new(freeze(&spec, &facts, ids, io, cache.as_deref())?);
+    let plan = freeze(&spec, &facts, ids, io, cache.as_deref())?;
     let Some(begun) = begun else { return dry(&spec, &plan, json).map(|()| 0) };
     for sentence in plan.notes.iter().chain(plan.degraded.iter().filter(|(c, _)| *c == Control::Subids).map(|(_, why)| why)) {
         let _ = writeln!(std::io::stderr(), "sandbox: note: {sentence}");
@@ -365,7 +365,7 @@ pub fn run(args: RunArgs) -> Result<u8> {
         (None, Some(master)) => Streams::Terminal { master, interactive },
         (None, None) => return Err(Error::new(Kind::Bug, "no terminal came")),
     };
-    drop(plan.io.take()); // our copies of the command's ends of the pipes
+    drop(plan); // our copies of the command's ends of the pipes
     let timeout = spec.process.timeout.map(Duration::from_secs);
     let living = Living { pidfd: live.pidfd, wire: live.wire, streams, stop_signal: spec.process.stop_signal, timeout };
     let exit = stay(living, signals, &mut |event| status.event(event))?;

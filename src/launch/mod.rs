@@ -3,10 +3,10 @@
 //! *What*: `plan` freezes (looks at the host, decides, changes nothing), `assemble` records the tape, `begin` makes the user
 //! namespace, `launch` has the child cloned and waits until the command runs; `explain` turns a fault into a sentence.
 //!
-//! *Why this way*: the two setuid helpers that write the maps take a millisecond, more than all the rest. So as soon as the ids are
+//! *Why this way*: the two setuid helpers that write the maps take a millisecond, and a processor each. So as soon as the ids are
 //! known, `begin` makes the user namespace with a process in it that waits (`sys::clone::Intermediate`), starts the helpers on it, and
 //! has it make the namespaces that need no plan; the tree, the filter and the tape are planned meanwhile. (Rejected: all namespaces
-//! in one clone3 after planning, which costs twice the time; handing a tape that is made later to a child that is there already,
+//! in one clone3 after planning, where nothing hides that time; handing a tape that is made later to a child that is there already,
 //! which needs a second form of it, flat, or memory that PID 1 and its parent share.)
 //!
 //! *Invariants*
@@ -41,8 +41,9 @@ pub struct Live {
 
 /// The outer user namespace, while its maps are written. Dropping it undoes it.
 pub struct Begun {
-    intermediate: Intermediate,
+    // Dropped in this order.
     writing: Writing,
+    intermediate: Intermediate,
 }
 
 /// Make the user namespace, begin to write its maps, and do there what comes `early`.
@@ -56,7 +57,7 @@ pub fn begin(maps: &Maps, early: Vec<Step>) -> Result<Begun> {
     let writing = maps.write(intermediate.pid())?;
     intermediate.start(); // not before, or where there are two processors only, the helpers would wait for one, and we for them
     die_at(2);
-    Ok(Begun { intermediate, writing })
+    Ok(Begun { writing, intermediate })
 }
 
 /// Bring a plan to life. On any error the child is dead and reaped when this returns.
@@ -68,7 +69,7 @@ pub fn launch(begun: Begun, plan: &Plan) -> Result<Live> {
         let channels = play::Channels { fault: child_faults.as_fd(), wire: child_wire.as_fd(), parents };
         play::play(&plan.tape, plan.early, channels)
     };
-    let Begun { intermediate, writing } = begun;
+    let Begun { writing, intermediate } = begun;
     let child = intermediate.bear(plan.namespaces, &life);
     let child = match child {
         Ok(child) => child,

@@ -66,6 +66,7 @@ const DONE: u32 = 3;
 pub struct Intermediate {
     pid: Pid,
     shared: Box<Shared>,
+    #[expect(dead_code, reason = "unmapped after the process is reaped")]
     stack: Stack,
 }
 
@@ -147,7 +148,6 @@ impl Drop for Intermediate {
         // Nobody else reaps our children, so the pid is still its own.
         let _ = rustix::process::kill_process(self.pid, rustix::process::Signal::KILL);
         let _ = interrupted(|| waitid(WaitId::Pid(self.pid), WaitIdOptions::EXITED));
-        let _ = &self.stack; // unmapped after this
     }
 }
 

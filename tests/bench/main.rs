@@ -273,6 +273,10 @@ fn ratio(what: &str, value: f64, target: f64) {
     println!("  {what:<58} {value:8.2}      at most {target}{mark}");
 }
 
+const FLOOR_MAPPED: &str = "C: the same, with newuidmap and newgidmap";
+const BWRAP: &str = "bubblewrap, every namespace, host root read-only";
+const SEALED: &str = "sandbox run --userns single --read-only --";
+
 fn start_up(bench: &Bench, ours: &Words, bwrap: Option<&Words>) {
     println!("Start to exit of /bin/true, medians of {RUNS} runs in turns");
     let floor = bench.compile("floor", FLOOR).map(|p| vec![p]);
@@ -282,9 +286,9 @@ fn start_up(bench: &Bench, ours: &Words, bwrap: Option<&Words>) {
     let all: Vec<(&str, Words)> = [
         ("/bin/true alone", Some(words("/bin/true"))),
         ("C: one clone3 with every namespace, exec", floor),
-        ("C: the same, with newuidmap and newgidmap", mapped),
-        ("bubblewrap, every namespace, host root read-only", bwrap.cloned()),
-        ("sandbox run --userns single --read-only --", Some(sealed)),
+        (FLOOR_MAPPED, mapped),
+        (BWRAP, bwrap.cloned()),
+        (SEALED, Some(sealed)),
         ("sandbox run --userns single --", Some(single)),
         ("sandbox run --", Some(ours.clone())),
     ]
@@ -293,15 +297,14 @@ fn start_up(bench: &Bench, ours: &Words, bwrap: Option<&Words>) {
     .collect();
     let times = bench.paired(&all.iter().map(|(_, w)| w).collect::<Vec<_>>());
     all.iter().zip(&times).for_each(|((name, _), time)| ms(name, *time));
-    let time = |what: &str| all.iter().zip(&times).find(|((name, _), _)| name.starts_with(what)).map(|(_, time)| *time);
-    let Some(bwrap) = time("bubblewrap") else { return };
-    for (name, of) in [("C floor, with newuidmap and newgidmap", "C: the same"), ("sandbox, one id, read-only", "sandbox run --userns single --read")]
-    {
+    let time = |what: &str| all.iter().zip(&times).find(|((name, _), _)| *name == what).map(|(_, time)| *time);
+    let Some(bwrap) = time(BWRAP) else { return };
+    for (name, of) in [("C floor, with newuidmap and newgidmap", FLOOR_MAPPED), ("sandbox, one id, read-only", SEALED)] {
         if let Some(own) = time(of) {
             println!("  {:<58} {:8.2}", format!("{name} : bubblewrap"), own / bwrap);
         }
     }
-    if let Some(own) = time("sandbox run -- ").or(times.last().copied()) {
+    if let Some(own) = time("sandbox run --") {
         ratio("sandbox : bubblewrap", own / bwrap, 1.0);
     }
 }

@@ -665,7 +665,7 @@ fn events() {
         let text = std::fs::read_to_string(place.path("events")).unwrap();
         let all = text.lines().map(|l| serde_json::from_str(l).unwrap_or_else(|e| panic!("{e}: {l}")));
         // The caller's own hard limits may be below the policy's, and this kernel older than landlock's scopes.
-        all.filter(|e: &serde_json::Value| e["event"] != "degraded" || (e["control"] == "landlock" && scopes())).collect::<Vec<serde_json::Value>>()
+        all.filter(|e: &serde_json::Value| e["control"] != "ulimits" && (scopes() || e["control"] != "landlock")).collect::<Vec<serde_json::Value>>()
     };
     let list = events("", "sh -c 'exit 7'");
     assert_eq!(list.iter().map(|e| e["event"].as_str().unwrap()).collect::<Vec<_>>(), ["started", "exited"]);
@@ -930,9 +930,9 @@ fn words_that_are_not_utf_8_arrive_as_they_are() {
     let odd = std::ffi::OsStr::from_bytes(b"caf\xe9");
     std::fs::write(place.home.join(odd), "latin").unwrap();
     let mut command = place.cli(&["run", "--", "cat"]);
-    command.arg(odd).env("LC_ODD", odd);
+    command.arg(odd);
     assert_eq!(finish(command.spawn().unwrap(), b"").ok(), "latin");
-    let mut command = place.cli(&["run", "-e", "LC_ODD=1", "--", "printenv", "LC_OTHER"]);
+    let mut command = place.cli(&["run", "--", "printenv", "LC_OTHER"]);
     command.env("LC_OTHER", odd);
     let out = command.output().unwrap();
     assert_eq!(out.stdout, b"caf\xe9\n", "{out:?}");

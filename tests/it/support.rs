@@ -478,11 +478,13 @@ impl Place {
             let read = |name: &str| std::fs::read(entry.path().join(name)).unwrap_or_default();
             let (cmdline, environ) = (read("cmdline"), read("environ"));
             let has = |bytes: &[u8]| bytes.windows(token.len()).any(|w| w == token);
-            let stat = std::fs::read_to_string(entry.path().join("status")).unwrap_or_default();
-            let parent = stat.lines().find_map(|l| l.strip_prefix("PPid:")).unwrap_or("0").trim().to_string();
-            let comm = |pid: &str| std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-            let orphan = cmdline.starts_with(b"sandbox-init\0") && !comm(&parent).starts_with("sandbox");
-            if has(&cmdline) || has(&environ) || orphan {
+            let status = || std::fs::read_to_string(entry.path().join("status")).unwrap_or_default();
+            let orphan = || {
+                let parent = status().lines().find_map(|l| l.strip_prefix("PPid:")).unwrap_or("0").trim().to_string();
+                !std::fs::read_to_string(format!("/proc/{parent}/comm")).unwrap_or_default().starts_with("sandbox")
+            };
+            if has(&cmdline) || has(&environ) || (cmdline.starts_with(b"sandbox-init\0") && orphan()) {
+                let stat = status();
                 let state = stat.lines().find(|l| l.starts_with("State")).unwrap_or("").to_string();
                 list.push((pid, format!("{} ({state})", String::from_utf8_lossy(&cmdline).replace('\0', " "))));
             }
