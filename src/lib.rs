@@ -10,6 +10,7 @@ pub mod host; // what this machine can do, and the cure for what it cannot
 pub mod spec; // what the user asked for, and the policies that shape it
 pub mod userns; // id maps
 pub mod confine; // capabilities, landlock, seccomp
+pub mod image; // the store: OCI layout, layers, registry
 pub mod rootfs; // the tree the process will see
 pub mod launch; // freeze a Spec into a Plan; bring it to life
 pub mod monitor; // stay with a living sandbox: terminal, signals, exit
