@@ -4,6 +4,9 @@
 //! digest; `unpack` a layer's tar as a directory, and `diff` the way back; `archive` and `registry` where images come from and go to.
 #![forbid(unsafe_code)]
 
+pub mod config;
+pub mod lookup;
+
 use crate::ident::{Digest, ImageName};
 use std::path::PathBuf;
 
