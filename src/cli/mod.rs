@@ -10,6 +10,7 @@
 //! - I2 exit codes: the command's own; 125 ours, 126 not executable, 127 not found, 128+n signal.
 #![forbid(unsafe_code)]
 
+pub mod choose;
 pub mod docs;
 pub mod doctor;
 pub mod policy;

@@ -34,8 +34,9 @@ type Merged = Vec<OwnedFd>;
 const DIRECTORY: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
 fn open(layers: &[PathBuf], path: &str) -> Result<std::fs::File, Errno> {
-    let top = || layers.iter().map(|dir| openat(CWD, dir, DIRECTORY, Mode::empty())).collect::<Result<Merged, _>>();
-    let mut way: Vec<Merged> = vec![top()?];
+    // A writable layer that is yet to be made holds nothing.
+    let there = layers.iter().map(|dir| openat(CWD, dir, DIRECTORY, Mode::empty())).filter(|dir| dir.as_ref().err() != Some(&Errno::NOENT));
+    let mut way: Vec<Merged> = vec![there.collect::<Result<_, _>>()?];
     let mut parts: VecDeque<OsString> = names(Path::new(path)).collect();
     let mut links = 0;
     while let Some(name) = parts.pop_front() {

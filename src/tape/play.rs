@@ -250,15 +250,17 @@ impl Player<'_> {
             });
         }
         let handles = || handles.iter().flatten();
+        let (upper, work) = (open(upper)?, open(work)?);
         if lower.len() <= FEW_LOWERS {
             let mut buffer = [0; 256];
             let mut list = Text { buffer: &mut buffer, used: 0 };
             handles().try_for_each(|fd| list.descriptor(if list.used == 0 { b"/proc/self/fd/" } else { b":/proc/self/fd/" }, fd))?;
+            let (mut first, mut second) = ([0; 32], [0; 32]);
+            let (upper, work) = (descriptor_path(&upper, &mut first)?, descriptor_path(&work, &mut second)?);
             let options = [(c"lowerdir", Some(list.finish()?)), (c"upperdir", Some(upper)), (c"workdir", Some(work)), (c"userxattr", None)];
             return mount::filesystem(c"overlay", options.into_iter(), attributes);
         }
         // mount(2) takes a page of options, and names relative to the working directory are short. Then it is attached already.
-        let (upper, work) = (open(upper)?, open(work)?);
         let mut buffer = [0; 4096];
         let mut list = Text { buffer: &mut buffer, used: 0 };
         list.push(b"userxattr")?;
@@ -342,6 +344,13 @@ fn write_all(fd: BorrowedFd, mut bytes: &[u8]) -> Result<()> {
         bytes = bytes.get(n..).ok_or(Errno::IO)?;
     }
     Ok(())
+}
+
+/// `/proc/self/fd/N` without allocating.
+fn descriptor_path<'a>(fd: &OwnedFd, buffer: &'a mut [u8; 32]) -> Result<&'a CStr> {
+    let mut text = Text { buffer, used: 0 };
+    text.descriptor(b"/proc/self/fd/", fd)?;
+    text.finish()
 }
 
 /// A bounded text that is put together without allocating.
