@@ -13,6 +13,7 @@
 pub mod choose;
 pub mod docs;
 pub mod doctor;
+pub mod layer;
 pub mod policy;
 pub mod run;
 
@@ -42,6 +43,12 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     Run(Box<run::RunArgs>),
+    Commit(layer::CommitArgs),
+    Diff(layer::DiffArgs),
+    Export(layer::ExportArgs),
+    Import(layer::ImportArgs),
+    Layer(layer::LayerArgs),
+    Rm(layer::RmArgs),
     Doctor(DoctorArgs),
     Policy(PolicyArgs),
     #[command(hide = true)]
@@ -124,6 +131,12 @@ pub fn main() -> ExitCode {
             let json = args.json;
             report(run::run(*args), json)
         }
+        Command::Commit(args) => report(said(layer::commit(args)), false),
+        Command::Diff(args) => report(said(layer::diff(args)), false),
+        Command::Export(args) => report(said(layer::export(args)), false),
+        Command::Import(args) => report(said(layer::import(args)), false),
+        Command::Layer(args) => report(said(layer::layer(args)), false),
+        Command::Rm(args) => report(said(layer::rm(args)), false),
         Command::Doctor(args) => {
             let json = args.json;
             report(doctor(args), json)
@@ -152,6 +165,15 @@ fn policy(args: PolicyArgs) -> Result<u8> {
         PolicyCommand::Diff { a, b } => policy::diff(&a, &b, &home)?,
     };
     print(&text);
+    Ok(0)
+}
+
+/// What a command has to say, if anything.
+fn said(text: Result<String>) -> Result<u8> {
+    let text = text?;
+    if !text.is_empty() {
+        print(&text);
+    }
     Ok(0)
 }
 

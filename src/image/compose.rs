@@ -12,7 +12,7 @@ use crate::ident::ImageName;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use serde_json::{Map, Value, json};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 
 /// What is said about a new image.
 #[derive(Debug, Clone, Default)]
@@ -48,6 +48,24 @@ pub fn layer(store: &Store, base: Option<&Image>, write: impl FnOnce(&mut dyn Wr
     })
 }
 
+/// A tar as somebody else wrote it, kept as it is.
+pub fn from_tar(store: &Store, reader: &mut dyn Read) -> Result<Layer> {
+    let mut magic = [0u8; 4];
+    let mut had = 0;
+    while had < magic.len() {
+        match reader.read(&mut magic[had..]).doing("read", "the tar")? {
+            0 => break,
+            n => had += n,
+        }
+    }
+    let media_type = match magic {
+        [0x1f, 0x8b, ..] => layout::OCI_LAYER_GZIP,
+        [0x28, 0xb5, 0x2f, 0xfd] => layout::OCI_LAYER_ZSTD,
+        _ => layout::OCI_LAYER,
+    };
+    store.add_new_layer(media_type, None, &mut magic[..had].chain(reader))
+}
+
 /// `base` with one more layer, or a new image of it alone, and with other words.
 pub fn image(store: &Store, base: Option<&Image>, layer: &Layer, about: &About, name: Option<&ImageName>) -> Result<Image> {
     let (mut config, mut layers) = match base {
@@ -75,9 +93,8 @@ pub fn image(store: &Store, base: Option<&Image>, layer: &Layer, about: &About, 
     // Of the container that Docker made the image below from.
     ["container", "container_config", "id", "parent"].iter().for_each(|field| drop(config.remove(*field)));
     config.insert("created".into(), json!(created));
-    match &about.author {
-        Some(author) => drop(config.insert("author".into(), json!(author))),
-        None => drop(config.remove("author")),
+    if let Some(author) = &about.author {
+        config.insert("author".into(), json!(author));
     }
     let run = config.entry("config").or_insert_with(|| json!({}));
     if !run.is_object() {
