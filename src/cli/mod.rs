@@ -12,6 +12,7 @@
 
 pub mod docs;
 pub mod doctor;
+pub mod layer;
 pub mod policy;
 pub mod run;
 
@@ -43,6 +44,8 @@ pub enum Command {
     Run(Box<run::RunArgs>),
     Doctor(DoctorArgs),
     Policy(PolicyArgs),
+    #[command(hide = true)]
+    Layer(layer::LayerArgs),
     #[command(hide = true)]
     Docs(docs::DocsArgs),
 }
@@ -128,6 +131,13 @@ pub fn main() -> ExitCode {
             report(doctor(args), json)
         }
         Command::Policy(args) => report(policy(args), false),
+        Command::Layer(args) => report(
+            layer::run(args).map(|text| {
+                text.lines().for_each(print);
+                0
+            }),
+            false,
+        ),
         Command::Docs(args) => report(docs::write(&args).map(|()| 0), false),
     }
 }

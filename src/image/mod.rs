@@ -4,6 +4,13 @@
 //! digest; `unpack` a layer's tar as a directory, and `diff` the way back; `archive` and `registry` where images come from and go to.
 #![forbid(unsafe_code)]
 
+pub mod remove;
+pub mod stream;
+pub mod tar;
+pub mod tree;
+pub mod unpack;
+pub mod whiteout;
+
 use crate::ident::{Digest, ImageName};
 use std::path::PathBuf;
 
