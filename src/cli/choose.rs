@@ -107,8 +107,7 @@ impl Chosen {
 /// A name for a layer that the user gave none.
 pub fn unnamed() -> Result<Name> {
     let mut bytes = [0u8; 6];
-    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())
-        .map_err(|_| Error::new(Kind::Io, "cannot read random bytes"))?;
+    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty()).map_err(|_| Error::new(Kind::Io, "cannot read random bytes"))?;
     bytes.iter().map(|b| format!("{b:02x}")).collect::<String>().parse()
 }
 

@@ -1,35 +1,14 @@
-//! `sandbox layer`, `rm`, `diff`, `export`, `commit` and `import`: writable layers that stayed, and what becomes of them.
-//!
-//! Called by `cli::main`. Nothing of a layer is ever executed, and every path in it is opened by a confined helper. // SECURITY 2.4
+//! Layers by hand: `sandbox layer`, hidden; for tests, measurements and repairs. Called by `cli`; does what the store does, without it.
 #![forbid(unsafe_code)]
 
-use crate::error::{Doing, Error, Kind, Result};
-use crate::host::Caller;
-use crate::ident::{ImageName, Name};
-use crate::image::compose::{self, About};
-use crate::image::kept::{self, Kept};
-use crate::image::layout::Platform;
-use crate::image::store::{Held, Store};
-use crate::image::{Image, diff};
-use clap::{Args, Subcommand, ValueEnum};
-use std::fs::File;
-use std::io::{IsTerminal, Write};
-use std::path::{Path, PathBuf};
+use crate::error::{Doing, Result};
+use crate::image::unpack;
+use crate::role;
+use clap::{Args, Subcommand};
+use std::io::{Read, Write};
+use std::path::PathBuf;
 
-/// How to print.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
-pub enum Format {
-    /// For people
-    #[default]
-    Table,
-    /// One JSON array
-    Json,
-}
-
-/// List and remove writable layers that stayed
-///
-/// sandbox run --keep and sandbox run --layer NAME leave what was written as a layer over its image. Such a layer stays until it is removed,
-/// and keeps its image from being removed.
+/// Turn a layer's tar into a directory and back
 #[derive(Debug, Args)]
 pub struct LayerArgs {
     #[command(subcommand)]
@@ -38,273 +17,45 @@ pub struct LayerArgs {
 
 #[derive(Debug, Subcommand)]
 enum LayerCommand {
-    /// List them
-    Ls {
-        /// How to print
-        #[arg(long, value_enum, default_value_t)]
-        format: Format,
+    /// Write the layer on stdin into a new directory, and say what it was
+    Unpack {
+        dir: PathBuf,
+        /// Give files of ids beyond one's range to root
+        #[arg(long)]
+        squash_ids: bool,
+        /// Directories of the layers below, lowest first: for what the layer does not name
+        #[arg(long = "parent")]
+        parents: Vec<PathBuf>,
     },
-    /// Remove layers with all that was written to them
-    Rm {
-        /// Names of layers
-        #[arg(value_name = "NAME", required = true)]
-        names: Vec<Name>,
+    /// Delete directories, whoever owns what is in them
+    Remove {
+        #[arg(required = true)]
+        dirs: Vec<PathBuf>,
     },
 }
 
-/// Remove what a kept sandbox wrote
-///
-/// The same as sandbox layer rm. A layer that a sandbox writes to is not removed.
-#[derive(Debug, Args)]
-pub struct RmArgs {
-    /// Names of kept sandboxes and layers
-    #[arg(value_name = "NAME", required = true)]
-    names: Vec<Name>,
-}
-
-/// Say what a kept sandbox changed
-///
-/// One line for each path: A for one that is new, C for one that was changed, D for one of the image's that is gone.
-#[derive(Debug, Args)]
-pub struct DiffArgs {
-    /// How to print
-    #[arg(long, value_enum, default_value_t)]
-    format: Format,
-    /// The name of a kept sandbox or a layer
-    #[arg(value_name = "NAME")]
-    name: Name,
-}
-
-/// Write the tree of a kept sandbox as a tar
-///
-/// The image and what was written to it, as one tree, without history. sandbox import makes an image of it again.
-#[derive(Debug, Args)]
-pub struct ExportArgs {
-    /// Write to this file instead of standard output
-    #[arg(short, long, value_name = "FILE")]
-    output: Option<PathBuf>,
-    /// The name of a kept sandbox or a layer
-    #[arg(value_name = "NAME")]
-    name: Name,
-}
-
-/// Make an image of what a kept sandbox wrote
-///
-/// The new image is the old one with one more layer. It is to be run as the old one was; what the run was given by flags, such as variables,
-/// is not part of it, and --change changes it. The id is printed.
-///
-/// With SOURCE_DATE_EPOCH set, the same layer and the same flags make the same image, bit for bit.
-#[derive(Debug, Args)]
-pub struct CommitArgs {
-    #[command(flatten)]
-    words: Words,
-    /// Who made it
-    #[arg(short, long, value_name = "TEXT")]
-    author: Option<String>,
-    /// The name of a kept sandbox or a layer
-    #[arg(value_name = "NAME")]
-    name: Name,
-    /// The new image's name
-    #[arg(value_name = "IMAGE")]
-    image: Option<ImageName>,
-}
-
-/// Make an image of a tar or of files of the host
-///
-/// The tar may be compressed by gzip or zstd. It becomes the only layer of the image, which says nothing of how to run it but by --change.
-#[derive(Debug, Args)]
-#[command(override_usage = "sandbox import [OPTIONS] FILE|- [IMAGE]\n       sandbox import [OPTIONS] --from-host PATH... [--] [IMAGE]")]
-pub struct ImportArgs {
-    #[command(flatten)]
-    words: Words,
-    /// The platform that it is for, if not this machine's: os/arch[/variant]
-    #[arg(long, value_name = "PLATFORM")]
-    platform: Option<Platform>,
-    /// Take files and directories of the host instead of a tar; may be said several times
-    ///
-    /// Each is there under its own path. They belong to root inside, if they are yours.
-    #[arg(long, value_name = "PATH")]
-    from_host: Vec<PathBuf>,
-    /// The tar (- for standard input) and the new image's name; with --from-host the name only
-    #[arg(value_name = "FILE|IMAGE", num_args = 0..=2)]
-    positional: Vec<String>,
-}
-
-#[derive(Debug, Args)]
-struct Words {
-    /// Change how the image is to be run, by an instruction of a Dockerfile; may be said several times
-    ///
-    /// CMD, ENTRYPOINT, ENV, EXPOSE, HEALTHCHECK, LABEL, ONBUILD, STOPSIGNAL, USER, VOLUME or WORKDIR, with its words: --change 'CMD ["sh"]'.
-    #[arg(short, long, value_name = "INSTRUCTION")]
-    change: Vec<String>,
-    /// What to say in the image's history
-    #[arg(short, long, value_name = "TEXT")]
-    message: Option<String>,
-}
-
-pub fn layer(args: LayerArgs) -> Result<String> {
+pub fn run(args: LayerArgs) -> Result<String> {
+    let maps = role::maps()?;
     match args.command {
-        LayerCommand::Ls { format } => list(format),
-        LayerCommand::Rm { names } => remove(&names),
-    }
-}
-
-pub fn rm(args: RmArgs) -> Result<String> {
-    remove(&args.names)
-}
-
-fn list(format: Format) -> Result<String> {
-    let kept = kept::list(&open()?)?;
-    if format == Format::Json {
-        let one = |k: &Kept| {
-            let mut value = serde_json::to_value(&k.record).unwrap_or_default();
-            value["created"] = compose::rfc3339(k.record.created).into();
-            value["in_use"] = k.busy.into();
-            value
-        };
-        return Ok(format!("{:#}", serde_json::Value::from(kept.iter().map(one).collect::<Vec<_>>())));
-    }
-    let mut rows = vec![["NAME", "IMAGE", "CREATED", "IN USE", "COMMAND"].map(String::from)];
-    for Kept { record: r, busy, .. } in &kept {
-        let in_use = if *busy { "yes" } else { "" };
-        rows.push([r.name.to_string(), r.image.clone(), compose::rfc3339(r.created), in_use.to_string(), shortened(&r.command.join(" "))]);
-    }
-    let width = |column: usize| rows.iter().map(|r| r[column].chars().count()).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..4).map(width).collect();
-    let line = |r: &[String; 5]| {
-        let [name, image, created, in_use, command] = r;
-        let (a, b, c, d) = (widths[0], widths[1], widths[2], widths[3]);
-        crate::error::printable(format!("{name:a$}  {image:b$}  {created:c$}  {in_use:d$}  {command}").trim_end())
-    };
-    Ok(rows.iter().map(line).collect::<Vec<_>>().join("\n"))
-}
-
-fn shortened(text: &str) -> String {
-    let one_line = text.replace('\n', " ");
-    if one_line.chars().count() <= 40 { one_line } else { one_line.chars().take(37).chain("...".chars()).collect() }
-}
-
-/// All that can be; the first that cannot is the error.
-fn remove(names: &[Name]) -> Result<String> {
-    let store = open()?;
-    let mut failed = None;
-    let mut gone = Vec::new();
-    for name in names {
-        match kept::remove(&store, name) {
-            Ok(()) => gone.push(name.to_string()),
-            Err(e) => failed = failed.or(Some(e)),
+        LayerCommand::Unpack { dir, squash_ids, parents } => {
+            std::fs::create_dir(&dir).doing("make", dir.display())?;
+            let mut unpacking = unpack::begin(&dir, &maps, &unpack::Options { squash_ids })?;
+            let mut piece = vec![0; 256 << 10];
+            loop {
+                let n = std::io::stdin().lock().read(&mut piece).doing("read", "stdin")?;
+                // An error is told by `finish`.
+                if n == 0 || unpacking.write_all(&piece[..n]).is_err() {
+                    break;
+                }
+            }
+            let done = unpacking.finish()?;
+            unpack::adopt(&dir, &done.implicit, &parents, &maps)?;
+            let lines = |title: &str, list: Vec<String>| list.into_iter().map(|l| format!("{title} {l}\n")).collect::<String>();
+            let implicit = done.implicit.iter().map(|p| p.display().to_string()).collect();
+            Ok(format!("{} {} bytes {} entries\n", done.diff_id, done.tar_size, done.entries)
+                + &lines("implicit", implicit)
+                + &lines("note", done.notes))
         }
+        LayerCommand::Remove { dirs } => unpack::remove(&dirs, &maps).map(|()| String::new()),
     }
-    match failed {
-        None => Ok(gone.join("\n")),
-        Some(e) if gone.is_empty() => Err(e),
-        Some(e) => Err(e.context(format!("removed {} before", gone.join(", ")))),
-    }
-}
-
-fn open() -> Result<Store> {
-    Store::open(&Caller::me()?.home)
-}
-
-/// A kept layer, with the image that it lies on; neither can be taken away meanwhile.
-struct Pile {
-    store: Store,
-    kept: Kept,
-    image: Image,
-    _held: Held,
-}
-
-impl Pile {
-    fn new(name: &Name) -> Result<Pile> {
-        let store = open()?;
-        let kept = kept::read(&store, name)?;
-        let image = store.get(kept.record.manifest.hex())?;
-        let held = store.hold(&image)?;
-        if kept.busy {
-            let _ = writeln!(std::io::stderr(), "sandbox: note: {name} is running; what it writes at this moment may be half there");
-        }
-        Ok(Pile { store, kept, image, _held: held })
-    }
-
-    fn lowers(&self) -> Vec<PathBuf> {
-        self.image.directories(self.store.path())
-    }
-}
-
-pub fn diff(args: DiffArgs) -> Result<String> {
-    let pile = Pile::new(&args.name)?;
-    let changes = diff::changes(&pile.kept.upper(), &pile.lowers(), pile.store.maps()?)?;
-    if args.format == Format::Json {
-        let list: Vec<_> = changes.iter().map(|(kind, path)| serde_json::json!({ "kind": kind, "path": absolute(path) })).collect();
-        return Ok(format!("{:#}", serde_json::Value::from(list)));
-    }
-    let line = |(kind, path): &(char, PathBuf)| format!("{kind} {}", crate::error::printable(&absolute(path)).replace('\n', "\\n"));
-    Ok(changes.iter().map(line).collect::<Vec<_>>().join("\n"))
-}
-
-fn absolute(path: &Path) -> String {
-    Path::new("/").join(path).display().to_string()
-}
-
-pub fn export(args: ExportArgs) -> Result<String> {
-    let pile = Pile::new(&args.name)?;
-    let write = |to: &mut dyn Write| diff::export(&pile.kept.upper(), &pile.lowers(), pile.store.maps()?, to);
-    match &args.output {
-        None if std::io::stdout().is_terminal() => {
-            return Err(Error::usage("cannot write a tar to a terminal").hint("-o FILE, or a pipe"));
-        }
-        None => write(&mut std::io::stdout().lock())?,
-        Some(path) => {
-            let mut file = File::create(path).doing("make", path.display())?;
-            write(&mut file).inspect_err(|_| drop(std::fs::remove_file(path)))?;
-        }
-    }
-    Ok(String::new())
-}
-
-pub fn commit(args: CommitArgs) -> Result<String> {
-    check_name(args.image.as_ref())?;
-    let pile = Pile::new(&args.name)?;
-    let about = About {
-        author: args.author,
-        message: args.words.message,
-        changes: args.words.change,
-        made_by: pile.kept.record.command.join(" "),
-        platform: Platform::default(),
-    };
-    let (upper, lowers, maps) = (pile.kept.upper(), pile.lowers(), pile.store.maps()?);
-    let layer = compose::layer(&pile.store, Some(&pile.image), |to| diff::layer(&upper, &lowers, maps, to).map(drop))?;
-    compose::image(&pile.store, Some(&pile.image), &layer, &about, args.image.as_ref()).map(|image| image.id.to_string())
-}
-
-/// A digest is what an image has, not what it is given.
-fn check_name(name: Option<&ImageName>) -> Result<()> {
-    match name.filter(|n| n.digest().is_some()) {
-        Some(name) => Err(Error::usage(format!("cannot name an image '{name}': a name that one gives has no digest"))),
-        None => Ok(()),
-    }
-}
-
-pub fn import(args: ImportArgs) -> Result<String> {
-    let ImportArgs { words, platform, from_host, positional } = args;
-    let usage = || Error::usage("cannot import: say what").hint("sandbox import FILE|- [IMAGE], or sandbox import --from-host PATH [IMAGE]");
-    let mut positional = positional.into_iter();
-    let file = if from_host.is_empty() { Some(positional.next().ok_or_else(usage)?) } else { None };
-    let name = positional.next().map(|n| n.parse::<ImageName>()).transpose()?;
-    if positional.next().is_some() {
-        return Err(usage());
-    }
-    check_name(name.as_ref())?;
-    let store = open()?;
-    let made_by = match &file {
-        Some(_) => "imported from a tar".to_string(),
-        None => format!("imported from {}", from_host.iter().map(|p| p.display().to_string()).collect::<Vec<_>>().join(" ")),
-    };
-    let about = About { author: None, message: words.message, changes: words.change, made_by, platform: platform.unwrap_or_default() };
-    let layer = match file.as_deref() {
-        Some("-") => compose::from_tar(&store, &mut std::io::stdin().lock())?,
-        Some(path) => compose::from_tar(&store, &mut File::open(path).doing("open", path)?)?,
-        None => compose::layer(&store, None, |to| diff::tree(&from_host, to).map(drop))?,
-    };
-    compose::image(&store, None, &layer, &about, name.as_ref()).map(|image| image.id.to_string())
 }

@@ -13,6 +13,7 @@
 pub mod choose;
 pub mod docs;
 pub mod doctor;
+pub mod kept;
 pub mod layer;
 pub mod policy;
 pub mod run;
@@ -43,14 +44,16 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     Run(Box<run::RunArgs>),
-    Commit(layer::CommitArgs),
-    Diff(layer::DiffArgs),
-    Export(layer::ExportArgs),
-    Import(layer::ImportArgs),
-    Layer(layer::LayerArgs),
-    Rm(layer::RmArgs),
+    Commit(kept::CommitArgs),
+    Diff(kept::DiffArgs),
+    Export(kept::ExportArgs),
+    Import(kept::ImportArgs),
+    Kept(kept::KeptArgs),
+    Rm(kept::RmArgs),
     Doctor(DoctorArgs),
     Policy(PolicyArgs),
+    #[command(hide = true)]
+    Layer(layer::LayerArgs),
     #[command(hide = true)]
     Docs(docs::DocsArgs),
 }
@@ -131,17 +134,24 @@ pub fn main() -> ExitCode {
             let json = args.json;
             report(run::run(*args), json)
         }
-        Command::Commit(args) => report(said(layer::commit(args)), false),
-        Command::Diff(args) => report(said(layer::diff(args)), false),
-        Command::Export(args) => report(said(layer::export(args)), false),
-        Command::Import(args) => report(said(layer::import(args)), false),
-        Command::Layer(args) => report(said(layer::layer(args)), false),
-        Command::Rm(args) => report(said(layer::rm(args)), false),
+        Command::Commit(args) => report(said(kept::commit(args)), false),
+        Command::Diff(args) => report(said(kept::diff(args)), false),
+        Command::Export(args) => report(said(kept::export(args)), false),
+        Command::Import(args) => report(said(kept::import(args)), false),
+        Command::Kept(args) => report(said(kept::list(args)), false),
+        Command::Rm(args) => report(said(kept::rm(args)), false),
         Command::Doctor(args) => {
             let json = args.json;
             report(doctor(args), json)
         }
         Command::Policy(args) => report(policy(args), false),
+        Command::Layer(args) => report(
+            layer::run(args).map(|text| {
+                text.lines().for_each(print);
+                0
+            }),
+            false,
+        ),
         Command::Docs(args) => report(docs::write(&args).map(|()| 0), false),
     }
 }

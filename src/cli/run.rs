@@ -13,7 +13,9 @@ use crate::image::store::Store;
 use crate::launch::plan::{self, Environment, Facts, Io, Plan, freeze};
 use crate::launch::{begin, die_at, launch};
 use crate::monitor::{Event, Exit, Living, Signals, Streams, stay};
-use crate::spec::{Control, IdMapping, ImageRoot, Mount, NetworkMode, Patch, Root, SeccompProfile, Share, Spec, Ulimit, User, Userns, policy, process, storage};
+use crate::spec::{
+    Control, IdMapping, ImageRoot, Mount, NetworkMode, Patch, Root, SeccompProfile, Share, Spec, Ulimit, User, Userns, policy, process, storage,
+};
 use crate::sys;
 use clap::Args;
 use std::collections::{BTreeMap, BTreeSet};
@@ -44,7 +46,10 @@ use std::time::Duration;
     Exit status: the command's; 125 our own error, 126 not executable, 127 not found, 128+n killed by signal n.\n\
     man sandbox-run has diagnostics, files and variables; man sandbox-policy what is hidden, and why."
 )]
-#[command(max_term_width = 100, override_usage = "sandbox run [OPTIONS] -- CMD [ARG...]\n       sandbox run [OPTIONS] IMAGE [CMD [ARG...]]\n       sandbox run [OPTIONS] --rootfs DIR CMD [ARG...]")]
+#[command(
+    max_term_width = 100,
+    override_usage = "sandbox run [OPTIONS] -- CMD [ARG...]\n       sandbox run [OPTIONS] IMAGE [CMD [ARG...]]\n       sandbox run [OPTIONS] --rootfs DIR CMD [ARG...]"
+)]
 pub struct RunArgs {
     /// Keep stdin open and pass it on
     ///
@@ -528,10 +533,8 @@ impl RunArgs {
         if patch.root != Some(Root::Host)
             && let Some(path) = rw.iter().chain(&ro).chain(&hide).chain(&cow).next()
         {
-            return Err(
-                Error::usage(format!("cannot use --rw, --ro, --hide or --cow for {} but on the host's own tree", path.display()))
-                    .hint("-v HOST:DEST[:ro|O]"),
-            );
+            return Err(Error::usage(format!("cannot use --rw, --ro, --hide or --cow for {} but on the host's own tree", path.display()))
+                .hint("-v HOST:DEST[:ro|O]"));
         }
         // What would be ignored is refused.
         for (set, why) in [

@@ -70,9 +70,7 @@ pub fn from_tar(store: &Store, reader: &mut dyn Read) -> Result<Layer> {
 pub fn image(store: &Store, base: Option<&Image>, layer: &Layer, about: &About, name: Option<&ImageName>) -> Result<Image> {
     let (mut config, mut layers) = match base {
         Some(base) => {
-            let Document::Manifest(manifest) =
-                layout::document(&store.document(base, &base.manifest)?, Some(&base.manifest.media_type))?
-            else {
+            let Document::Manifest(manifest) = layout::document(&store.document(base, &base.manifest)?, Some(&base.manifest.media_type))? else {
                 return Err(Error::new(Kind::Bug, "the manifest of an image is an index"));
             };
             // As it stands, so that what we do not know stays.

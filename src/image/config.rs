@@ -266,6 +266,7 @@ mod tests {
         let digest = crate::ident::Digest::sha256(&[0; 32]);
         Image {
             names: vec![],
+            store: PathBuf::new(),
             manifest: super::super::Descriptor { media_type: String::new(), digest: digest.clone(), size: 0 },
             id: digest,
             config: serde_json::from_value(document).unwrap(),

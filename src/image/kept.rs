@@ -9,9 +9,9 @@
 //! The image below cannot be removed before the layer is: without it the layer means nothing. // store.rs, `remove_manifest`
 #![forbid(unsafe_code)]
 
+use super::Image;
 use super::making::{self, Making};
 use super::store::Store;
-use super::Image;
 use crate::error::{Doing, Error, Kind, Result};
 use crate::ident::{Digest, Name};
 use rustix::fs::{FlockOperation, Mode};
@@ -87,7 +87,8 @@ pub fn read(store: &Store, name: &Name) -> Result<Kept> {
 }
 
 fn none(name: &Name) -> Error {
-    Error::new(Kind::NotFound, format!("cannot find a kept layer '{name}'")).hint("sandbox layer ls; run with --keep or --layer NAME to have one")
+    Error::new(Kind::NotFound, format!("cannot find a kept layer '{name}'"))
+        .hint("sandbox kept lists them; run with --keep or --layer NAME to have one")
 }
 
 /// To write to it: made on `image` if it is not there. `new`: it must not be there.

@@ -2,14 +2,15 @@
 //! inside only. Called by `launch` and `rootfs` for account files before anything is mounted. Every byte is hostile. // L1 L7
 #![forbid(unsafe_code)]
 
+use super::whiteout::{is_opaque, is_whiteout, open_dir};
 use crate::error::{Doing, Error, Kind, Result};
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, major, minor, openat, readlinkat, statat};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, openat, readlinkat, statat};
 use rustix::io::Errno;
 use std::collections::VecDeque;
-use std::ffi::OsString;
+use std::ffi::{CString, OsString};
 use std::io::Read;
-use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::ffi::OsStringExt;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Component, Path, PathBuf};
 
 /// man: path_resolution(7)
@@ -31,11 +32,12 @@ pub fn read(layers: &[PathBuf], path: &str, limit: u64) -> Result<Vec<u8>> {
 /// The same directory in the layers that show there, the highest first.
 type Merged = Vec<OwnedFd>;
 
-const DIRECTORY: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
-
 fn open(layers: &[PathBuf], path: &str) -> Result<std::fs::File, Errno> {
     // A writable layer that is yet to be made holds nothing.
-    let there = layers.iter().map(|dir| openat(CWD, dir, DIRECTORY, Mode::empty())).filter(|dir| dir.as_ref().err() != Some(&Errno::NOENT));
+    let there = layers
+        .iter()
+        .map(|dir| openat(CWD, dir, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty()))
+        .filter(|dir| dir.as_ref().err() != Some(&Errno::NOENT));
     let mut way: Vec<Merged> = vec![there.collect::<Result<_, _>>()?];
     let mut parts: VecDeque<OsString> = names(Path::new(path)).collect();
     let mut links = 0;
@@ -55,15 +57,15 @@ fn open(layers: &[PathBuf], path: &str) -> Result<std::fs::File, Errno> {
             };
             match FileType::from_raw_mode(stat.st_mode) {
                 FileType::Directory => {
-                    let next = openat(dir, &name, DIRECTORY, Mode::empty())?;
-                    let opaque = is_opaque(&next)?;
+                    let next = open_dir(dir.as_fd(), &cstring(&name)?)?;
+                    let opaque = is_opaque(next.as_fd())?;
                     merged.push(next);
                     if opaque {
                         break;
                     }
                 }
                 _ if !merged.is_empty() => break, // hidden by a directory above
-                FileType::CharacterDevice if major(stat.st_rdev) == 0 && minor(stat.st_rdev) == 0 => return Err(Errno::NOENT),
+                _ if is_whiteout(&stat) => return Err(Errno::NOENT),
                 FileType::Symlink => {
                     links += 1;
                     let target = PathBuf::from(OsString::from_vec(readlinkat(dir, &name, Vec::new())?.into_bytes()));
@@ -96,6 +98,10 @@ fn open(layers: &[PathBuf], path: &str) -> Result<std::fs::File, Errno> {
     Err(Errno::ISDIR)
 }
 
+fn cstring(name: &OsString) -> Result<CString, Errno> {
+    CString::new(name.as_bytes()).map_err(|_| Errno::INVAL)
+}
+
 fn names(path: &Path) -> impl Iterator<Item = OsString> {
     let part = |part: Component| match part {
         Component::ParentDir => Some(OsString::from("..")),
@@ -103,17 +109,6 @@ fn names(path: &Path) -> impl Iterator<Item = OsString> {
         _ => None,
     };
     path.components().filter_map(part).collect::<Vec<_>>().into_iter()
-}
-
-/// kernel: Documentation/filesystems/overlayfs.rst "whiteouts and opaque directories"
-fn is_opaque(dir: &OwnedFd) -> Result<bool, Errno> {
-    let mut value = [0u8; 1];
-    match rustix::fs::getxattr(format!("/proc/self/fd/{}", dir.as_raw_fd()), "user.overlay.opaque", &mut value[..]) {
-        Ok(n) => Ok(n == 1 && value == *b"y"),
-        Err(Errno::NODATA | Errno::OPNOTSUPP) => Ok(false),
-        Err(Errno::RANGE) => Ok(false),
-        Err(e) => Err(e),
-    }
 }
 
 #[cfg(test)]

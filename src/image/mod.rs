@@ -18,11 +18,18 @@
 pub mod blob;
 pub mod compose;
 pub mod config;
+pub mod diff;
 pub mod kept;
 pub mod layout;
 pub mod lookup;
 pub mod making;
+pub mod remove;
 pub mod store;
+pub mod stream;
+pub mod tar;
+pub mod tree;
+pub mod unpack;
+pub mod whiteout;
 
 use crate::ident::{Digest, ImageName};
 use std::path::PathBuf;

@@ -14,7 +14,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
-use super::{Descriptor, Image, Layer, blob, kept, layout, making};
+use super::{Descriptor, Image, Layer, blob, kept, layout, making, unpack};
 use crate::dirs;
 use crate::error::{Doing, Error, Kind, Result};
 use crate::host::{Caller, subid};
@@ -424,7 +424,8 @@ impl Store {
     /// Keep a layer of which nothing is known yet, and unpack it over its parent.
     pub fn add_new_layer(&self, media_type: &str, parent_chain: Option<&Digest>, reader: &mut dyn Read) -> Result<Layer> {
         self.begin_adding()?;
-        let making = Making::directory(&self.tmp(), &making::unique("layer")?, &|| false)?.ok_or_else(|| Error::new(Kind::Bug, "no new directory"))?;
+        let making =
+            Making::directory(&self.tmp(), &making::unique("layer")?, &|| false)?.ok_or_else(|| Error::new(Kind::Bug, "no new directory"))?;
         let made = (|| {
             let dir = making.path().join("diff");
             std::fs::create_dir(&dir).doing("make", dir.display())?;
@@ -874,40 +875,4 @@ fn local(path: &Path) -> Result<()> {
     };
     Err(Error::new(Kind::Unsupported, format!("cannot keep images in {}: it is on {kind}, a network file system", path.display()))
         .hint("set XDG_DATA_HOME to a directory of yours on a local disk"))
-}
-
-mod unpack {
-    use super::*;
-    #[derive(Default)]
-    pub struct Options {}
-    pub struct Unpacking;
-    pub struct Unpacked {
-        pub diff_id: Digest,
-        pub tar_size: u64,
-        pub entries: u64,
-        pub implicit: Vec<PathBuf>,
-        pub notes: Vec<String>,
-    }
-    pub fn begin(_: &Path, _: &Maps, _: &Options) -> Result<Unpacking> {
-        Err(Error::new(Kind::Bug, "the branch `unpack` is to be merged"))
-    }
-    pub fn adopt(_: &Path, _: &[PathBuf], _: &[PathBuf], _: &Maps) -> Result<()> {
-        Ok(())
-    }
-    pub fn remove(_: &[PathBuf], _: &Maps) -> Result<()> {
-        Ok(())
-    }
-    impl Write for Unpacking {
-        fn write(&mut self, b: &[u8]) -> io::Result<usize> {
-            Ok(b.len())
-        }
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-    impl Unpacking {
-        pub fn finish(self) -> Result<Unpacked> {
-            Err(Error::new(Kind::Bug, "the branch `unpack` is to be merged"))
-        }
-    }
 }
