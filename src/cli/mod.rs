@@ -12,8 +12,10 @@
 
 pub mod docs;
 pub mod doctor;
+pub mod image;
 pub mod policy;
 pub mod run;
+pub mod template;
 
 use crate::error::{Error, Result};
 use crate::host::Caller;
@@ -43,6 +45,9 @@ pub enum Command {
     Run(Box<run::RunArgs>),
     Doctor(DoctorArgs),
     Policy(PolicyArgs),
+    #[command(flatten)]
+    Images(image::ImageCommand),
+    Image(image::ImageArgs),
     #[command(hide = true)]
     Docs(docs::DocsArgs),
 }
@@ -128,6 +133,7 @@ pub fn main() -> ExitCode {
             report(doctor(args), json)
         }
         Command::Policy(args) => report(policy(args), false),
+        Command::Images(command) | Command::Image(image::ImageArgs { command }) => report(image::run(command), false),
         Command::Docs(args) => report(docs::write(&args).map(|()| 0), false),
     }
 }

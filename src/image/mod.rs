@@ -15,10 +15,12 @@
 //! - I5 no byte of an image is parsed before its length and digest are.
 #![forbid(unsafe_code)]
 
+pub mod archive;
 pub mod blob;
 pub mod layout;
 pub mod making;
 pub mod store;
+pub mod tar;
 
 use crate::ident::{Digest, ImageName};
 use std::path::PathBuf;
