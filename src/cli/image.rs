@@ -236,7 +236,10 @@ fn show(rows: &[Value], columns: &[(&str, &str)], format: Option<&str>) -> Resul
         None => String::new(),
     };
     match format {
-        None | Some("table") => print(&table(&columns.iter().map(|(h, _)| *h).collect::<Vec<_>>(), rows.iter().map(|r| columns.iter().map(|(_, k)| text(r, k)).collect()))),
+        None | Some("table") => print(&table(
+            &columns.iter().map(|(h, _)| *h).collect::<Vec<_>>(),
+            rows.iter().map(|r| columns.iter().map(|(_, k)| text(r, k)).collect()),
+        )),
         Some("json") => print(&rows.iter().map(|r| r.to_string() + "\n").collect::<String>()),
         Some(format) => {
             let (format, heads) = match format.strip_prefix("table ") {
@@ -259,8 +262,10 @@ fn show(rows: &[Value], columns: &[(&str, &str)], format: Option<&str>) -> Resul
 }
 
 fn table(heads: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {
-    let rows: Vec<Vec<String>> =
-        std::iter::once(heads.iter().map(|h| h.to_string()).collect()).chain(rows).map(|r: Vec<String>| r.iter().map(|c| crate::error::printable(c)).collect()).collect();
+    let rows: Vec<Vec<String>> = std::iter::once(heads.iter().map(|h| h.to_string()).collect())
+        .chain(rows)
+        .map(|r: Vec<String>| r.iter().map(|c| crate::error::printable(c)).collect())
+        .collect();
     let width = |n: usize| rows.iter().filter_map(|r| r.get(n)).map(|c| c.chars().count()).max().unwrap_or(0);
     let widths: Vec<usize> = (0..heads.len()).map(width).collect();
     let line = |row: &Vec<String>| {
@@ -282,7 +287,13 @@ fn human(bytes: u64) -> String {
     while size >= 1000.0 && unit + 1 < UNITS.len() {
         (size, unit) = (size / 1000.0, unit + 1);
     }
-    let digits = if unit == 0 || size >= 100.0 { 0 } else if size >= 10.0 { 1 } else { 2 };
+    let digits = if unit == 0 || size >= 100.0 {
+        0
+    } else if size >= 10.0 {
+        1
+    } else {
+        2
+    };
     let text = format!("{size:.digits$}");
     let text = if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.') } else { &text };
     format!("{text}{}", UNITS[unit])
@@ -313,7 +324,8 @@ fn images(store: &Store, args: &ImagesArgs) -> Result<()> {
     for (digest, e) in damaged {
         let _ = writeln!(std::io::stderr(), "warning: image {digest} is damaged: {}; remove it: sandbox rmi -f {digest}", e.message());
     }
-    let filters = args.filter.iter().map(|f| Filter::new(store, f, &["reference", "label", "dangling", "before", "since"])).collect::<Result<Vec<_>>>()?;
+    let filters =
+        args.filter.iter().map(|f| Filter::new(store, f, &["reference", "label", "dangling", "before", "since"])).collect::<Result<Vec<_>>>()?;
     let mut rows: Vec<(Option<&ImageName>, &Image)> = Vec::new();
     for image in images.iter().filter(|i| filters.iter().all(|f| f.fits(i))) {
         let fits = |n: &&ImageName| {
@@ -341,7 +353,9 @@ fn images(store: &Store, args: &ImagesArgs) -> Result<()> {
 fn matches(want: &str, name: &ImageName) -> bool {
     if want.contains(['*', '?']) {
         let texts = [name.to_string(), familiar(name)];
-        return texts.iter().any(|t| glob(want.as_bytes(), t.as_bytes()) || t.rsplit_once(':').is_some_and(|(r, _)| glob(want.as_bytes(), r.as_bytes())));
+        return texts
+            .iter()
+            .any(|t| glob(want.as_bytes(), t.as_bytes()) || t.rsplit_once(':').is_some_and(|(r, _)| glob(want.as_bytes(), r.as_bytes())));
     }
     let said_tag = want.rsplit('/').next().is_some_and(|last| last.contains([':', '@']));
     let same = |n: ImageName| (n.registry(), n.repository()) == (name.registry(), name.repository()) && (!said_tag || n.tag() == name.tag());
@@ -374,7 +388,11 @@ fn glob(pattern: &[u8], text: &[u8]) -> bool {
 /// What is wanted of an image.
 enum Filter {
     Reference(String),
-    Label { key: String, value: Option<String>, not: bool },
+    Label {
+        key: String,
+        value: Option<String>,
+        not: bool,
+    },
     Dangling(bool),
     /// Created before that second.
     Before(u64),
@@ -383,7 +401,10 @@ enum Filter {
 
 impl Filter {
     fn new(store: &Store, text: &str, known: &[&str]) -> Result<Filter> {
-        let bad = || Error::usage(format!("bad filter '{text}'")).hint(format!("known are {}", known.iter().map(|k| format!("{k}=")).collect::<Vec<_>>().join(", ")));
+        let bad = || {
+            Error::usage(format!("bad filter '{text}'"))
+                .hint(format!("known are {}", known.iter().map(|k| format!("{k}=")).collect::<Vec<_>>().join(", ")))
+        };
         let (key, value) = text.split_once('=').ok_or_else(bad)?;
         if !known.contains(&key) {
             return Err(bad());
@@ -469,7 +490,14 @@ fn since(created: u64) -> String {
         return "N/A".into();
     }
     let ago = now().saturating_sub(created);
-    let units = [(2 * 365 * 86_400, 365 * 86_400, "years"), (60 * 86_400, 30 * 86_400, "months"), (14 * 86_400, 7 * 86_400, "weeks"), (2 * 86_400, 86_400, "days"), (2 * 3600, 3600, "hours"), (120, 60, "minutes")];
+    let units = [
+        (2 * 365 * 86_400, 365 * 86_400, "years"),
+        (60 * 86_400, 30 * 86_400, "months"),
+        (14 * 86_400, 7 * 86_400, "weeks"),
+        (2 * 86_400, 86_400, "days"),
+        (2 * 3600, 3600, "hours"),
+        (120, 60, "minutes"),
+    ];
     let unit = units.iter().find(|(from, ..)| ago >= *from);
     unit.map_or_else(|| format!("{ago} seconds ago"), |(_, each, name)| format!("{} {name} ago", ago / each))
 }
@@ -725,7 +753,9 @@ fn prune(store: &Store, args: &PruneArgs) -> Result<()> {
     if !args.dry_run && !args.force {
         let what = if args.all { "all images that no sandbox uses" } else { "all images without a name" };
         if !std::io::stdin().is_terminal() {
-            return Err(Error::usage(format!("cannot ask whether to remove {what}: this is no terminal")).hint("say --force, or look first: --dry-run"));
+            return Err(
+                Error::usage(format!("cannot ask whether to remove {what}: this is no terminal")).hint("say --force, or look first: --dry-run")
+            );
         }
         let _ = write!(std::io::stderr(), "Remove {what} ({})? [y/N] ", wanted.len());
         let mut answer = String::new();

@@ -13,6 +13,7 @@
 pub mod docs;
 pub mod doctor;
 pub mod image;
+pub mod layer;
 pub mod policy;
 pub mod run;
 pub mod template;
@@ -48,6 +49,8 @@ pub enum Command {
     #[command(flatten)]
     Images(image::ImageCommand),
     Image(image::ImageArgs),
+    #[command(hide = true)]
+    Layer(layer::LayerArgs),
     #[command(hide = true)]
     Docs(docs::DocsArgs),
 }
@@ -134,6 +137,13 @@ pub fn main() -> ExitCode {
         }
         Command::Policy(args) => report(policy(args), false),
         Command::Images(command) | Command::Image(image::ImageArgs { command }) => report(image::run(command), false),
+        Command::Layer(args) => report(
+            layer::run(args).map(|text| {
+                text.lines().for_each(print);
+                0
+            }),
+            false,
+        ),
         Command::Docs(args) => report(docs::write(&args).map(|()| 0), false),
     }
 }

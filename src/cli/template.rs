@@ -107,7 +107,9 @@ fn look<'a>(row: &'a Value, field: &str) -> Result<&'a Value> {
     for name in path.split('.').filter(|n| !n.is_empty()) {
         let known = || value.as_object().map(|o| o.keys().cloned().collect::<Vec<_>>().join(", ")).unwrap_or_default();
         value = match value {
-            Value::Object(map) => map.get(name).ok_or_else(|| Error::usage(format!("bad template: no field '{name}'")).hint(format!("there are {}", known())))?,
+            Value::Object(map) => {
+                map.get(name).ok_or_else(|| Error::usage(format!("bad template: no field '{name}'")).hint(format!("there are {}", known())))?
+            }
             Value::Null => &Value::Null,
             _ => return Err(bad(format!("no field '{name}' in a plain value"))),
         };
@@ -132,7 +134,8 @@ mod tests {
 
     #[test]
     fn what_scripts_use() {
-        let row = serde_json::json!({ "ID": "abc", "Tags": ["x", "y"], "Config": { "Env": ["A=1"], "Labels": { "k": "v" } }, "None": null, "Size": 7 });
+        let row =
+            serde_json::json!({ "ID": "abc", "Tags": ["x", "y"], "Config": { "Env": ["A=1"], "Labels": { "k": "v" } }, "None": null, "Size": 7 });
         for (template, text) in [
             ("{{.ID}}", "abc"),
             ("{{ .ID }}:{{.Size}}", "abc:7"),

@@ -108,7 +108,10 @@ enum Files {
 /// What stands in a tar under a name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Found {
-    File { at: u64, size: u64 },
+    File {
+        at: u64,
+        size: u64,
+    },
     /// Where it leads to.
     Link(Vec<u8>),
 }
@@ -233,7 +236,8 @@ fn scan(file: &File) -> Result<BTreeMap<Vec<u8>, Found>> {
         // A reader for each entry, so that the content can be passed over.
         let Some(entry) = tar::Reader::new(&mut headers).entry().map_err(wrong)? else { return Ok(entries) };
         let at = headers.at - (headers.have - headers.used) as u64;
-        let end = at.checked_add(entry.size.next_multiple_of(tar::BLOCK as u64)).filter(|end| *end <= length).ok_or_else(|| bad("it ends too early"))?;
+        let end =
+            at.checked_add(entry.size.next_multiple_of(tar::BLOCK as u64)).filter(|end| *end <= length).ok_or_else(|| bad("it ends too early"))?;
         headers.pass_to(end);
         let found = match entry.form {
             tar::Form::File if entry.extents.is_some() => return Err(bad(format!("'{}' is sparse", tar::show(&entry.path)))),
@@ -515,7 +519,13 @@ fn docker_offers(files: &Files, tag: Option<&str>) -> Result<Vec<Offer>> {
         let Document::Manifest(read) = layout::document(&manifest, None)? else {
             return Err(Error::new(Kind::Bug, "a manifest of ours is none"));
         };
-        offers.push(Offer { layers: layout::layers(&read, &diff_ids)?, manifest, config, files: paths, names: wanted.clone().map_or(names, |w| vec![w]) });
+        offers.push(Offer {
+            layers: layout::layers(&read, &diff_ids)?,
+            manifest,
+            config,
+            files: paths,
+            names: wanted.clone().map_or(names, |w| vec![w]),
+        });
     }
     match (&wanted, offers.is_empty()) {
         (Some(wanted), true) => Err(Error::new(Kind::NotFound, format!("cannot find '{wanted}' in this archive"))),

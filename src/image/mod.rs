@@ -19,8 +19,13 @@ pub mod archive;
 pub mod blob;
 pub mod layout;
 pub mod making;
+pub mod remove;
 pub mod store;
+pub mod stream;
 pub mod tar;
+pub mod tree;
+pub mod unpack;
+pub mod whiteout;
 
 use crate::ident::{Digest, ImageName};
 use std::path::PathBuf;

@@ -14,14 +14,13 @@
 //! ```
 #![forbid(unsafe_code)]
 
-use super::{Descriptor, Image, Layer, blob, layout, making};
+use super::{Descriptor, Image, Layer, blob, layout, making, unpack};
 use crate::dirs;
 use crate::error::{Doing, Error, Kind, Result};
-use crate::host::{Caller, subid};
 use crate::ident::{Digest, ImageName};
-use crate::spec::Userns;
+use crate::role;
 use crate::tape::step::Extent;
-use crate::userns::{self, Maps};
+use crate::userns::Maps;
 use making::Making;
 use rustix::fs::FlockOperation;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -138,13 +137,7 @@ impl Store {
         if let Some(maps) = self.maps.get() {
             return Ok(maps);
         }
-        let caller = Caller::me()?;
-        let subids = subid::subids(&caller)?;
-        let maps = if subids.uids.is_empty() || subids.gids.is_empty() {
-            userns::single(0, 0, &caller)
-        } else {
-            userns::plan(&Userns::Root, &caller, &subids, crate::host::helper)?
-        };
+        let maps = role::maps()?;
         Ok(self.maps.get_or_init(|| maps))
     }
 
@@ -506,23 +499,26 @@ impl Store {
     fn unpack_into(&self, making: &Making, layer: &Layer, reader: &mut dyn Read, keep: bool) -> Result<unpack::Unpacked> {
         let dir = making.path().join("diff");
         std::fs::create_dir(&dir).doing("make", dir.display())?;
-        let mut unpacking = unpack::begin(&dir, self.maps()?, &unpack::Options::default())?;
+        let mut unpacking = Refusing { to: unpack::begin(&dir, self.maps()?, &unpack::Options::default())?, refused: false };
         let incoming = if keep { blob::Incoming::begin(&self.path, Some(&layer.blob))? } else { None };
+        let what = &layer.blob.digest;
         let poured = match incoming {
-            Some(mut incoming) => blob::pour(reader, &mut [&mut incoming, &mut unpacking], &layer.blob.digest)
-                .and_then(|()| incoming.finish(&self.path, Some(&layer.blob)).map(drop)),
-            None if keep => {
-                let mut kept = blob::Checked::new(self.open_blob(&layer.blob.digest)?, layer.blob.clone());
-                blob::pour(&mut kept, &mut [&mut unpacking], &layer.blob.digest)
+            Some(mut incoming) => {
+                let all = blob::pour(reader, &mut [&mut incoming, &mut unpacking], what);
+                all.and_then(|()| incoming.finish(&self.path, Some(&layer.blob)).map(drop))
             }
-            None => blob::pour(reader, &mut [&mut unpacking], &layer.blob.digest),
+            None if keep => {
+                let mut kept = blob::Checked::new(self.open_blob(what)?, layer.blob.clone());
+                blob::pour(&mut kept, &mut [&mut unpacking], what)
+            }
+            None => blob::pour(reader, &mut [&mut unpacking], what),
         };
-        // What the unpacker says is the better reason: when it gives up, we see a broken pipe.
-        let unpacked = unpacking.finish();
-        if let Err(e) = poured {
-            return Err(unpacked.err().filter(|_| e.message().contains("roken pipe")).unwrap_or(e));
-        }
-        let unpacked = unpacked?;
+        let unpacked = match (poured, unpacking.refused) {
+            (Ok(()), _) => unpacking.to.finish()?,
+            // It hung up; it says why.
+            (Err(e), true) => return Err(unpacking.to.finish().err().unwrap_or(e)),
+            (Err(e), false) => return Err(e),
+        };
         if unpacked.diff_id != layer.diff_id {
             return Err(Error::new(
                 Kind::Io,
@@ -542,12 +538,10 @@ impl Store {
                 self.await_layer(&chain_id)?;
                 let missing = || Error::new(Kind::NotFound, format!("cannot add a layer: the one below, {chain_id}, is not there"));
                 next = self.about(&chain_id)?.ok_or_else(missing)?.parent;
-                below.push(self.layer(&chain_id).join("diff"));
+                below.insert(0, self.layer(&chain_id).join("diff"));
             }
             let maps = self.maps()?;
-            if !unpacked.implicit.is_empty() && !below.is_empty() {
-                unpack::adopt(&making.path().join("diff"), &unpacked.implicit, &below, maps)?;
-            }
+            unpack::adopt(&making.path().join("diff"), &unpacked.implicit, &below, maps)?;
             let about = About {
                 diff_id: layer.diff_id.clone(),
                 parent: parent.cloned(),
@@ -760,6 +754,24 @@ struct Turn {
     failed: Option<Error>,
 }
 
+/// The unpacker, and whether it was the one who would not take any more.
+struct Refusing {
+    to: unpack::Unpacking,
+    refused: bool,
+}
+
+impl Write for Refusing {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.to.write(bytes);
+        self.refused |= written.is_err();
+        written
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.to.flush()
+    }
+}
+
 /// A layer in `tmp/` that is whole but for what it takes from below.
 struct Unpacked {
     making: Making,
@@ -865,40 +877,4 @@ fn local(path: &Path) -> Result<()> {
     };
     Err(Error::new(Kind::Unsupported, format!("cannot keep images in {}: it is on {kind}, a network file system", path.display()))
         .hint("set XDG_DATA_HOME to a directory of yours on a local disk"))
-}
-
-mod unpack {
-    use super::*;
-    #[derive(Default)]
-    pub struct Options {}
-    pub struct Unpacking;
-    pub struct Unpacked {
-        pub diff_id: Digest,
-        pub tar_size: u64,
-        pub entries: u64,
-        pub implicit: Vec<PathBuf>,
-        pub notes: Vec<String>,
-    }
-    pub fn begin(_: &Path, _: &Maps, _: &Options) -> Result<Unpacking> {
-        Err(Error::new(Kind::Bug, "the branch `unpack` is to be merged"))
-    }
-    pub fn adopt(_: &Path, _: &[PathBuf], _: &[PathBuf], _: &Maps) -> Result<()> {
-        Ok(())
-    }
-    pub fn remove(_: &[PathBuf], _: &Maps) -> Result<()> {
-        Ok(())
-    }
-    impl Write for Unpacking {
-        fn write(&mut self, b: &[u8]) -> io::Result<usize> {
-            Ok(b.len())
-        }
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-    impl Unpacking {
-        pub fn finish(self) -> Result<Unpacked> {
-            Err(Error::new(Kind::Bug, "the branch `unpack` is to be merged"))
-        }
-    }
 }
