@@ -2,7 +2,8 @@
 #![forbid(unsafe_code)]
 
 use crate::error::{Error, Kind, Result};
-use crate::ident::{Digest, Name};
+use crate::ident::Name;
+use crate::image::archive::{self, Place};
 use crate::image::kept::{self, Kept, Record};
 use crate::image::layout::Platform;
 use crate::image::store::{Held, Store};
@@ -112,31 +113,38 @@ pub fn unnamed() -> Result<Name> {
 }
 
 fn find(store: &Store, word: &str, pull: Pull, platform: Option<&Platform>, fetch: bool) -> Result<Image> {
-    let there = store.find(word)?.filter(|image| platform.is_none_or(|p| image_platform(image).is_some_and(|i| p.fits(&i))));
-    let _ = (pull, fetch);
-    there.ok_or_else(|| Error::new(Kind::NotFound, format!("cannot find image '{word}'")).hint(format!("sandbox pull {word}")))
+    if let Some(place) = Place::named(word)? {
+        if !fetch {
+            return Err(Error::usage(format!("cannot look into {word} for --dry-run: that would load it")).hint(format!("sandbox load {word}")));
+        }
+        let mut images = archive::load(store, &place, &platform.cloned().unwrap_or_default())?;
+        return match (images.pop(), images.len()) {
+            (Some(image), 0) => Ok(image),
+            (_, more) => Err(Error::usage(format!("cannot tell which image of {word} is meant: it has {}", more + 1)).hint(format!("{word}:TAG"))),
+        };
+    }
+    let there = store.find(word)?.filter(|image| platform.is_none_or(|p| p.fits(&says(image))));
+    let missing = || Error::new(Kind::NotFound, format!("cannot find image '{word}'")).hint(format!("sandbox pull {word}"));
+    match (pull, there) {
+        (Pull::Missing | Pull::Never, Some(image)) => Ok(image),
+        (_, Some(image)) if !fetch => Ok(image),
+        _ => Err(missing()),
+    }
 }
 
 /// What the image says that it runs on.
-fn image_platform(image: &Image) -> Option<Platform> {
+fn says(image: &Image) -> Platform {
     let config = &image.config;
-    let variant = config.variant().clone();
-    Some(Platform { os: config.os().to_string(), arch: config.architecture().to_string(), variant })
+    Platform { os: config.os().to_string(), arch: config.architecture().to_string(), variant: config.variant().clone() }
 }
 
 /// What is for another kind of machine fails with a riddle otherwise.
 fn fits(image: &Image, word: &str, platform: Option<&Platform>) -> Result<()> {
     let wanted = platform.cloned().unwrap_or_default();
-    match image_platform(image) {
-        Some(has) if !wanted.fits(&has) => {
-            let e = Error::new(Kind::Unsupported, format!("cannot run {word}: it is for {has}, and wanted is {wanted}"));
-            Err(e.hint(format!("--platform {has}, if this machine can run that")))
-        }
-        _ => Ok(()),
+    let has = says(image);
+    if wanted.fits(&has) {
+        return Ok(());
     }
-}
-
-/// The digest of the image that a kept layer lies on, as a word for `Store::get`.
-pub fn below(manifest: &Digest) -> String {
-    manifest.hex().to_string()
+    let e = Error::new(Kind::Unsupported, format!("cannot run {word}: it is for {has}, and wanted is {wanted}"));
+    Err(e.hint(format!("--platform {has}, if this machine can run that")))
 }

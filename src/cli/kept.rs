@@ -3,6 +3,8 @@
 //! Called by `cli::main`. Nothing of a layer is ever executed, and every path in it is opened by a confined helper. // SECURITY 2.4
 #![forbid(unsafe_code)]
 
+use super::image::{show, since};
+use super::print;
 use crate::error::{Doing, Error, Result};
 use crate::host::Caller;
 use crate::ident::{ImageName, Name};
@@ -11,20 +13,11 @@ use crate::image::kept::{self, Kept};
 use crate::image::layout::Platform;
 use crate::image::store::{Held, Store};
 use crate::image::{Image, diff};
-use clap::{Args, ValueEnum};
+use clap::Args;
+use serde_json::{Value, json};
 use std::fs::File;
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
-
-/// How to print.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
-pub enum Format {
-    /// For people
-    #[default]
-    Table,
-    /// One JSON array
-    Json,
-}
 
 /// List the writable layers that stayed
 ///
@@ -32,9 +25,9 @@ pub enum Format {
 /// and its image cannot be removed before.
 #[derive(Debug, Args)]
 pub struct KeptArgs {
-    /// How to print
-    #[arg(long, value_enum, default_value_t)]
-    format: Format,
+    /// table, json, or a template such as '{{.Name}}'
+    #[arg(long, value_name = "FORMAT")]
+    format: Option<String>,
 }
 
 /// Remove what a kept sandbox wrote
@@ -52,9 +45,9 @@ pub struct RmArgs {
 /// One line for each path: A for one that is new, C for one that was changed, D for one of the image's that is gone.
 #[derive(Debug, Args)]
 pub struct DiffArgs {
-    /// How to print
-    #[arg(long, value_enum, default_value_t)]
-    format: Format,
+    /// json, or a template such as '{{.Path}}'
+    #[arg(long, value_name = "FORMAT")]
+    format: Option<String>,
     /// The name of a kept sandbox or a layer
     #[arg(value_name = "NAME")]
     name: Name,
@@ -127,53 +120,29 @@ struct Words {
     message: Option<String>,
 }
 
-pub fn list(args: KeptArgs) -> Result<String> {
-    let kept = kept::list(&open()?)?;
-    if args.format == Format::Json {
-        let one = |k: &Kept| {
-            let mut value = serde_json::to_value(&k.record).unwrap_or_default();
-            value["created"] = compose::rfc3339(k.record.created).into();
-            value["in_use"] = k.busy.into();
-            value
-        };
-        return Ok(format!("{:#}", serde_json::Value::from(kept.iter().map(one).collect::<Vec<_>>())));
-    }
-    let mut rows = vec![["NAME", "IMAGE", "CREATED", "IN USE", "COMMAND"].map(String::from)];
-    for Kept { record: r, busy, .. } in &kept {
-        let in_use = if *busy { "yes" } else { "" };
-        rows.push([r.name.to_string(), r.image.clone(), compose::rfc3339(r.created), in_use.to_string(), shortened(&r.command.join(" "))]);
-    }
-    let width = |column: usize| rows.iter().map(|r| r[column].chars().count()).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..4).map(width).collect();
-    let line = |r: &[String; 5]| {
-        let [name, image, created, in_use, command] = r;
-        let (a, b, c, d) = (widths[0], widths[1], widths[2], widths[3]);
-        crate::error::printable(format!("{name:a$}  {image:b$}  {created:c$}  {in_use:d$}  {command}").trim_end())
+pub fn list(args: KeptArgs) -> Result<()> {
+    let row = |Kept { record: r, busy, .. }: &Kept| {
+        json!({
+            "Name": r.name, "Image": r.image, "Manifest": r.manifest, "CreatedAt": compose::rfc3339(r.created), "Created": since(r.created),
+            "InUse": busy, "Command": r.command.join(" "), "Volumes": r.volumes,
+        })
     };
-    Ok(rows.iter().map(line).collect::<Vec<_>>().join("\n"))
-}
-
-fn shortened(text: &str) -> String {
-    let one_line = text.replace('\n', " ");
-    if one_line.chars().count() <= 40 { one_line } else { one_line.chars().take(37).chain("...".chars()).collect() }
+    let rows: Vec<Value> = kept::list(&open()?)?.iter().map(row).collect();
+    let columns = [("NAME", "Name"), ("IMAGE", "Image"), ("CREATED", "Created"), ("IN USE", "InUse"), ("COMMAND", "Command")];
+    show(&rows, &columns, args.format.as_deref())
 }
 
 /// All that can be; the first that cannot is the error.
-pub fn rm(args: RmArgs) -> Result<String> {
+pub fn rm(args: RmArgs) -> Result<()> {
     let store = open()?;
     let mut failed = None;
-    let mut gone = Vec::new();
     for name in &args.names {
         match kept::remove(&store, name) {
-            Ok(()) => gone.push(name.to_string()),
+            Ok(()) => print(name.as_str()),
             Err(e) => failed = failed.or(Some(e)),
         }
     }
-    match failed {
-        None => Ok(gone.join("\n")),
-        Some(e) if gone.is_empty() => Err(e),
-        Some(e) => Err(e.context(format!("removed {} before", gone.join(", ")))),
-    }
+    failed.map_or(Ok(()), Err)
 }
 
 fn open() -> Result<Store> {
@@ -205,22 +174,23 @@ impl Pile {
     }
 }
 
-pub fn diff(args: DiffArgs) -> Result<String> {
+pub fn diff(args: DiffArgs) -> Result<()> {
     let pile = Pile::new(&args.name)?;
     let changes = diff::changes(&pile.kept.upper(), &pile.lowers(), pile.store.maps()?)?;
-    if args.format == Format::Json {
-        let list: Vec<_> = changes.iter().map(|(kind, path)| serde_json::json!({ "kind": kind, "path": absolute(path) })).collect();
-        return Ok(format!("{:#}", serde_json::Value::from(list)));
+    if args.format.is_none() {
+        let line = |(kind, path): &(char, PathBuf)| format!("{kind} {}\n", crate::error::printable(&absolute(path)).replace('\n', "\\n"));
+        print(&changes.iter().map(line).collect::<String>());
+        return Ok(());
     }
-    let line = |(kind, path): &(char, PathBuf)| format!("{kind} {}", crate::error::printable(&absolute(path)).replace('\n', "\\n"));
-    Ok(changes.iter().map(line).collect::<Vec<_>>().join("\n"))
+    let rows: Vec<Value> = changes.iter().map(|(kind, path)| json!({ "Kind": kind, "Path": absolute(path) })).collect();
+    show(&rows, &[("KIND", "Kind"), ("PATH", "Path")], args.format.as_deref())
 }
 
 fn absolute(path: &Path) -> String {
     Path::new("/").join(path).display().to_string()
 }
 
-pub fn export(args: ExportArgs) -> Result<String> {
+pub fn export(args: ExportArgs) -> Result<()> {
     let pile = Pile::new(&args.name)?;
     let write = |to: &mut dyn Write| diff::export(&pile.kept.upper(), &pile.lowers(), pile.store.maps()?, to);
     match &args.output {
@@ -233,10 +203,10 @@ pub fn export(args: ExportArgs) -> Result<String> {
             write(&mut file).inspect_err(|_| drop(std::fs::remove_file(path)))?;
         }
     }
-    Ok(String::new())
+    Ok(())
 }
 
-pub fn commit(args: CommitArgs) -> Result<String> {
+pub fn commit(args: CommitArgs) -> Result<()> {
     check_name(args.image.as_ref())?;
     let pile = Pile::new(&args.name)?;
     let about = About {
@@ -248,7 +218,7 @@ pub fn commit(args: CommitArgs) -> Result<String> {
     };
     let (upper, lowers, maps) = (pile.kept.upper(), pile.lowers(), pile.store.maps()?);
     let layer = compose::layer(&pile.store, Some(&pile.image), |to| diff::layer(&upper, &lowers, maps, to).map(drop))?;
-    compose::image(&pile.store, Some(&pile.image), &layer, &about, args.image.as_ref()).map(|image| image.id.to_string())
+    compose::image(&pile.store, Some(&pile.image), &layer, &about, args.image.as_ref()).map(|image| print(image.id.as_str()))
 }
 
 /// A digest is what an image has, not what it is given.
@@ -259,7 +229,7 @@ fn check_name(name: Option<&ImageName>) -> Result<()> {
     }
 }
 
-pub fn import(args: ImportArgs) -> Result<String> {
+pub fn import(args: ImportArgs) -> Result<()> {
     let ImportArgs { words, platform, from_host, positional } = args;
     let usage = || Error::usage("cannot import: say what").hint("sandbox import FILE|- [IMAGE], or sandbox import --from-host PATH [IMAGE]");
     let mut positional = positional.into_iter();
@@ -280,5 +250,5 @@ pub fn import(args: ImportArgs) -> Result<String> {
         Some(path) => compose::from_tar(&store, &mut File::open(path).doing("open", path)?)?,
         None => compose::layer(&store, None, |to| diff::tree(&from_host, to).map(drop))?,
     };
-    compose::image(&store, None, &layer, &about, name.as_ref()).map(|image| image.id.to_string())
+    compose::image(&store, None, &layer, &about, name.as_ref()).map(|image| print(image.id.as_str()))
 }

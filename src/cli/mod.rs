@@ -13,10 +13,12 @@
 pub mod choose;
 pub mod docs;
 pub mod doctor;
+pub mod image;
 pub mod kept;
 pub mod layer;
 pub mod policy;
 pub mod run;
+pub mod template;
 
 use crate::error::{Error, Result};
 use crate::host::Caller;
@@ -52,6 +54,9 @@ pub enum Command {
     Rm(kept::RmArgs),
     Doctor(DoctorArgs),
     Policy(PolicyArgs),
+    #[command(flatten)]
+    Images(image::ImageCommand),
+    Image(image::ImageArgs),
     #[command(hide = true)]
     Layer(layer::LayerArgs),
     #[command(hide = true)]
@@ -134,17 +139,18 @@ pub fn main() -> ExitCode {
             let json = args.json;
             report(run::run(*args), json)
         }
-        Command::Commit(args) => report(said(kept::commit(args)), false),
-        Command::Diff(args) => report(said(kept::diff(args)), false),
-        Command::Export(args) => report(said(kept::export(args)), false),
-        Command::Import(args) => report(said(kept::import(args)), false),
-        Command::Kept(args) => report(said(kept::list(args)), false),
-        Command::Rm(args) => report(said(kept::rm(args)), false),
+        Command::Commit(args) => report(kept::commit(args).map(|()| 0), false),
+        Command::Diff(args) => report(kept::diff(args).map(|()| 0), false),
+        Command::Export(args) => report(kept::export(args).map(|()| 0), false),
+        Command::Import(args) => report(kept::import(args).map(|()| 0), false),
+        Command::Kept(args) => report(kept::list(args).map(|()| 0), false),
+        Command::Rm(args) => report(kept::rm(args).map(|()| 0), false),
         Command::Doctor(args) => {
             let json = args.json;
             report(doctor(args), json)
         }
         Command::Policy(args) => report(policy(args), false),
+        Command::Images(command) | Command::Image(image::ImageArgs { command }) => report(image::run(command), false),
         Command::Layer(args) => report(
             layer::run(args).map(|text| {
                 text.lines().for_each(print);
@@ -175,15 +181,6 @@ fn policy(args: PolicyArgs) -> Result<u8> {
         PolicyCommand::Diff { a, b } => policy::diff(&a, &b, &home)?,
     };
     print(&text);
-    Ok(0)
-}
-
-/// What a command has to say, if anything.
-fn said(text: Result<String>) -> Result<u8> {
-    let text = text?;
-    if !text.is_empty() {
-        print(&text);
-    }
     Ok(0)
 }
 
