@@ -4,6 +4,8 @@
 //! digest; `unpack` a layer's tar as a directory, and `diff` the way back; `archive` and `registry` where images come from and go to.
 #![forbid(unsafe_code)]
 
+pub mod diff;
+pub mod pack;
 pub mod remove;
 pub mod stream;
 pub mod tar;
