@@ -12,7 +12,7 @@ use crate::image::compose::{self, About};
 use crate::image::kept::{self, Kept};
 use crate::image::layout::Platform;
 use crate::image::store::{Held, Store};
-use crate::image::{Image, diff};
+use crate::image::{Image, diff, gather};
 use clap::Args;
 use serde_json::{Value, json};
 use std::fs::File;
@@ -192,7 +192,8 @@ fn absolute(path: &Path) -> String {
 
 pub fn export(args: ExportArgs) -> Result<()> {
     let pile = Pile::new(&args.name)?;
-    let write = |to: &mut dyn Write| diff::export(&pile.kept.upper(), &pile.lowers(), pile.store.maps()?, to);
+    let layers: Vec<PathBuf> = std::iter::once(pile.kept.upper()).chain(pile.lowers().into_iter().rev()).collect();
+    let write = |to: &mut dyn Write| gather::shown(&layers, pile.store.maps()?, to);
     match &args.output {
         None if std::io::stdout().is_terminal() => {
             return Err(Error::usage("cannot write a tar to a terminal").hint("-o FILE, or a pipe"));
@@ -248,7 +249,7 @@ pub fn import(args: ImportArgs) -> Result<()> {
     let layer = match file.as_deref() {
         Some("-") => compose::from_tar(&store, &mut std::io::stdin().lock())?,
         Some(path) => compose::from_tar(&store, &mut File::open(path).doing("open", path)?)?,
-        None => compose::layer(&store, None, |to| diff::tree(&from_host, to).map(drop))?,
+        None => compose::layer(&store, None, |to| gather::host(&from_host, store.maps()?, to))?,
     };
     compose::image(&store, None, &layer, &about, name.as_ref()).map(|image| print(image.id.as_str()))
 }
