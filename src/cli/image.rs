@@ -240,7 +240,7 @@ fn show(rows: &[Value], columns: &[(&str, &str)], format: Option<&str>) -> Resul
             &columns.iter().map(|(h, _)| *h).collect::<Vec<_>>(),
             rows.iter().map(|r| columns.iter().map(|(_, k)| text(r, k)).collect()),
         )),
-        Some("json") => print(&rows.iter().map(|r| r.to_string() + "\n").collect::<String>()),
+        Some("json") => print(&rows.iter().map(|r| template::plain(r.to_string()) + "\n").collect::<String>()),
         Some(format) => {
             let (format, heads) = match format.strip_prefix("table ") {
                 None => (format, false),
@@ -597,9 +597,9 @@ fn inspect(store: &Store, args: &InspectArgs) -> Result<()> {
     match args.format.as_deref() {
         None => {
             let text = serde_json::to_string_pretty(&all).map_err(|e| Error::new(Kind::Bug, format!("cannot write JSON: {e}")))?;
-            print(&text);
+            print(&template::plain(text));
         }
-        Some("json") => print(&Value::Array(all).to_string()),
+        Some("json") => print(&template::plain(Value::Array(all).to_string())),
         Some(format) => {
             let lines = all.iter().map(|image| template::fill(format, image)).collect::<Result<Vec<_>>>()?;
             print(&lines.iter().map(|l| l.clone() + "\n").collect::<String>());
