@@ -404,8 +404,17 @@ pub fn load(store: &Store, place: &Place, platform: &Platform) -> Result<Vec<Ima
 /// The images of a tar that comes from `file`, of either kind.
 pub fn load_from(store: &Store, file: File, platform: &Platform) -> Result<Vec<Image>> {
     let files = Files::tar(file, &store.path().join("tmp"))?;
-    let offers = if files.find("manifest.json")?.is_some() { docker_offers(&files, None)? } else { oci_offers(&files, None, platform)? };
+    let offers = offers(&files, platform)?;
     take(store, &files, offers)
+}
+
+/// The names of the images in such a tar, of each image its own. `tmp` is for one that is compressed.
+pub fn names_in(file: File, tmp: &Path, platform: &Platform) -> Result<Vec<Vec<ImageName>>> {
+    Ok(offers(&Files::tar(file, tmp)?, platform)?.into_iter().map(|o| o.names).collect())
+}
+
+fn offers(files: &Files, platform: &Platform) -> Result<Vec<Offer>> {
+    if files.find("manifest.json")?.is_some() { docker_offers(files, None) } else { oci_offers(files, None, platform) }
 }
 
 fn take(store: &Store, files: &Files, offers: Vec<Offer>) -> Result<Vec<Image>> {
