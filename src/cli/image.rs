@@ -10,7 +10,7 @@ use crate::ident::{Digest, ImageName};
 use crate::image::archive::{self, Format, Place, Wanted, familiar};
 use crate::image::compose::rfc3339;
 use crate::image::layout::Platform;
-use crate::image::store::{Garbage, Store};
+use crate::image::store::{Garbage, Store, Survey};
 use crate::image::{Descriptor, Image};
 use clap::{Args, Subcommand};
 use serde_json::{Map, Value, json};
@@ -241,7 +241,7 @@ pub(super) fn show(rows: &[Value], columns: &[(&str, &str)], format: Option<&str
             &columns.iter().map(|(h, _)| *h).collect::<Vec<_>>(),
             rows.iter().map(|r| columns.iter().map(|(_, k)| text(r, k)).collect()),
         )),
-        Some("json") => print(&rows.iter().map(|r| r.to_string() + "\n").collect::<String>()),
+        Some("json") => print(&rows.iter().map(|r| template::plain(r.to_string()) + "\n").collect::<String>()),
         Some(format) => {
             let (format, heads) = match format.strip_prefix("table ") {
                 None => (format, false),
@@ -321,7 +321,7 @@ fn row(store: &Store, image: &Image, name: Option<&ImageName>, whole: bool) -> V
 }
 
 fn images(store: &Store, args: &ImagesArgs) -> Result<()> {
-    let (images, damaged) = store.survey()?;
+    let Survey { images, damaged } = store.survey()?;
     for (digest, e) in damaged {
         let _ = writeln!(std::io::stderr(), "warning: image {digest} is damaged: {}; remove it: sandbox rmi -f {digest}", e.message());
     }
@@ -590,9 +590,9 @@ fn inspect(store: &Store, args: &InspectArgs) -> Result<()> {
     match args.format.as_deref() {
         None => {
             let text = serde_json::to_string_pretty(&all).map_err(|e| Error::new(Kind::Bug, format!("cannot write JSON: {e}")))?;
-            print(&text);
+            print(&template::plain(text));
         }
-        Some("json") => print(&Value::Array(all).to_string()),
+        Some("json") => print(&template::plain(Value::Array(all).to_string())),
         Some(format) => {
             let lines = all.iter().map(|image| template::fill(format, image)).collect::<Result<Vec<_>>>()?;
             print(&lines.iter().map(|l| l.clone() + "\n").collect::<String>());
@@ -609,7 +609,7 @@ fn df(store: &Store, args: &DfArgs) -> Result<()> {
     // What would be left over without any image is what there is.
     let (there, idle_bytes, garbage) = (store.garbage(&all, false)?, store.garbage(&idle, true)?.bytes(), store.garbage(&[], true)?);
     let row = |kind: &str, total: usize, active: usize, size: u64, free: u64| {
-        let percent = if size == 0 { String::new() } else { format!(" ({}%)", free * 100 / size) };
+        let percent = (free * 100).checked_div(size).map(|p| format!(" ({p}%)")).unwrap_or_default();
         json!({ "Type": kind, "TotalCount": total, "Active": active, "Size": human(size), "Reclaimable": human(free) + &percent })
     };
     let rows = [
@@ -822,14 +822,20 @@ fn load(store: &Store, args: &LoadArgs) -> Result<()> {
 }
 
 fn save(store: &Store, args: &SaveArgs) -> Result<()> {
-    let place = args.output.as_deref().map(Place::named).transpose()?.flatten();
-    let format = match (&place, args.format.as_deref()) {
-        (Some(_), Some(_)) => return Err(Error::usage("cannot save: --output names a place, which says the format; --format does, too")),
-        (Some(Place::Directory { .. }), None) | (None, Some("oci-dir")) => None,
-        (Some(Place::OciArchive { .. }), None) | (None, Some("oci-archive")) => Some(Format::Oci),
-        _ => Some(Format::Docker),
-    };
-    let tag = place.as_ref().and_then(|p| p.tag());
+    let output = args.output.as_deref().filter(|o| *o != "-");
+    let mut place = output.map(Place::named).transpose()?.flatten();
+    if place.is_some() && args.format.is_some() {
+        return Err(Error::usage("cannot save: --output names a place, which says the format; --format does, too"));
+    }
+    let format = args.format.as_deref().unwrap_or("docker-archive");
+    if let (None, Some(path)) = (&place, output) {
+        let (path, tag) = (PathBuf::from(path), None);
+        place = Some(match format {
+            "oci-dir" => Place::Directory { path, tag },
+            "oci-archive" => Place::OciArchive { path, tag },
+            _ => Place::DockerArchive { path, tag },
+        });
+    }
     let mut wanted: Vec<Wanted> = Vec::new();
     for text in &args.images {
         let image = store.get(text)?;
@@ -840,43 +846,22 @@ fn save(store: &Store, args: &SaveArgs) -> Result<()> {
             None => wanted.push(Wanted { image, names: name.into_iter().collect(), tag: None }),
         }
     }
-    if let (Some(tag), [one]) = (tag, wanted.as_mut_slice()) {
-        match format {
-            Some(Format::Docker) => one.names = vec![tag.parse()?],
-            _ => one.tag = Some(tag.to_string()),
-        }
-    } else if tag.is_some() {
-        return Err(Error::usage("cannot save several images under one tag"));
+    match (place.as_ref().and_then(Place::tag), wanted.as_mut_slice()) {
+        (None, _) => {}
+        (Some(tag), [one]) if matches!(place, Some(Place::DockerArchive { .. })) => one.names = vec![tag.parse()?],
+        (Some(tag), [one]) => one.tag = Some(tag.to_string()),
+        _ => return Err(Error::usage("cannot save several images under one tag")),
     }
-    let path = place.as_ref().map(|p| p.path().to_path_buf()).or_else(|| args.output.as_ref().filter(|o| *o != "-").map(PathBuf::from));
-    let (format, path) = match (format, path) {
-        (None, Some(dir)) => return archive::save_into(store, &wanted, &dir),
-        (None, None) => return Err(Error::usage("cannot save a directory to the standard output").hint("-o DIR")),
-        (Some(format), path) => (format, path),
-    };
-    match path {
-        // Whole or not at all; but what is no file, such as /dev/null or a pipe, is written as it is.
-        Some(path) if !path.exists() || path.is_file() => {
-            let aside = path.with_file_name(crate::image::making::unique(".sandbox-save")?);
-            let file = File::create_new(&aside).doing("make", aside.display())?;
-            let mut out = BufWriter::with_capacity(1 << 20, file);
-            let done = archive::save(store, &wanted, format, &mut out)
-                .and_then(|()| out.flush().doing("write", path.display()))
-                .and_then(|()| out.get_ref().sync_all().doing("write", path.display()))
-                .and_then(|()| std::fs::rename(&aside, &path).doing("put in place", path.display()));
-            if done.is_err() {
-                let _ = std::fs::remove_file(&aside);
-            }
-            done
-        }
-        Some(path) => {
-            let file = File::options().write(true).open(&path).doing("open", path.display())?;
-            archive::save(store, &wanted, format, &mut BufWriter::with_capacity(1 << 20, file))
-        }
+    match place {
+        Some(place) => archive::save_to(store, &wanted, &place),
+        None if format == "oci-dir" => Err(Error::usage("cannot save a directory to the standard output").hint("-o DIR")),
         None if std::io::stdout().is_terminal() => {
             Err(Error::usage("cannot save an image to a terminal").hint("sandbox save -o FILE, or sandbox save > FILE"))
         }
-        None => archive::save(store, &wanted, format, &mut BufWriter::with_capacity(1 << 20, std::io::stdout().lock())),
+        None => {
+            let format = if format == "oci-archive" { Format::Oci } else { Format::Docker };
+            archive::save(store, &wanted, format, &mut BufWriter::with_capacity(1 << 20, std::io::stdout().lock()))
+        }
     }
 }
 

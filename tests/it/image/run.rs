@@ -9,7 +9,7 @@ use std::time::Duration;
 /// An image of the tiny tree, in the store under a name.
 fn image(place: &Place, name: &str, config: Value) -> String {
     let word = oci(place, name, &[tiny(place)], config);
-    place.sandbox(&["load", "-i", word.trim_start_matches("oci:")]).ok();
+    place.sandbox(&["load", &word]).ok();
     format!("localhost/{name}")
 }
 
@@ -58,7 +58,7 @@ fn what_the_image_says_and_what_the_flags_say() {
         let word = format!("localhost/{name}");
         if had.insert(name) {
             let from = oci(&place, name, std::slice::from_ref(&layer), config);
-            place.sandbox(&["load", "-i", from.trim_start_matches("oci:")]).ok();
+            place.sandbox(&["load", &from]).ok();
         }
         let out = place.run(flags, &word, words);
         assert_eq!(out.ok().split_whitespace().collect::<Vec<_>>(), expected.split_whitespace().collect::<Vec<_>>(), "{name} {flags:?} {words:?}");
@@ -240,7 +240,7 @@ fn cve_2026_53488_cve_2026_53492_cve_2024_3154_labels_mean_nothing() {
     let labels: serde_json::Map<String, Value> = flags.iter().map(|f| (f.clone(), json!("host\r\n/:/host:rw --network host @/etc/passwd"))).collect();
     let dry = |name: &str, config: Value| {
         let word = document(&place, name, std::slice::from_ref(&layer), config);
-        place.sandbox(&["load", "-i", word.trim_start_matches("oci:")]).ok();
+        place.sandbox(&["load", &word]).ok();
         let out = place.run(&["--dry-run", "--json"], &format!("localhost/{name}"), &[]);
         let mut value: Value = serde_json::from_str(out.ok()).unwrap();
         assert!(value["spec"]["root"]["image"]["id"].take().is_string());
