@@ -5,6 +5,8 @@
 #![forbid(unsafe_code)]
 
 pub mod diff;
+#[cfg(test)]
+mod hostile;
 pub mod pack;
 pub mod remove;
 pub mod stream;
