@@ -1,7 +1,7 @@
 //! Images: a store of them on disk, how they come and go, how they become directories.
 //!
 //! *What*: `Store` is the directory of a user's images; `layout` the documents of the OCI image format; `blob` bytes by their
-//! digest; `unpack` a layer's tar as a directory, and `diff` the way back; `archive` and `registry` where images come from and go to.
+//! digest; `unpack` a layer's tar as a directory (`stream`, `tar`, `tree`, `whiteout`, `remove`), and `diff` the way back (`pack`); `archive` and `registry` where images come from and go to.
 #![forbid(unsafe_code)]
 
 pub mod diff;
