@@ -214,7 +214,8 @@ fn restrict(directories: &[Directory]) -> Result<(Option<OwnedFd>, Vec<String>)>
         let read = piece.read & !landlock::EXECUTE;
         allow(d.handle.as_fd(), if d.writable { read | piece.write } else { read })?;
     }
-    Ok((piece.ruleset, Vec::new()))
+    // As the others: the child's own descriptors would come in its place.
+    Ok((Some(high(ruleset.as_fd())?), Vec::new()))
 }
 
 fn tape(word: &str, maps: &Maps, early: Step, given: &[OwnedFd], ruleset: Option<&OwnedFd>) -> Result<Tape> {
@@ -370,7 +371,7 @@ pub fn act<Q: DeserializeOwned, A: Serialize>(work: impl FnOnce(Q, Stage) -> Res
     };
     let mut answer = File::from(answer);
     let told = postcard::to_extend(&done, vec![ANSWER]).is_ok_and(|bytes| answer.write_all(&bytes).is_ok());
-    ExitCode::from(if told { 0 } else { 125 })
+    ExitCode::from(if told && matches!(done, Answer::Done(_)) { 0 } else { 125 })
 }
 
 fn request<Q: DeserializeOwned>(mut input: &File) -> Result<Q> {

@@ -25,6 +25,8 @@ pub mod kept;
 pub mod layout;
 pub mod lookup;
 pub mod making;
+#[cfg(test)]
+mod hostile;
 pub mod pack;
 pub mod remove;
 pub mod store;
