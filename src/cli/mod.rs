@@ -13,6 +13,7 @@
 pub mod docs;
 pub mod doctor;
 pub mod policy;
+pub mod registry;
 pub mod run;
 
 use crate::error::{Error, Result};
@@ -43,6 +44,11 @@ pub enum Command {
     Run(Box<run::RunArgs>),
     Doctor(DoctorArgs),
     Policy(PolicyArgs),
+    Pull(registry::PullArgs),
+    Push(registry::PushArgs),
+    Login(registry::LoginArgs),
+    Logout(registry::LogoutArgs),
+    Search(registry::SearchArgs),
     #[command(hide = true)]
     Docs(docs::DocsArgs),
 }
@@ -128,6 +134,11 @@ pub fn main() -> ExitCode {
             report(doctor(args), json)
         }
         Command::Policy(args) => report(policy(args), false),
+        Command::Pull(args) => report(registry::pull(args), false),
+        Command::Push(args) => report(registry::push(args), false),
+        Command::Login(args) => report(registry::login(args), false),
+        Command::Logout(args) => report(registry::logout(args), false),
+        Command::Search(args) => report(registry::search(args), false),
         Command::Docs(args) => report(docs::write(&args).map(|()| 0), false),
     }
 }

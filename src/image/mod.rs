@@ -18,6 +18,7 @@
 pub mod blob;
 pub mod layout;
 pub mod making;
+pub mod registry;
 pub mod store;
 
 use crate::ident::{Digest, ImageName};

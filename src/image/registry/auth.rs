@@ -35,7 +35,9 @@ impl Challenge {
                 if one.scheme.eq_ignore_ascii_case("basic") {
                     basic = true;
                 } else if one.scheme.eq_ignore_ascii_case("bearer") {
-                    let all = |name: &str| one.params.iter().filter(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, v)| v.to_unescaped()).collect::<Vec<_>>();
+                    let all = |name: &str| {
+                        one.params.iter().filter(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, v)| v.to_unescaped()).collect::<Vec<_>>()
+                    };
                     let only = |name: &str| match all(name).as_slice() {
                         [] => Ok(None),
                         [value] => Ok(Some(value.clone())),
@@ -186,7 +188,9 @@ mod tests {
             assert_eq!(parse(&headers).unwrap(), wanted, "{headers:?}");
         }
         let huge = format!("Bearer realm=\"https://{}\"", "a".repeat(CHALLENGE_LIMIT));
-        for bad in [vec![], vec![""], vec!["Negotiate"], vec!["Bearer service=\"s\""], vec!["Bearer realm=\"a\",realm=\"b\""], vec!["\u{1}"], vec![&huge]] {
+        for bad in
+            [vec![], vec![""], vec!["Negotiate"], vec!["Bearer service=\"s\""], vec!["Bearer realm=\"a\",realm=\"b\""], vec!["\u{1}"], vec![&huge]]
+        {
             assert!(parse(&bad).is_err(), "{bad:?}");
         }
     }

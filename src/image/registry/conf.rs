@@ -4,6 +4,7 @@
 //! too, so a file of that kind is an error and no silence. man: containers-registries.conf(5)
 
 use super::trust;
+use crate::dirs;
 use crate::error::{Doing, Error, Kind, Result};
 use crate::ident::ImageName;
 use serde::Deserialize;
@@ -66,7 +67,7 @@ impl Registries {
     /// What is said on this machine. `$CONTAINERS_REGISTRIES_CONF` alone, or the user's file instead of the site's; then the drop-ins of
     /// the site and of the user.
     pub fn load(home: &Path) -> Result<Registries> {
-        let own = super::config_home(home).join("containers");
+        let own = dirs::containers(home);
         let mut files = Vec::new();
         match std::env::var_os("CONTAINERS_REGISTRIES_CONF") {
             Some(one) => files.push(PathBuf::from(one)),
@@ -87,15 +88,19 @@ impl Registries {
 
     /// One more file: its tables replace those of the same prefix.
     pub fn add(&mut self, text: &str) -> Result<()> {
-        let file: File = toml::from_str(text)
-            .map_err(|e| Error::usage(format!("cannot read registries.conf: {}", e.to_string().trim().replace('\n', " "))))?;
+        let file: File =
+            toml::from_str(text).map_err(|e| Error::usage(format!("cannot read registries.conf: {}", e.to_string().trim().replace('\n', " "))))?;
         if file.registries.is_some() {
-            return Err(Error::usage("cannot read registries.conf: it is of version 1").hint("write [[registry]] tables; see containers-registries.conf(5)"));
+            return Err(
+                Error::usage("cannot read registries.conf: it is of version 1").hint("write [[registry]] tables; see containers-registries.conf(5)")
+            );
         }
         for table in file.registry {
             let prefix = table.prefix.clone().or_else(|| table.location.clone()).unwrap_or_default();
             let location = table.location.as_deref().unwrap_or(&prefix);
-            if !is_place(prefix.strip_prefix("*.").unwrap_or(&prefix)) || !(is_place(location) || prefix.starts_with("*.") && table.location.is_none()) {
+            if !is_place(prefix.strip_prefix("*.").unwrap_or(&prefix))
+                || !(is_place(location) || prefix.starts_with("*.") && table.location.is_none())
+            {
                 return Err(Error::usage(format!("bad registry '{prefix}': HOST[:PORT][/REPOSITORY], or *.DOMAIN as a prefix")));
             }
             if let Some(bad) = table.mirror.iter().find(|m| !is_place(&m.location)) {

@@ -4,6 +4,7 @@
 //! credential helper is a program found in trusted places, told the host on its stdin. man: containers-auth.json(5)
 
 use super::trust;
+use crate::dirs;
 use crate::error::{Doing, Error, Kind, Result, printable};
 use crate::host::program;
 use base64::Engine;
@@ -145,14 +146,9 @@ fn places(named: Option<&Path>, home: &Path) -> Vec<PathBuf> {
     if let Some(one) = named.map(Path::to_path_buf).or_else(|| std::env::var_os("REGISTRY_AUTH_FILE").filter(|v| !v.is_empty()).map(PathBuf::from)) {
         return vec![one];
     }
-    let session = runtime().map(|dir| dir.join("containers/auth.json"));
+    let session = dirs::runtime().map(|dir| dir.with_file_name("containers").join("auth.json"));
     let docker = std::env::var_os("DOCKER_CONFIG").filter(|v| !v.is_empty()).map_or_else(|| home.join(".docker"), PathBuf::from);
-    session.into_iter().chain([super::config_home(home).join("containers/auth.json"), docker.join("config.json")]).collect()
-}
-
-/// `$XDG_RUNTIME_DIR`, if it is ours alone.
-fn runtime() -> Option<PathBuf> {
-    crate::dirs::runtime().and_then(|dir| dir.parent().map(Path::to_path_buf))
+    session.into_iter().chain([dirs::containers(home).join("auth.json"), docker.join("config.json")]).collect()
 }
 
 /// Who we are for this repository, or None: anonymous.
@@ -303,7 +299,7 @@ pub fn forget(host: Option<&str>, named: Option<&Path>, home: &Path) -> Result<V
 fn change(path: &Path, edit: impl FnOnce(&mut Map<String, Value>, &AuthFile) -> Result<bool>) -> Result<()> {
     let dir = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     if !dir.is_dir() {
-        crate::dirs::make(dir)?;
+        dirs::make(dir)?;
     }
     let lock = rustix::fs::open(dir, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).doing("open", dir.display())?;
     rustix::fs::flock(&lock, FlockOperation::LockExclusive).doing("lock", dir.display())?;
@@ -356,7 +352,12 @@ mod tests {
 
     #[test]
     fn errors_quote_no_secret() {
-        for bad in [r#"{"auths": {"h": {"auth": ["topsecret"]}}}"#, r#"{"auths": {"h": "topsecret"}}"#, r#"topsecret"#, r#"{"auths": {"h": {"auth": "dG9wc2VjcmV0"}}}"#] {
+        for bad in [
+            r#"{"auths": {"h": {"auth": ["topsecret"]}}}"#,
+            r#"{"auths": {"h": "topsecret"}}"#,
+            r#"topsecret"#,
+            r#"{"auths": {"h": {"auth": "dG9wc2VjcmV0"}}}"#,
+        ] {
             let error = AuthFile::parse(bad.as_bytes()).and_then(|f| f.secret("h", "x")).unwrap_err().to_string();
             assert!(!error.contains("topsecret") && !error.contains("dG9w"), "{error}");
         }

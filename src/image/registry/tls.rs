@@ -4,6 +4,7 @@
 //! man: containers-certs.d(5); docker: docs/engine/security/certificates
 
 use super::trust;
+use crate::dirs;
 use crate::error::{Error, Kind, Result};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
@@ -52,7 +53,7 @@ fn extra(host: &str, named: Option<&Path>, home: &Path) -> Result<Extra> {
     let places = match named {
         Some(dir) => vec![dir.to_path_buf()],
         None => {
-            let users = super::config_home(home).join("containers/certs.d");
+            let users = dirs::containers(home).join("certs.d");
             ["/etc/docker/certs.d".into(), "/etc/containers/certs.d".into(), users].iter().map(|d: &PathBuf| d.join(host)).collect()
         }
     };
@@ -109,11 +110,21 @@ impl ServerCertVerifier for Anybody {
         Ok(ServerCertVerified::assertion())
     }
 
-    fn verify_tls12_signature(&self, message: &[u8], cert: &CertificateDer<'_>, dss: &DigitallySignedStruct) -> Result<HandshakeSignatureValid, rustls::Error> {
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
         verify_tls12_signature(message, cert, dss, &self.0.signature_verification_algorithms)
     }
 
-    fn verify_tls13_signature(&self, message: &[u8], cert: &CertificateDer<'_>, dss: &DigitallySignedStruct) -> Result<HandshakeSignatureValid, rustls::Error> {
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
         verify_tls13_signature(message, cert, dss, &self.0.signature_verification_algorithms)
     }
 

@@ -17,6 +17,7 @@ use super::credentials::{self, Secret};
 use super::{Options, tls};
 use crate::error::{Error, Kind, Result, printable};
 use crate::ident::Digest;
+use crate::image::Descriptor;
 use base64::Engine;
 use bytes::Bytes;
 use hickory_resolver::TokioResolver;
@@ -24,7 +25,6 @@ use hyper_util::client::proxy::matcher::Matcher;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::header::{self, HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Body, Client, Method, Request, Response, StatusCode, Url};
-use sha2::Digest as _;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -74,7 +74,7 @@ impl Remote {
             Some(secret) => Some(secret),
             None => credentials::find(&endpoint.host, &endpoint.repository, options.auth_file.as_deref(), &options.home)?,
         };
-        let mut remote = Remote {
+        let mut remote = Arc::new(Remote {
             endpoint: endpoint.clone(),
             base: https.clone(),
             secret,
@@ -85,12 +85,13 @@ impl Remote {
             stall: stall(),
             home: options.home.clone(),
             auth_file: options.auth_file.clone(),
-        };
+        });
         // Plain HTTP only on this machine, or where the user said that it will do; and only if nobody speaks TLS there.
         if (auth::is_local(&https) || !verify) && !Wire::new(&remote)?.speaks_tls() {
-            remote.base = parse("http")?;
+            let base = parse("http")?;
+            Arc::get_mut(&mut remote).ok_or_else(|| Error::new(Kind::Bug, "somebody holds the registry"))?.base = base;
         }
-        Ok(Arc::new(remote))
+        Ok(remote)
     }
 
     pub fn host(&self) -> &str {
@@ -227,18 +228,18 @@ impl From<Error> for Failure {
 }
 
 /// One thread's connections to a registry.
-pub struct Wire<'a> {
-    pub remote: &'a Remote,
+pub struct Wire {
+    pub remote: Arc<Remote>,
     runtime: tokio::runtime::Runtime,
     /// By (the registry itself, only public addresses, through the proxy).
     clients: RefCell<BTreeMap<(bool, bool, bool), Client>>,
 }
 
-impl<'a> Wire<'a> {
-    pub fn new(remote: &'a Remote) -> Result<Wire<'a>> {
+impl Wire {
+    pub fn new(remote: &Arc<Remote>) -> Result<Wire> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|e| remote.error(crate::error::why(&e)))?;
-        Ok(Wire { remote, runtime, clients: RefCell::default() })
+        Ok(Wire { remote: remote.clone(), runtime, clients: RefCell::default() })
     }
 
     fn client(&self, own: bool, guarded: bool, proxied: bool) -> Result<Client> {
@@ -246,7 +247,7 @@ impl<'a> Wire<'a> {
         if let Some(client) = self.clients.borrow().get(&key) {
             return Ok(client.clone());
         }
-        let remote = self.remote;
+        let remote = &*self.remote;
         let tls = match (own, remote.other_tls.get()) {
             (true, _) => remote.own_tls.clone(),
             (false, Some(tls)) => tls.clone(),
@@ -318,7 +319,7 @@ impl<'a> Wire<'a> {
     }
 
     async fn exchange(&self, ask: &Ask<'_>) -> Result<Response, Failure> {
-        let remote = self.remote;
+        let remote = &*self.remote;
         let (mut url, mut redirects, mut guarded, mut authorized) = (ask.url.clone(), 0, false, false);
         loop {
             let own = remote.is_own(&url);
@@ -362,7 +363,8 @@ impl<'a> Wire<'a> {
             }
             return match status.as_u16() {
                 408 | 429 | 500 | 502..=504 => {
-                    let wished = response.headers().get(header::RETRY_AFTER).and_then(|v| v.to_str().ok()?.trim().parse().ok()).map(Duration::from_secs);
+                    let wished =
+                        response.headers().get(header::RETRY_AFTER).and_then(|v| v.to_str().ok()?.trim().parse().ok()).map(Duration::from_secs);
                     let patience = wished.map(|w| format!(", and asks to wait {} s", w.as_secs())).unwrap_or_default();
                     Err(Failure::Passing(remote.error(format!("it answers {}{patience}", self.complaint(response).await)), wished))
                 }
@@ -403,7 +405,7 @@ impl<'a> Wire<'a> {
     }
 
     async fn execute(&self, client: &Client, request: Request, sent: Option<&AtomicU64>) -> Result<Response, Failure> {
-        let remote = self.remote;
+        let remote = &*self.remote;
         let own = remote.is_own(request.url());
         let mut pending = Box::pin(client.execute(request));
         let mut before = 0;
@@ -438,7 +440,9 @@ impl<'a> Wire<'a> {
         let dns = sources(e).any(|s| s.is::<hickory_resolver::net::NetError>() || s.is::<NotPublic>());
         if why.contains("UnknownIssuer") {
             let host = self.remote.host();
-            return Failure::Final(error.hint(format!("put the certificate of its authority into /etc/containers/certs.d/{host}/ca.crt, or name the directory: --cert-dir DIR")));
+            return Failure::Final(error.hint(format!(
+                "put the certificate of its authority into /etc/containers/certs.d/{host}/ca.crt, or name the directory: --cert-dir DIR"
+            )));
         }
         // A message that cannot be parsed (a header without an end, say) will not get better.
         let parse = why.contains("invalid HTTP") || why.contains("message head is too large") || why.contains("header");
@@ -447,7 +451,7 @@ impl<'a> Wire<'a> {
 
     /// Meet a challenge: afterwards `granted` has what the next try shows.
     async fn authorize(&self, response: &Response, scope: &str, guarded: bool) -> Result<(), Failure> {
-        let remote = self.remote;
+        let remote = &*self.remote;
         let headers = response.headers().get_all(header::WWW_AUTHENTICATE);
         let challenge = Challenge::parse(headers.iter().map(HeaderValue::as_bytes))
             .map_err(|e| Error::new(e.kind(), format!("cannot talk to {}: {}", remote.host(), e.message())))?;
@@ -475,7 +479,7 @@ impl<'a> Wire<'a> {
 
     /// What a token service may know: the registry's secret if it belongs to the registry, else one of its own.
     fn secret_for(&self, realm: &Url) -> Result<Option<Secret>> {
-        let remote = self.remote;
+        let remote = &*self.remote;
         if remote.secret.is_none() || auth::belongs(realm, &remote.base) {
             return Ok(remote.secret.clone());
         }
@@ -487,7 +491,11 @@ impl<'a> Wire<'a> {
                 Kind::Denied,
                 format!("cannot log in to {}: it wants its password sent to another domain, {}", remote.host(), shown(&host)),
             )
-            .hint(format!("if that is right, add an entry for {} to your auth.json; else: sandbox logout {}", shown(&host), remote.host()))),
+            .hint(format!(
+                "if that is right, add an entry for {} to your auth.json; else: sandbox logout {}",
+                shown(&host),
+                remote.host()
+            ))),
         }
     }
 
@@ -499,7 +507,7 @@ impl<'a> Wire<'a> {
         secret: Option<Secret>,
         guarded: bool,
     ) -> Result<Zeroizing<String>, Failure> {
-        let remote = self.remote;
+        let remote = &*self.remote;
         let host = realm.host_str().unwrap_or("?").to_string();
         let proxied = self.is_proxied(&realm);
         let client = self.client(remote.is_own(&realm), guarded && !proxied, proxied)?;
@@ -565,7 +573,7 @@ impl<'a> Wire<'a> {
 
     /// A body of at most `limit` bytes; all of it in a few times the stall time.
     async fn whole(&self, mut response: Response, limit: usize) -> Result<Vec<u8>, Failure> {
-        let remote = self.remote;
+        let remote = &*self.remote;
         let own = remote.is_own(response.url());
         plain_coding(response.headers()).map_err(|why| remote.error(why))?;
         let large = || Failure::Final(remote.error(format!("its answer is larger than {} KiB", limit >> 10)));
@@ -604,7 +612,11 @@ impl<'a> Wire<'a> {
         match status {
             401 | 403 => {
                 let error = Error::new(Kind::Denied, format!("cannot use {object}: {host} does not allow it: {words}"));
-                error.hint(if self.remote.secret.is_some() { "is it the right user, and the right name?".to_string() } else { self.remote.hint_login() })
+                error.hint(if self.remote.secret.is_some() {
+                    "is it the right user, and the right name?".to_string()
+                } else {
+                    self.remote.hint_login()
+                })
             }
             404 => Error::new(Kind::NotFound, format!("cannot find {object}: {host} answers {words}")),
             _ => Error::new(Kind::Io, format!("cannot use {object}: {host} answers {words}")),
@@ -628,43 +640,64 @@ impl<'a> Wire<'a> {
     }
 
     /// A large thing. Nothing is asked for before the first read.
-    pub fn blob<'w>(&'w self, url: Url, scope: &'w str, digest: &Digest, size: u64) -> Blob<'w> {
-        Blob { wire: self, url, scope, digest: digest.clone(), size, at: 0, hash: sha2::Sha256::new(), rest: Bytes::new(), response: None, tries: 0, window: None, failure: None }
+    pub fn blob(self, url: Url, scope: &str, what: &Descriptor) -> Blob {
+        let (digest, size) = (what.digest.clone(), what.size);
+        Blob { wire: self, url, scope: scope.to_string(), digest, size, at: 0, rest: Bytes::new(), response: None, tries: 0, window: None }
+    }
+
+    /// Bring a blob there: begun, filled and closed anew for every try. False: the registry found it elsewhere and took it from there.
+    pub fn upload(&self, begin: &Url, digest: &Digest, body: &dyn Fn() -> Result<Option<Outgoing>>, scope: &str) -> Result<bool> {
+        let object = &short(digest);
+        let length = header::CONTENT_LENGTH;
+        self.again(|wire| {
+            let step = |ask: &Ask, wanted: &[u16]| -> Result<Result<(u16, Url), Error>, Failure> {
+                let response = wire.runtime.block_on(wire.exchange(ask))?;
+                let status = response.status().as_u16();
+                if !wanted.contains(&status) {
+                    return Ok(Err(wire.refusal(object, response)));
+                }
+                let location = response.headers().get(header::LOCATION).and_then(|v| v.to_str().ok()).unwrap_or_default();
+                Ok(Ok((status, wire.remote.own(&ask.url, location)?)))
+            };
+            let (status, place) = step(&Ask::new(Method::POST, begin.clone(), scope).header(length.clone(), "0"), &[201, 202])??;
+            if status == 201 {
+                return Ok(false);
+            }
+            let mut fill = Ask::new(Method::PATCH, place, scope).header(header::CONTENT_TYPE, "application/octet-stream");
+            fill.body = body;
+            let (_, mut place) = step(&fill, &[202])??;
+            place.query_pairs_mut().append_pair("digest", digest.as_str());
+            step(&Ask::new(Method::PUT, place, scope).header(length.clone(), "0"), &[201, 204])??;
+            Ok(true)
+        })
     }
 }
 
-/// A blob as a reader: exactly its size, its digest checked at the end; a lost connection is taken up where it broke.
-pub struct Blob<'w> {
-    wire: &'w Wire<'w>,
+/// A blob as a reader: exactly its size, and a lost connection is taken up where it broke. Its digest is checked by who keeps it.
+pub struct Blob {
+    wire: Wire,
     url: Url,
-    scope: &'w str,
+    scope: String,
     digest: Digest,
     size: u64,
     /// Read so far.
     at: u64,
-    hash: sha2::Sha256,
     rest: Bytes,
     response: Option<Response>,
     /// Without a byte in between.
     tries: u32,
     /// When the last look at the speed was, and what had been read then.
     window: Option<(Instant, u64)>,
-    failure: Option<Error>,
 }
 
-impl Blob<'_> {
-    /// What went wrong, in our words: a `Read` has only the kernel's.
-    pub fn failure(&mut self) -> Option<Error> {
-        self.failure.take()
-    }
-
+impl Blob {
     fn short(&self) -> String {
-        format!("blob {}", &self.digest.as_str()[..19])
+        short(&self.digest)
     }
 
     fn open(&mut self) -> Result<(), Failure> {
-        let remote = self.wire.remote;
-        let mut ask = Ask::new(Method::GET, self.url.clone(), self.scope);
+        let remote = self.wire.remote.clone();
+        let mut ask = Ask::new(Method::GET, self.url.clone(), &self.scope);
         if self.at > 0 {
             ask = ask.header(header::RANGE, format!("bytes={}-", self.at));
         }
@@ -691,7 +724,8 @@ impl Blob<'_> {
             }
             206 if self.at > 0 => {
                 let range = response.headers().get(header::CONTENT_RANGE).and_then(|v| v.to_str().ok()).unwrap_or_default();
-                if range != format!("bytes {}-{}/{}", self.at, self.size - 1, self.size) && range != format!("bytes {}-{}/*", self.at, self.size - 1) {
+                if range != format!("bytes {}-{}/{}", self.at, self.size - 1, self.size) && range != format!("bytes {}-{}/*", self.at, self.size - 1)
+                {
                     return Err(Failure::Final(remote.error(format!("it answers with another part of {} than asked for", self.short()))));
                 }
                 if let Some(n) = length.filter(|n| *n != self.size - self.at) {
@@ -706,8 +740,8 @@ impl Blob<'_> {
 
     /// The next bytes of the open response, or its end. I3
     fn chunk(&mut self) -> Result<Option<Bytes>, Failure> {
-        let wire = self.wire;
-        let remote = wire.remote;
+        let wire = &self.wire;
+        let remote = &*wire.remote;
         let Some(response) = &mut self.response else { return Ok(None) };
         let own = remote.is_own(response.url());
         let slow = || Failure::Passing(remote.error(format!("nothing comes for {} s", remote.stall.as_secs_f32())), None);
@@ -730,10 +764,12 @@ impl Blob<'_> {
         if !self.rest.is_empty() {
             return Ok(std::mem::take(&mut self.rest));
         }
-        let remote = self.wire.remote;
+        let remote = self.wire.remote.clone();
         match self.chunk()? {
             Some(chunk) => Ok(chunk),
-            None if self.at < self.size => Err(Failure::Passing(remote.error(format!("{} breaks off at {} of {}", self.short(), self.at, self.size)), None)),
+            None if self.at < self.size => {
+                Err(Failure::Passing(remote.error(format!("{} breaks off at {} of {}", self.short(), self.at, self.size)), None))
+            }
             None => Ok(Bytes::new()),
         }
     }
@@ -764,40 +800,29 @@ impl Blob<'_> {
 
     fn fill(&mut self, buffer: &mut [u8]) -> Result<usize> {
         let mut chunk = self.advance()?;
-        let remote = self.wire.remote;
+        let remote = &*self.wire.remote;
         if self.at + chunk.len() as u64 > self.size {
             return Err(remote.error(format!("it sends more of {} than its {} bytes", self.short(), self.size)));
         }
-        if chunk.is_empty() {
-            let digest = Digest::sha256(&self.hash.finalize_reset().into());
-            if digest != self.digest {
-                return Err(remote.error(format!("{} has the digest {}: it is not what was asked for", self.short(), &digest.as_str()[..19])));
-            }
-            return Ok(0);
-        }
         let part = chunk.split_to(chunk.len().min(buffer.len()));
         buffer[..part.len()].copy_from_slice(&part);
-        self.hash.update(&part);
         self.at += part.len() as u64;
         self.rest = chunk;
         Ok(part.len())
     }
 }
 
-impl Read for Blob<'_> {
+impl Read for Blob {
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
         if buffer.is_empty() {
             return Ok(0);
         }
-        if self.failure.is_some() {
-            return Err(std::io::Error::other("failed before"));
-        }
-        self.fill(buffer).map_err(|error| {
-            let text = error.message().to_string();
-            self.failure = Some(error);
-            std::io::Error::other(text)
-        })
+        self.fill(buffer).map_err(|error| std::io::Error::other(error.message().to_string()))
     }
+}
+
+fn short(digest: &Digest) -> String {
+    format!("blob {}", &digest.as_str()[..19])
 }
 
 /// What a registry says in its errors, if it says it as agreed.
