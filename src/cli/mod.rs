@@ -12,9 +12,12 @@
 
 pub mod docs;
 pub mod doctor;
+pub mod image;
+pub mod layer;
 pub mod policy;
 pub mod registry;
 pub mod run;
+pub mod template;
 
 use crate::error::{Error, Result};
 use crate::host::Caller;
@@ -49,6 +52,11 @@ pub enum Command {
     Login(registry::LoginArgs),
     Logout(registry::LogoutArgs),
     Search(registry::SearchArgs),
+    #[command(flatten)]
+    Images(image::ImageCommand),
+    Image(image::ImageArgs),
+    #[command(hide = true)]
+    Layer(layer::LayerArgs),
     #[command(hide = true)]
     Docs(docs::DocsArgs),
 }
@@ -139,6 +147,14 @@ pub fn main() -> ExitCode {
         Command::Login(args) => report(registry::login(args), false),
         Command::Logout(args) => report(registry::logout(args), false),
         Command::Search(args) => report(registry::search(args), false),
+        Command::Images(command) | Command::Image(image::ImageArgs { command }) => report(image::run(command), false),
+        Command::Layer(args) => report(
+            layer::run(args).map(|text| {
+                text.lines().for_each(print);
+                0
+            }),
+            false,
+        ),
         Command::Docs(args) => report(docs::write(&args).map(|()| 0), false),
     }
 }

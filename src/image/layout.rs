@@ -49,6 +49,8 @@ const LAYERS: [&str; 6] = [
 
 /// The name that a document in an index has. oci: annotations.md
 pub const REF_NAME: &str = "org.opencontainers.image.ref.name";
+/// The same in full, as Docker and containerd write it.
+pub const FULL_NAME: &str = "io.containerd.image.name";
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Document {
@@ -75,6 +77,8 @@ pub struct Entry {
     pub platform: Option<Platform>,
     /// `REF_NAME`, where there is one.
     pub name: Option<String>,
+    /// `FULL_NAME`, likewise.
+    pub full_name: Option<String>,
 }
 
 /// What an image runs on: `os/arch[/variant]`, in Go's words.
@@ -337,7 +341,7 @@ fn index(top: &Map<String, Value>, what: &str) -> Result<Index> {
     let entries = list(top, "manifests", MOST_ENTRIES, what)?.iter().map(|value| {
         let entry = object(value, &["mediaType", "digest", "size", "urls", "platform", "annotations"], what)?;
         labels(entry, "annotations", what)?;
-        let name = entry.get("annotations").and_then(|a| a.get(REF_NAME)).and_then(Value::as_str).map(str::to_string);
+        let said = |key| entry.get("annotations").and_then(|a| a.get(key)).and_then(Value::as_str).map(str::to_string);
         let platform = match entry.get("platform") {
             None | Some(Value::Null) => None,
             Some(value) => {
@@ -346,7 +350,7 @@ fn index(top: &Map<String, Value>, what: &str) -> Result<Index> {
                 Some(Platform { os: word("os")?.unwrap_or_default(), arch: word("architecture")?.unwrap_or_default(), variant: word("variant")? })
             }
         };
-        Ok(Entry { descriptor: descriptor(value, what)?, platform, name })
+        Ok(Entry { descriptor: descriptor(value, what)?, platform, name: said(REF_NAME), full_name: said(FULL_NAME) })
     });
     Ok(Index { entries: entries.collect::<Result<_>>()? })
 }

@@ -15,11 +15,18 @@
 //! - I5 no byte of an image is parsed before its length and digest are.
 #![forbid(unsafe_code)]
 
+pub mod archive;
 pub mod blob;
 pub mod layout;
 pub mod making;
 pub mod registry;
+pub mod remove;
 pub mod store;
+pub mod stream;
+pub mod tar;
+pub mod tree;
+pub mod unpack;
+pub mod whiteout;
 
 use crate::ident::{Digest, ImageName};
 use std::path::PathBuf;

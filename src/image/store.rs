@@ -14,14 +14,13 @@
 //! ```
 #![forbid(unsafe_code)]
 
-use super::{Descriptor, Image, Layer, blob, layout, making};
+use super::{Descriptor, Image, Layer, blob, layout, making, unpack};
 use crate::dirs;
 use crate::error::{Doing, Error, Kind, Result};
-use crate::host::{Caller, subid};
 use crate::ident::{Digest, ImageName};
-use crate::spec::Userns;
+use crate::role;
 use crate::tape::step::Extent;
-use crate::userns::{self, Maps};
+use crate::userns::Maps;
 use making::Making;
 use rustix::fs::FlockOperation;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -45,15 +44,13 @@ pub struct Store {
     path: PathBuf,
     shared: Vec<PathBuf>,
     maps: OnceLock<Maps>,
-    /// While we add something: nobody collects, and who finds the note knows that we did not end well.
+    /// While we add something.
     adding: Mutex<Option<Adding>>,
 }
 
 struct Adding {
     _lock: File,
     note: PathBuf,
-    /// What was added belongs to an image.
-    whole: bool,
 }
 
 /// The layers of an image are there, and stay, as long as this lives.
@@ -99,10 +96,17 @@ pub struct About {
 pub struct Garbage {
     pub layers: Vec<Digest>,
     pub blobs: Vec<Digest>,
-    /// Of the layers' tars and the blobs.
-    pub bytes: u64,
+    /// Of the layers' tars.
+    pub layer_bytes: u64,
+    pub blob_bytes: u64,
     /// Somebody is adding an image: nothing was collected.
     pub busy: bool,
+}
+
+impl Garbage {
+    pub fn bytes(&self) -> u64 {
+        self.layer_bytes + self.blob_bytes
+    }
 }
 
 impl Store {
@@ -133,13 +137,7 @@ impl Store {
         if let Some(maps) = self.maps.get() {
             return Ok(maps);
         }
-        let caller = Caller::me()?;
-        let subids = subid::subids(&caller)?;
-        let maps = if subids.uids.is_empty() || subids.gids.is_empty() {
-            userns::single(0, 0, &caller)
-        } else {
-            userns::plan(&Userns::Root, &caller, &subids, crate::host::helper)?
-        };
+        let maps = role::maps()?;
         Ok(self.maps.get_or_init(|| maps))
     }
 
@@ -309,7 +307,8 @@ impl Store {
 
     // ----------------------------------------------------------------------------------------------------------- adding
 
-    /// From now on nobody collects, until we end. Every function that adds begins with it.
+    /// From now on nobody collects, until what was added has its record. Every function that adds begins with it. If it never gets
+    /// one, the note stays, and says that there is garbage.
     fn begin_adding(&self) -> Result<()> {
         let mut adding = self.adding.lock().unwrap_or_else(|e| e.into_inner());
         if adding.is_none() {
@@ -318,14 +317,15 @@ impl Store {
             making::lock(&lock, FlockOperation::LockShared).doing("lock", path.display())?;
             let note = self.tmp().join(making::unique(making::NOTE)?);
             File::create_new(&note).doing("make", note.display())?;
-            *adding = Some(Adding { _lock: lock, note, whole: false });
+            *adding = Some(Adding { _lock: lock, note });
         }
         Ok(())
     }
 
+    /// What was added belongs to an image: collect who may.
     fn end_adding(&self) {
-        if let Some(adding) = self.adding.lock().unwrap_or_else(|e| e.into_inner()).as_mut() {
-            adding.whole = true;
+        if let Some(adding) = self.adding.lock().unwrap_or_else(|e| e.into_inner()).take() {
+            let _ = std::fs::remove_file(&adding.note);
         }
     }
 
@@ -499,23 +499,26 @@ impl Store {
     fn unpack_into(&self, making: &Making, layer: &Layer, reader: &mut dyn Read, keep: bool) -> Result<unpack::Unpacked> {
         let dir = making.path().join("diff");
         std::fs::create_dir(&dir).doing("make", dir.display())?;
-        let mut unpacking = unpack::begin(&dir, self.maps()?, &unpack::Options::default())?;
+        let mut unpacking = Refusing { to: unpack::begin(&dir, self.maps()?, &unpack::Options::default())?, refused: false };
         let incoming = if keep { blob::Incoming::begin(&self.path, Some(&layer.blob))? } else { None };
+        let what = &layer.blob.digest;
         let poured = match incoming {
-            Some(mut incoming) => blob::pour(reader, &mut [&mut incoming, &mut unpacking], &layer.blob.digest)
-                .and_then(|()| incoming.finish(&self.path, Some(&layer.blob)).map(drop)),
-            None if keep => {
-                let mut kept = blob::Checked::new(self.open_blob(&layer.blob.digest)?, layer.blob.clone());
-                blob::pour(&mut kept, &mut [&mut unpacking], &layer.blob.digest)
+            Some(mut incoming) => {
+                let all = blob::pour(reader, &mut [&mut incoming, &mut unpacking], what);
+                all.and_then(|()| incoming.finish(&self.path, Some(&layer.blob)).map(drop))
             }
-            None => blob::pour(reader, &mut [&mut unpacking], &layer.blob.digest),
+            None if keep => {
+                let mut kept = blob::Checked::new(self.open_blob(what)?, layer.blob.clone());
+                blob::pour(&mut kept, &mut [&mut unpacking], what)
+            }
+            None => blob::pour(reader, &mut [&mut unpacking], what),
         };
-        // What the unpacker says is the better reason: when it gives up, we see a broken pipe.
-        let unpacked = unpacking.finish();
-        if let Err(e) = poured {
-            return Err(unpacked.err().filter(|_| e.message().contains("roken pipe")).unwrap_or(e));
-        }
-        let unpacked = unpacked?;
+        let unpacked = match (poured, unpacking.refused) {
+            (Ok(()), _) => unpacking.to.finish()?,
+            // It hung up; it says why.
+            (Err(e), true) => return Err(unpacking.to.finish().err().unwrap_or(e)),
+            (Err(e), false) => return Err(e),
+        };
         if unpacked.diff_id != layer.diff_id {
             return Err(Error::new(
                 Kind::Io,
@@ -535,12 +538,10 @@ impl Store {
                 self.await_layer(&chain_id)?;
                 let missing = || Error::new(Kind::NotFound, format!("cannot add a layer: the one below, {chain_id}, is not there"));
                 next = self.about(&chain_id)?.ok_or_else(missing)?.parent;
-                below.push(self.layer(&chain_id).join("diff"));
+                below.insert(0, self.layer(&chain_id).join("diff"));
             }
             let maps = self.maps()?;
-            if !unpacked.implicit.is_empty() && !below.is_empty() {
-                unpack::adopt(&making.path().join("diff"), &unpacked.implicit, &below, maps)?;
-            }
+            unpack::adopt(&making.path().join("diff"), &unpacked.implicit, &below, maps)?;
             let about = About {
                 diff_id: layer.diff_id.clone(),
                 parent: parent.cloned(),
@@ -653,78 +654,96 @@ impl Store {
         std::fs::remove_file(&path).doing("remove", path.display())
     }
 
+    /// Take a name of ours away, and what it stands for, though that cannot be read, unless it has other names.
+    pub fn remove_named(&self, name: &ImageName) -> Result<()> {
+        let missing = || Error::new(Kind::NotFound, format!("cannot find the name '{name}' in this store"));
+        let named = parsed::<Named>(&self.name(name))?.ok_or_else(missing)?;
+        if self.names()?.iter().filter(|(_, n)| n.manifest == named.manifest).count() > 1 || !self.has_record(&named.manifest) {
+            return self.untag(name);
+        }
+        self.remove_manifest(&named.manifest)
+    }
+
+    pub fn has_record(&self, manifest: &Digest) -> bool {
+        self.record(manifest).exists()
+    }
+
+    /// Does a sandbox use it at this moment?
+    pub fn in_use(&self, image: &Image) -> bool {
+        let record = File::open(self.record(&image.manifest.digest));
+        record.is_ok_and(|f| making::lock(&f, FlockOperation::NonBlockingLockExclusive).is_err())
+    }
+
     /// What an add that did not end well left is collected; every command that adds nothing begins with it.
     pub fn tidy(&self) -> Result<()> {
         let noted = std::fs::read_dir(self.tmp()).doing("read", self.tmp().display())?.flatten().any(|e| is_note(&e.path()));
-        if noted { self.collect(true, false).map(drop) } else { Ok(()) }
+        if noted { self.collect(true).map(drop) } else { Ok(()) }
     }
 
-    /// Remove the blobs and layers that no image needs. `shared`: layers that we unpacked for images of shared stores are needed, too.
-    pub fn collect(&self, shared: bool, dry_run: bool) -> Result<Garbage> {
+    /// What would be garbage if the images `without` were not there. `shared`: layers that we unpacked for images of shared stores
+    /// are no garbage.
+    pub fn garbage(&self, without: &[&Image], shared: bool) -> Result<Garbage> {
+        let (images, damaged) = self.survey()?;
+        if let Some((digest, e)) = damaged.into_iter().find(|(digest, _)| self.has_record(digest)) {
+            // What it needs is not known.
+            return Err(Error::new(e.kind(), format!("cannot collect garbage, since an image is damaged: {}", e.message()))
+                .hint(format!("sandbox rmi -f {digest}")));
+        }
+        let stays = || images.iter().filter(|i| !without.iter().any(|w| w.manifest == i.manifest));
+        let own = || stays().filter(|i| i.store == self.path);
+        let layers: BTreeSet<&str> = stays().filter(|i| shared || i.store == self.path).flat_map(|i| &i.layers).map(|l| l.chain_id.hex()).collect();
+        let blobs: BTreeSet<&str> =
+            own().flat_map(|i| i.layers.iter().map(|l| l.blob.digest.hex()).chain([i.manifest.digest.hex(), i.id.hex()])).collect();
+        let mut garbage = Garbage {
+            layers: entries(&self.path.join("layers"), "")?.into_iter().filter(|d| !layers.contains(d.hex())).collect(),
+            blobs: entries(&self.path.join("blobs/sha256"), "")?.into_iter().filter(|d| !blobs.contains(d.hex())).collect(),
+            ..Garbage::default()
+        };
+        garbage.layer_bytes = garbage.layers.iter().filter_map(|d| self.about(d).ok().flatten()).map(|a| a.size).sum();
+        garbage.blob_bytes = garbage.blobs.iter().filter_map(|d| std::fs::metadata(blob::path(&self.path, d)).ok()).map(|m| m.len()).sum();
+        Ok(garbage)
+    }
+
+    /// Remove what is garbage, but layers that somebody uses.
+    pub fn collect(&self, shared: bool) -> Result<Garbage> {
         let path = self.path.join("lock");
         let lock = File::open(&path).doing("open", path.display())?;
         if making::lock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
             return Ok(Garbage { busy: true, ..Garbage::default() });
         }
-        let (images, damaged) = self.survey()?;
-        if let Some((digest, e)) = damaged.into_iter().find(|(digest, _)| self.record(digest).exists()) {
-            // What it needs is not known.
-            return Err(Error::new(e.kind(), format!("cannot collect garbage, since an image is damaged: {}", e.message()))
-                .hint(format!("sandbox rmi -f {digest}")));
-        }
-        let own = || images.iter().filter(|i| i.store == self.path);
-        let layers: BTreeSet<&str> =
-            images.iter().filter(|i| shared || i.store == self.path).flat_map(|i| &i.layers).map(|l| l.chain_id.hex()).collect();
-        let blobs: BTreeSet<&str> =
-            own().flat_map(|i| i.layers.iter().map(|l| l.blob.digest.hex()).chain([i.manifest.digest.hex(), i.id.hex()])).collect();
-        let mut garbage = Garbage::default();
+        let mut garbage = self.garbage(&[], shared)?;
         let mut dead = Vec::new();
-        for chain_id in entries(&self.path.join("layers"), "")?.into_iter().filter(|d| !layers.contains(d.hex())) {
-            let about = self.layer(&chain_id).join("about.json");
-            let using = File::open(&about);
-            if using.as_ref().is_ok_and(|f| making::lock(f, FlockOperation::NonBlockingLockExclusive).is_err()) {
+        let mut used = Vec::new();
+        for chain_id in &garbage.layers {
+            let path = self.layer(chain_id);
+            let about = File::open(path.join("about.json"));
+            if about.is_ok_and(|f| making::lock(f, FlockOperation::NonBlockingLockExclusive).is_err()) {
+                used.push(chain_id.clone());
                 continue;
             }
-            garbage.bytes += self.about(&chain_id).ok().flatten().map_or(0, |a| a.size);
-            if !dry_run {
-                let dir = File::open(self.layer(&chain_id)).doing("open", self.layer(&chain_id).display())?;
-                making::lock(&dir, FlockOperation::LockExclusive).doing("lock", self.layer(&chain_id).display())?;
-                dead.push((making::put_aside(&self.tmp(), &self.layer(&chain_id))?, dir));
-            }
-            garbage.layers.push(chain_id);
+            // Locked before it is in tmp/, so that no sweep takes it for a dead maker's while we remove it.
+            let dir = File::open(&path).doing("open", path.display())?;
+            making::lock(&dir, FlockOperation::LockExclusive).doing("lock", path.display())?;
+            dead.push((making::put_aside(&self.tmp(), &path)?, dir));
         }
-        for digest in entries(&self.path.join("blobs/sha256"), "")?.into_iter().filter(|d| !blobs.contains(d.hex())) {
-            let path = blob::path(&self.path, &digest);
-            garbage.bytes += std::fs::metadata(&path).map_or(0, |m| m.len());
-            if !dry_run {
-                std::fs::remove_file(&path).doing("remove", path.display())?;
-            }
-            garbage.blobs.push(digest);
+        for digest in &garbage.blobs {
+            let path = blob::path(&self.path, digest);
+            std::fs::remove_file(&path).doing("remove", path.display())?;
         }
-        if !dry_run {
-            for (dir, named) in self.names()? {
-                if dir == self.path && !images.iter().any(|i| i.manifest.digest == named.manifest) {
-                    let _ = self.untag(&named.name);
-                }
+        for (dir, named) in self.names()? {
+            if dir == self.path && !self.stores().any(|d| d.join("images").join(format!("{}.json", named.manifest.hex())).exists()) {
+                let _ = self.untag(&named.name);
             }
-            for entry in std::fs::read_dir(self.tmp()).doing("read", self.tmp().display())?.flatten().filter(|e| is_note(&e.path())) {
-                let _ = std::fs::remove_file(entry.path());
-            }
+        }
+        for entry in std::fs::read_dir(self.tmp()).doing("read", self.tmp().display())?.flatten().filter(|e| is_note(&e.path())) {
+            let _ = std::fs::remove_file(entry.path());
         }
         // The slow part; whoever wants to add something need not wait for it.
         drop(lock);
         self.remove_trees(dead)?;
+        garbage.layer_bytes -= used.iter().filter_map(|d| self.about(d).ok().flatten()).map(|a| a.size).sum::<u64>();
+        garbage.layers.retain(|d| !used.contains(d));
         Ok(garbage)
-    }
-}
-
-impl Drop for Store {
-    fn drop(&mut self) {
-        let adding = self.adding.get_mut().unwrap_or_else(|e| e.into_inner());
-        // What was added for nothing is garbage, and the note says that there is some.
-        if let Some(adding) = adding.take().filter(|a| a.whole) {
-            let _ = std::fs::remove_file(&adding.note);
-        }
     }
 }
 
@@ -733,6 +752,24 @@ struct Turn {
     next: usize,
     settled: usize,
     failed: Option<Error>,
+}
+
+/// The unpacker, and whether it was the one who would not take any more.
+struct Refusing {
+    to: unpack::Unpacking,
+    refused: bool,
+}
+
+impl Write for Refusing {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.to.write(bytes);
+        self.refused |= written.is_err();
+        written
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.to.flush()
+    }
 }
 
 /// A layer in `tmp/` that is whole but for what it takes from below.
@@ -840,40 +877,4 @@ fn local(path: &Path) -> Result<()> {
     };
     Err(Error::new(Kind::Unsupported, format!("cannot keep images in {}: it is on {kind}, a network file system", path.display()))
         .hint("set XDG_DATA_HOME to a directory of yours on a local disk"))
-}
-
-mod unpack {
-    use super::*;
-    #[derive(Default)]
-    pub struct Options {}
-    pub struct Unpacking;
-    pub struct Unpacked {
-        pub diff_id: Digest,
-        pub tar_size: u64,
-        pub entries: u64,
-        pub implicit: Vec<PathBuf>,
-        pub notes: Vec<String>,
-    }
-    pub fn begin(_: &Path, _: &Maps, _: &Options) -> Result<Unpacking> {
-        Err(Error::new(Kind::Bug, "the branch `unpack` is to be merged"))
-    }
-    pub fn adopt(_: &Path, _: &[PathBuf], _: &[PathBuf], _: &Maps) -> Result<()> {
-        Ok(())
-    }
-    pub fn remove(_: &[PathBuf], _: &Maps) -> Result<()> {
-        Ok(())
-    }
-    impl Write for Unpacking {
-        fn write(&mut self, b: &[u8]) -> io::Result<usize> {
-            Ok(b.len())
-        }
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-    impl Unpacking {
-        pub fn finish(self) -> Result<Unpacked> {
-            Err(Error::new(Kind::Bug, "the branch `unpack` is to be merged"))
-        }
-    }
 }
