@@ -5,7 +5,7 @@
 
 use super::conf::{Endpoint, Registries};
 use super::progress::Metered;
-use super::wire::{MANIFEST_LIMIT, Remote, Wire, shown};
+use super::wire::{Blame, MANIFEST_LIMIT, Remote, Wire, shown};
 use super::{Options, Progress, accepted};
 use crate::error::{Error, Kind, Result};
 use crate::ident::ImageName;
@@ -13,7 +13,7 @@ use crate::image::store::Store;
 use crate::image::{Descriptor, Image, layout};
 use reqwest::header::{self, HeaderMap};
 use std::io::Read;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 /// From the first place that has it: the mirrors, then the registry itself.
 pub fn pull(store: &Store, name: &ImageName, options: &Options, progress: &Progress) -> Result<Image> {
@@ -61,9 +61,11 @@ fn from(store: &Store, name: &ImageName, source: &Endpoint, options: &Options, p
         return Ok(image);
     }
 
-    let blob = |what: &Descriptor| Ok::<_, Error>(Wire::new(&remote)?.blob(remote.url(&format!("blobs/{}", what.digest))?, &scope, what));
+    let blame = Blame::default();
+    let blob = |what: &Descriptor| Ok::<_, Error>(Wire::new(&remote)?.blob(remote.url(&format!("blobs/{}", what.digest))?, &scope, what, &blame));
+    let ours = |e: Error| blame.lock().unwrap_or_else(PoisonError::into_inner).take().unwrap_or(e).context(format!("pulling {name}"));
     let config = &manifest.config;
-    store.put_blob(&mut blob(config)?, Some(config)).map_err(|e| e.context(format!("pulling {name}")))?;
+    store.put_blob(&mut blob(config)?, Some(config)).map_err(ours)?;
     let mut text = Vec::new();
     store.open_blob(&config.digest)?.take(layout::LONGEST + 1).read_to_end(&mut text).map_err(|e| remote.error(crate::error::why(&e)))?;
     layout::verify(config, &text)?;
@@ -77,7 +79,7 @@ fn from(store: &Store, name: &ImageName, source: &Endpoint, options: &Options, p
         let meter = progress.begin(&what.digest.hex()[..12], what.size);
         Ok(Box::new(Metered { reader: blob(what)?, meter }) as Box<dyn Read>)
     };
-    store.add_layers(&layers, &source).map_err(|e| e.context(format!("pulling {name}")))?;
+    store.add_layers(&layers, &source).map_err(ours)?;
     store.add_image(&bytes, Some(name))
 }
 

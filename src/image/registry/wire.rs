@@ -640,9 +640,9 @@ impl Wire {
     }
 
     /// A large thing. Nothing is asked for before the first read.
-    pub fn blob(self, url: Url, scope: &str, what: &Descriptor) -> Blob {
-        let (digest, size) = (what.digest.clone(), what.size);
-        Blob { wire: self, url, scope: scope.to_string(), digest, size, at: 0, rest: Bytes::new(), response: None, tries: 0, window: None }
+    pub fn blob(self, url: Url, scope: &str, what: &Descriptor, blame: &Blame) -> Blob {
+        let (digest, size, blame) = (what.digest.clone(), what.size, blame.clone());
+        Blob { wire: self, url, scope: scope.to_string(), digest, size, at: 0, rest: Bytes::new(), response: None, tries: 0, window: None, blame }
     }
 
     /// Bring a blob there: begun, filled and closed anew for every try. False: the registry found it elsewhere and took it from there.
@@ -656,8 +656,11 @@ impl Wire {
                 if !wanted.contains(&status) {
                     return Ok(Err(wire.refusal(object, response)));
                 }
-                let location = response.headers().get(header::LOCATION).and_then(|v| v.to_str().ok()).unwrap_or_default();
-                Ok(Ok((status, wire.remote.own(&ask.url, location)?)))
+                match response.headers().get(header::LOCATION).map(|v| v.to_str().unwrap_or("http://")) {
+                    Some(location) if status == 202 => Ok(Ok((status, wire.remote.own(&ask.url, location)?))),
+                    None if status == 202 => Ok(Err(wire.remote.error("it does not say where the upload goes on"))),
+                    _ => Ok(Ok((status, ask.url.clone()))),
+                }
             };
             let (status, place) = step(&Ask::new(Method::POST, begin.clone(), scope).header(length.clone(), "0"), &[201, 202])??;
             if status == 201 {
@@ -672,6 +675,9 @@ impl Wire {
         })
     }
 }
+
+/// What went wrong on the wire, in our words: who reads has only an I/O error.
+pub type Blame = Arc<Mutex<Option<Error>>>;
 
 /// A blob as a reader: exactly its size, and a lost connection is taken up where it broke. Its digest is checked by who keeps it.
 pub struct Blob {
@@ -688,6 +694,7 @@ pub struct Blob {
     tries: u32,
     /// When the last look at the speed was, and what had been read then.
     window: Option<(Instant, u64)>,
+    blame: Blame,
 }
 
 impl Blob {
@@ -817,7 +824,11 @@ impl Read for Blob {
         if buffer.is_empty() {
             return Ok(0);
         }
-        self.fill(buffer).map_err(|error| std::io::Error::other(error.message().to_string()))
+        self.fill(buffer).map_err(|error| {
+            let text = error.message().to_string();
+            *self.blame.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+            std::io::Error::other(text)
+        })
     }
 }
 
