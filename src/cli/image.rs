@@ -9,7 +9,7 @@ use crate::host::Caller;
 use crate::ident::{Digest, ImageName};
 use crate::image::archive::{self, Format, Place, Wanted, familiar};
 use crate::image::layout::Platform;
-use crate::image::store::{Garbage, Store};
+use crate::image::store::{Garbage, Store, Survey};
 use crate::image::{Descriptor, Image};
 use clap::{Args, Subcommand};
 use serde_json::{Map, Value, json};
@@ -240,7 +240,7 @@ fn show(rows: &[Value], columns: &[(&str, &str)], format: Option<&str>) -> Resul
             &columns.iter().map(|(h, _)| *h).collect::<Vec<_>>(),
             rows.iter().map(|r| columns.iter().map(|(_, k)| text(r, k)).collect()),
         )),
-        Some("json") => print(&rows.iter().map(|r| r.to_string() + "\n").collect::<String>()),
+        Some("json") => print(&rows.iter().map(|r| template::plain(r.to_string()) + "\n").collect::<String>()),
         Some(format) => {
             let (format, heads) = match format.strip_prefix("table ") {
                 None => (format, false),
@@ -320,7 +320,7 @@ fn row(store: &Store, image: &Image, name: Option<&ImageName>, whole: bool) -> V
 }
 
 fn images(store: &Store, args: &ImagesArgs) -> Result<()> {
-    let (images, damaged) = store.survey()?;
+    let Survey { images, damaged } = store.survey()?;
     for (digest, e) in damaged {
         let _ = writeln!(std::io::stderr(), "warning: image {digest} is damaged: {}; remove it: sandbox rmi -f {digest}", e.message());
     }
@@ -597,9 +597,9 @@ fn inspect(store: &Store, args: &InspectArgs) -> Result<()> {
     match args.format.as_deref() {
         None => {
             let text = serde_json::to_string_pretty(&all).map_err(|e| Error::new(Kind::Bug, format!("cannot write JSON: {e}")))?;
-            print(&text);
+            print(&template::plain(text));
         }
-        Some("json") => print(&Value::Array(all).to_string()),
+        Some("json") => print(&template::plain(Value::Array(all).to_string())),
         Some(format) => {
             let lines = all.iter().map(|image| template::fill(format, image)).collect::<Result<Vec<_>>>()?;
             print(&lines.iter().map(|l| l.clone() + "\n").collect::<String>());
@@ -616,7 +616,7 @@ fn df(store: &Store, args: &DfArgs) -> Result<()> {
     // What would be left over without any image is what there is.
     let (there, idle_bytes, garbage) = (store.garbage(&all, false)?, store.garbage(&idle, true)?.bytes(), store.garbage(&[], true)?);
     let row = |kind: &str, total: usize, active: usize, size: u64, free: u64| {
-        let percent = if size == 0 { String::new() } else { format!(" ({}%)", free * 100 / size) };
+        let percent = (free * 100).checked_div(size).map(|p| format!(" ({p}%)")).unwrap_or_default();
         json!({ "Type": kind, "TotalCount": total, "Active": active, "Size": human(size), "Reclaimable": human(free) + &percent })
     };
     let rows = [

@@ -4,7 +4,7 @@
 //! docker: docs/reference/commandline, "Format command and log output"
 #![forbid(unsafe_code)]
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, printable};
 use serde_json::Value;
 
 const KNOWN: &str = "{{.Field}}, {{.Field.Field}}, {{json .}}, {{index .Field 0}}, {{len .Field}}, {{println .Field}}, {{range .Field}}..{{end}}";
@@ -49,7 +49,7 @@ fn part<'a>(mut template: &'a str, row: &Value, out: &mut String, depth: usize) 
                 }
                 template = after;
             }
-            ["json", field] => out.push_str(&look(row, field)?.to_string()),
+            ["json", field] => out.push_str(&plain(look(row, field)?.to_string())),
             ["len", field] => {
                 let n = match look(row, field)? {
                     Value::Array(list) => list.len(),
@@ -121,11 +121,21 @@ fn look<'a>(row: &'a Value, field: &str) -> Result<&'a Value> {
 fn shown(value: &Value) -> String {
     match value {
         Value::Null => String::new(),
-        Value::String(s) => s.clone(),
+        // cve: 2023-28101
+        Value::String(s) => printable(s),
         Value::Array(list) => format!("[{}]", list.iter().map(shown).collect::<Vec<_>>().join(" ")),
-        Value::Object(map) => format!("map[{}]", map.iter().map(|(k, v)| format!("{k}:{}", shown(v))).collect::<Vec<_>>().join(" ")),
+        Value::Object(map) => format!("map[{}]", map.iter().map(|(k, v)| format!("{}:{}", printable(k), shown(v))).collect::<Vec<_>>().join(" ")),
         other => other.to_string(),
     }
+}
+
+/// JSON without what a terminal takes for more than letters: it stays the same JSON.
+pub fn plain(json: String) -> String {
+    let odd = |c: char| c != '\n' && printable(c.encode_utf8(&mut [0; 4])).len() > c.len_utf8();
+    if !json.contains(odd) {
+        return json;
+    }
+    json.chars().map(|c| if odd(c) { format!("\\u{:04x}", u32::from(c)) } else { c.to_string() }).collect()
 }
 
 #[cfg(test)]

@@ -719,3 +719,290 @@ pub fn save_into(store: &Store, wanted: &[Wanted], dir: &Path) -> Result<()> {
     put(&dir.join("oci-layout"), &mut content("oci-layout").as_slice())?;
     put(&dir.join("index.json"), &mut index.to_string().as_bytes())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error;
+    use ::tar::{Builder, EntryType, Header};
+
+    fn file(bytes: &[u8]) -> File {
+        let mut file = File::from(rustix::fs::memfd_create("archive", rustix::fs::MemfdFlags::CLOEXEC).unwrap());
+        file.write_all(bytes).unwrap();
+        file.seek(SeekFrom::Start(0)).unwrap();
+        file
+    }
+
+    /// Entries as they are, whatever a writer would say to them.
+    fn packed(entries: &[(&str, EntryType, &str, &[u8])]) -> Vec<u8> {
+        let mut out = Builder::new(Vec::new());
+        for (name, kind, link, content) in entries {
+            let mut header = Header::new_gnu();
+            header.as_old_mut().name[..name.len()].copy_from_slice(name.as_bytes());
+            header.as_old_mut().linkname[..link.len()].copy_from_slice(link.as_bytes());
+            header.set_entry_type(*kind);
+            header.set_mode(0o644);
+            header.set_uid(0);
+            header.set_gid(0);
+            header.set_mtime(0);
+            header.set_size(content.len() as u64);
+            header.set_cksum();
+            out.append(&header, *content).unwrap();
+        }
+        out.into_inner().unwrap()
+    }
+
+    fn plain<'a>(name: &'a str, content: &'a [u8]) -> (&'a str, EntryType, &'a str, &'a [u8]) {
+        (name, EntryType::Regular, "", content)
+    }
+
+    fn opened(bytes: &[u8]) -> Result<Files> {
+        Files::tar(file(bytes), Path::new("/nonexistent"))
+    }
+
+    #[track_caller]
+    fn refused<T>(result: Result<T>, says: &str) {
+        let e = result.err().unwrap_or_else(|| panic!("taken; wanted '{says}'"));
+        assert!(e.to_string().contains(says), "wanted '{says}', got '{e}'");
+    }
+
+    const CONFIG: &str = r#"{"os":"linux","architecture":"amd64","rootfs":{"type":"layers","diff_ids":[]}}"#;
+
+    #[test]
+    fn places() {
+        for (text, kind, path, tag) in [
+            ("oci:dir", "oci", "dir", None),
+            ("oci:/a/b:v1", "oci", "/a/b", Some("v1")),
+            ("oci-archive:f.tar:quay.io/x/y:1", "oci-archive", "f.tar", Some("quay.io/x/y:1")),
+            ("docker-archive:f.tar", "docker-archive", "f.tar", None),
+        ] {
+            let place: Place = text.parse().unwrap();
+            assert_eq!((place.path(), place.tag()), (Path::new(path), tag));
+            assert!(place.to_string() == text && text.starts_with(&format!("{kind}:")));
+        }
+        for name in ["debian", "debian:12", "localhost:5000/x", "quay.io/oci/x:oci"] {
+            assert_eq!(Place::named(name).unwrap(), None, "{name}");
+        }
+        for bad in ["oci:", "oci::x", "oci:d:", "oci-archive:", "oci:d:a b", "oci:d:\u{1b}", "docker-archive::"] {
+            assert!(Place::named(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn cve_2014_9356_nothing_leads_out_of_an_archive() {
+        let (sym, hard) = (EntryType::Symlink, EntryType::Link);
+        for (name, kind, link) in [
+            ("a", sym, "/etc/passwd"),
+            ("a", sym, "../etc/passwd"),
+            ("a", sym, ".."),
+            ("d/a", sym, "../../etc/passwd"),
+            ("d/a", sym, "x/../../../y"),
+            ("../a", EntryType::Regular, ""),
+            ("d/../../a", EntryType::Regular, ""),
+            ("a", hard, "../x"),
+        ] {
+            assert!(opened(&packed(&[(name, kind, link, b"")])).is_err(), "{name} -> {link}");
+        }
+        // Inside they are followed, but not without end.
+        let files = opened(&packed(&[
+            plain("a/layer.tar", b"x"),
+            ("b/layer.tar", sym, "../a/layer.tar", b""),
+            ("c", hard, "b/layer.tar", b""),
+            ("loop", sym, "pool", b""),
+            ("pool", sym, "./loop", b""),
+            ("self", sym, "self", b""),
+            ("nowhere", sym, "gone", b""),
+        ]))
+        .unwrap();
+        for name in ["a/layer.tar", "b/layer.tar", "c", "./c", "a//layer.tar"] {
+            assert_eq!(files.read(name).unwrap(), b"x", "{name}");
+        }
+        refused(files.read("loop"), "too many links");
+        refused(files.read("self"), "too many links");
+        refused(files.read("nowhere"), "it has no 'nowhere'");
+        refused(files.read("../c"), "cannot use this archive");
+        refused(files.read("/etc/passwd"), "it has no");
+    }
+
+    #[test]
+    fn cve_2021_20291_what_is_no_archive() {
+        for (bytes, says) in [
+            (&b""[..], "it is empty"),
+            (b"x", "early"),
+            (b"\xfd7zXZ\0", "xz -dc"),
+            (b"BZh91AY", "bzip2 -dc"),
+            (&[b'x'; 4096], "cannot use this archive"),
+            (&[0xff; 512], "cannot use this archive"),
+        ] {
+            refused(opened(bytes), says);
+        }
+        for (kind, says) in
+            [(EntryType::Char, "no file"), (EntryType::Block, "no file"), (EntryType::Fifo, "no file"), (EntryType::new(b'Z'), "unknown type")]
+        {
+            refused(opened(&packed(&[("a", kind, "", b"")])), says);
+        }
+        refused(opened(&packed(&[plain("a", b"1"), plain("a", b"2")])), "twice");
+        refused(opened(&packed(&[plain("a", b"1"), plain("./a", b"2")])), "twice");
+        refused(opened(&packed(&[plain("a", b"1"), ("a", EntryType::Symlink, "b", b"")])), "twice");
+        let whole = packed(&[plain("manifest.json", &[b' '; 2000]), plain("b", b"x"), ("c", EntryType::Symlink, "b", b"")]);
+        assert!(opened(&whole).is_ok());
+        for n in (0..whole.len() - 1024).filter(|n| n % 512 != 0 || (512..2560).contains(n)).step_by(8) {
+            assert!(opened(&whole[..n]).is_err(), "cut at {n}");
+        }
+        // A flipped bit is refused or makes another archive, and never a panic.
+        for at in 0..whole.len().min(1024) {
+            for bit in 0..8 {
+                let mut bytes = whole.clone();
+                bytes[at] ^= 1 << bit;
+                let _ = opened(&bytes).and_then(|f| f.read("b"));
+            }
+        }
+    }
+
+    #[test]
+    fn cve_2025_62518_sizes_that_disagree() {
+        let mut out = Builder::new(Vec::new());
+        let pax = b"13 size=4096\n";
+        let mut header = Header::new_ustar();
+        header.set_entry_type(EntryType::XHeader);
+        header.set_size(pax.len() as u64);
+        header.set_cksum();
+        out.append(&header, &pax[..]).unwrap();
+        let mut header = Header::new_ustar();
+        header.set_path("manifest.json").unwrap();
+        header.set_size(512);
+        header.set_cksum();
+        out.append(&header, &[0; 512][..]).unwrap();
+        refused(opened(&out.into_inner().unwrap()), "two sizes");
+        let mut lies = packed(&[plain("a", b"x")]);
+        lies[124..136].copy_from_slice(b"77777777777\0");
+        lies[148..156].copy_from_slice(b"        ");
+        let sum: u32 = lies[..512].iter().map(|b| u32::from(*b)).sum();
+        lies[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+        refused(opened(&lies), "early");
+    }
+
+    #[test]
+    fn cve_2017_14992_an_archive_that_grows() {
+        let dir = std::env::temp_dir().join(making::unique("sandbox-archive").unwrap());
+        std::fs::create_dir(&dir).unwrap();
+        let zeros = vec![0u8; 8 << 20];
+        let mut zipped = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+        let mut zstd = zstd::stream::write::Encoder::new(Vec::new(), 3).unwrap();
+        for _ in 0..8 {
+            zipped.write_all(&zeros).unwrap();
+            zstd.write_all(&zeros).unwrap();
+        }
+        for bomb in [zipped.finish().unwrap(), zstd.finish().unwrap()] {
+            refused(Files::tar(file(&bomb), &dir), "grows without end");
+            refused(Files::tar(file(&bomb[..bomb.len() / 2]), &dir), "cannot");
+        }
+        // A window of 2 GiB.
+        refused(Files::tar(file(&[0x28, 0xb5, 0x2f, 0xfd, 0, 0xa8, 1, 0, 0]), &dir), "cannot read the archive");
+        refused(Files::tar(file(&[0x1f, 0x8b, 8, 0]), &dir), "cannot read the archive");
+        assert_eq!(std::fs::read_dir(&dir).unwrap().count(), 0);
+        std::fs::remove_dir(&dir).unwrap();
+    }
+
+    fn docker(manifest: &str, more: &[(&str, EntryType, &str, &[u8])]) -> Result<Vec<Offer>> {
+        let mut entries = vec![plain("manifest.json", manifest.as_bytes()), plain("c.json", CONFIG.as_bytes())];
+        entries.extend_from_slice(more);
+        docker_offers(&opened(&packed(&entries))?, None)
+    }
+
+    #[test]
+    fn cve_2019_14271_names_in_a_manifest_lead_nowhere() {
+        assert_eq!(docker(r#"[{"Config":"c.json","RepoTags":["a:1","q.io/b"],"Layers":[]}]"#, &[]).unwrap()[0].names.len(), 2);
+        assert_eq!(docker(r#"[{"Config":"c.json","RepoTags":null,"Layers":null}]"#, &[]).unwrap()[0].names.len(), 0);
+        for (manifest, says) in [
+            ("", "EOF"),
+            ("{}", "no list"),
+            ("[]", "no list"),
+            ("[7]", "no Config"),
+            ("[{}]", "no Config"),
+            (r#"[{"Config":7}]"#, "no Config"),
+            (r#"[{"Config":"gone.json"}]"#, "it has no 'gone.json'"),
+            (r#"[{"Config":"../../../etc/hostname"}]"#, "cannot use this archive"),
+            (r#"[{"Config":"/etc/hostname"}]"#, "it has no '/etc/hostname'"),
+            (r#"[{"Config":"c.json\u0000x"}]"#, "cannot use this archive"),
+            (r#"[{"Config":""}]"#, "cannot use this archive"),
+            (r#"[{"Config":"manifest.json"}]"#, "no JSON object"),
+            (r#"[{"Config":"c.json","Config":"c.json"}]"#, "twice"),
+            (r#"[{"Config":"c.json","Layers":"x"}]"#, "no list"),
+            (r#"[{"Config":"c.json","Layers":[7]}]"#, "no text"),
+            (r#"[{"Config":"c.json","Layers":["../../etc/passwd"]}]"#, "1 layers, and 0"),
+            (r#"[{"Config":"c.json","RepoTags":["../../x"]}]"#, "bad image name"),
+            (r#"[{"Config":"c.json","RepoTags":["A B"]}]"#, "bad image name"),
+            (r#"[{"Config":"c.json","RepoTags":[""]}]"#, "bad image name"),
+            (r#"[{"Config":"c.json","RepoTags":["a\n"]}]"#, "bad image name"),
+            (r#"[{"Config":"c.json","RepoTags":{"a":1}}]"#, "no list"),
+            (r#"[{"Config":"c.json"}] x"#, "trailing"),
+        ] {
+            refused(docker(manifest, &[]), says);
+        }
+        let digest = format!(r#"[{{"Config":"c.json","RepoTags":["a@sha256:{}"]}}]"#, "0".repeat(64));
+        refused(docker(&digest, &[]), "digest");
+        let many = format!("[{}]", vec![r#"{"Config":"c.json"}"#; MOST_IMAGES + 1].join(","));
+        refused(docker(&many, &[]), "more than 1024");
+        refused(docker(r#"[{"Config":"l.json"}]"#, &[("l.json", EntryType::Symlink, "../../etc/passwd", b"")]), "leads out");
+        let long = vec![b' '; layout::LONGEST as usize + 1];
+        refused(docker(r#"[{"Config":"long"}]"#, &[plain("long", &long)]), "longer than 4 MiB");
+        let one = CONFIG.replace("[]", &format!("[\"sha256:{}\"]", "a".repeat(64)));
+        let with = |layer: &[u8]| docker(r#"[{"Config":"one","Layers":["l"]}]"#, &[plain("one", one.as_bytes()), plain("l", layer)]);
+        refused(with(b""), "no tar");
+        refused(with(b"\xfd7zXZ\0"), "no tar");
+        refused(docker(r#"[{"Config":"one","Layers":["gone"]}]"#, &[plain("one", one.as_bytes())]), "it has no 'gone'");
+        // A layer that is not compressed is its own diff id, which is verified when it is kept.
+        assert_eq!(with(b"junk").unwrap()[0].layers[0].blob.digest.hex(), "a".repeat(64));
+        assert_eq!(with(b"\x1f\x8bjunk").unwrap()[0].layers[0].blob.digest, layout::digest(b"\x1f\x8bjunk"));
+    }
+
+    #[test]
+    fn a_layout_that_is_none() {
+        const LAYOUT: &[u8] = br#"{"imageLayoutVersion":"1.0.0"}"#;
+        let manifest = format!(
+            r#"{{"schemaVersion":2,"config":{{"mediaType":"{}","digest":"{}","size":{}}},"layers":[]}}"#,
+            layout::OCI_CONFIG,
+            layout::digest(CONFIG.as_bytes()),
+            CONFIG.len()
+        );
+        let entry = |digest: &Digest, size: usize, name: &str| {
+            format!(
+                r#"{{"mediaType":"{}","digest":"{digest}","size":{size},"annotations":{{"{}":"{name}"}}}}"#,
+                layout::OCI_MANIFEST,
+                layout::REF_NAME
+            )
+        };
+        let index = |entries: &[String]| format!(r#"{{"schemaVersion":2,"manifests":[{}]}}"#, entries.join(","));
+        let right = layout::digest(manifest.as_bytes());
+        let blob = |bytes: &str| format!("blobs/sha256/{}", layout::digest(bytes.as_bytes()).hex());
+        let offers = |version: &[u8], index: &str, content: &str, tag: Option<&str>| {
+            let (m, c) = (blob(&manifest), blob(CONFIG));
+            let entries =
+                [plain("oci-layout", version), plain("index.json", index.as_bytes()), plain(&m, content.as_bytes()), plain(&c, CONFIG.as_bytes())];
+            oci_offers(&opened(&packed(&entries))?, tag, &Platform::default())
+        };
+        let two = index(&[entry(&right, manifest.len(), "v1"), entry(&right, manifest.len(), "q.io/x:2")]);
+        let good = offers(LAYOUT, &two, &manifest, None).unwrap();
+        let names: Vec<String> = good[0].names.iter().map(ImageName::to_string).collect();
+        assert_eq!((good.len(), names), (1, vec!["localhost/v1:latest".to_string(), "q.io/x:2".to_string()]));
+        assert_eq!(offers(LAYOUT, &two, &manifest, Some("v1")).unwrap().len(), 1);
+        refused(offers(LAYOUT, &two, &manifest, Some("v3")), "it has: v1, q.io/x:2");
+        refused(offers(b"{}", &two, &manifest, None), "version 1.0.0");
+        refused(offers(br#"{"imageLayoutVersion":"2.0.0"}"#, &two, &manifest, None), "version 1.0.0");
+        refused(offers(LAYOUT, &manifest, &manifest, None), "no index");
+        refused(offers(LAYOUT, "[]", &manifest, None), "no JSON object");
+        refused(offers(LAYOUT, &index(&[]), &manifest, None), "cannot find an image");
+        // What a name stands for is verified. cve: 2026-48769
+        refused(offers(LAYOUT, &two, &manifest.replace("2,", "2 ,"), None), "should have");
+        refused(offers(LAYOUT, &two, &manifest.replace('2', "3"), None), "its digest is");
+        refused(offers(LAYOUT, &index(&[entry(&right, 3, "v1")]), &manifest, None), "should have 3");
+        let other = layout::digest(b"x");
+        refused(offers(LAYOUT, &index(&[entry(&other, 1, "v1")]), &manifest, None), "it has no 'blobs/sha256/");
+        // An odd name is no name; and shown without its escapes.
+        let odd = index(&[entry(&right, manifest.len(), "a\\u001b[2J")]);
+        assert!(offers(LAYOUT, &odd, &manifest, None).unwrap()[0].names.is_empty());
+        let e = offers(LAYOUT, &odd, &manifest, Some("v3")).err().unwrap();
+        assert!(!e.to_string().contains('\u{1b}') && error::printable(&e.to_string()) == e.to_string());
+    }
+}

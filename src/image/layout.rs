@@ -116,7 +116,9 @@ impl FromStr for Platform {
     type Err = Error;
     fn from_str(s: &str) -> Result<Self> {
         let parts: Vec<&str> = s.split('/').collect();
-        let fine = |p: &&str| !p.is_empty() && p.len() <= 64 && p.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(&b));
+        let fine = |p: &&str| {
+            p.starts_with(|c: char| c.is_ascii_alphanumeric()) && p.len() <= 64 && p.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(&b))
+        };
         if !(2..=3).contains(&parts.len()) || !parts.iter().all(fine) {
             return Err(Error::usage(format!("bad platform '{s}': os/arch or os/arch/variant, such as linux/amd64")));
         }
@@ -479,4 +481,309 @@ pub fn layers(manifest: &Manifest, diff_ids: &[Digest]) -> Result<Vec<Layer>> {
         Layer { blob: blob.clone(), diff_id: diff_id.clone(), chain_id }
     });
     Ok(layers.collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn hex(digit: char) -> String {
+        format!("sha256:{}", digit.to_string().repeat(64))
+    }
+
+    fn part(kind: &str) -> Value {
+        json!({ "mediaType": kind, "digest": hex('a'), "size": 7 })
+    }
+
+    fn good() -> Value {
+        json!({ "schemaVersion": 2, "mediaType": OCI_MANIFEST, "config": part(OCI_CONFIG), "layers": [part(OCI_LAYER)] })
+    }
+
+    fn good_index() -> Value {
+        let entry =
+            |arch: &str| json!({ "mediaType": OCI_MANIFEST, "digest": hex('b'), "size": 7, "platform": { "os": "linux", "architecture": arch } });
+        json!({ "schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [entry("arm64"), entry("amd64")] })
+    }
+
+    fn good_config() -> Value {
+        json!({ "os": "linux", "architecture": "amd64", "rootfs": { "type": "layers", "diff_ids": [hex('c')] }, "config": { "Env": ["A=1"], "Labels": { "k": "v" } } })
+    }
+
+    /// `value` with what is at a path replaced, or taken away.
+    fn with(mut value: Value, path: &str, new: Option<Value>) -> Value {
+        let (parent, key) = path.rsplit_once('/').unwrap();
+        let at = value.pointer_mut(parent).unwrap();
+        match (at, new) {
+            (Value::Object(o), Some(new)) => drop(o.insert(key.to_string(), new)),
+            (Value::Object(o), None) => drop(o.remove(key)),
+            (Value::Array(a), Some(new)) => a[key.parse::<usize>().unwrap()] = new,
+            _ => panic!("{path}"),
+        }
+        value
+    }
+
+    #[track_caller]
+    fn refused(bytes: &[u8], says: &str) {
+        let e = document(bytes, None).expect_err(says);
+        assert!(e.to_string().contains(says), "wanted '{says}', got '{e}'");
+    }
+
+    #[track_caller]
+    fn all(value: impl Fn() -> Value, cases: Vec<(&str, Option<Value>, &str)>) {
+        for (path, new, says) in cases {
+            refused(with(value(), path, new).to_string().as_bytes(), says);
+        }
+    }
+
+    #[test]
+    fn what_is_right_is_taken() {
+        for kind in [OCI_CONFIG, DOCKER_CONFIG] {
+            let text = with(with(good(), "/mediaType", None), "/config/mediaType", Some(kind.into())).to_string();
+            let Document::Manifest(read) = document(text.as_bytes(), None).unwrap() else { panic!() };
+            assert_eq!(read.media_type, if kind == OCI_CONFIG { OCI_MANIFEST } else { DOCKER_MANIFEST });
+        }
+        assert!(matches!(document(good_index().to_string().as_bytes(), Some(OCI_INDEX)).unwrap(), Document::Index(i) if i.entries.len() == 2));
+        assert_eq!(config(good_config().to_string().as_bytes()).unwrap().1.len(), 1);
+        // As Docker writes them.
+        let nulls = with(with(good_config(), "/config/Labels", Some(Value::Null)), "/rootfs/diff_ids", Some(Value::Null));
+        assert!(config(nulls.to_string().as_bytes()).unwrap().1.is_empty());
+    }
+
+    #[test]
+    fn cve_2021_41190_no_document_is_two_things() {
+        let both = |mut a: Value, b: Value| {
+            a.as_object_mut().unwrap().extend(b.as_object().unwrap().clone());
+            a
+        };
+        refused(both(good(), good_index()).to_string().as_bytes(), "at once");
+        refused(with(both(good(), good_index()), "/mediaType", None).to_string().as_bytes(), "at once");
+        all(
+            good,
+            vec![
+                ("/manifests", Some(json!([])), "at once"),
+                ("/mediaType", Some(OCI_INDEX.into()), "something else"),
+                ("/mediaType", Some(DOCKER_INDEX.into()), "something else"),
+                ("/mediaType", Some("text/html".into()), "text/html"),
+                ("/mediaType", Some(7.into()), "no text"),
+                ("/Layers", Some(json!([])), "another case"),
+                ("/MANIFESTS", Some(json!([])), "another case"),
+                ("/config/DIGEST", Some(hex('d').into()), "another case"),
+            ],
+        );
+        all(
+            good_index,
+            vec![
+                ("/layers", Some(json!([])), "at once"),
+                ("/config", Some(json!({})), "at once"),
+                ("/mediaType", Some(OCI_MANIFEST.into()), "something else"),
+                ("/manifests/0/Size", Some(9.into()), "another case"),
+                ("/manifests/0/platform/OS", Some("windows".into()), "another case"),
+            ],
+        );
+        let text = good().to_string();
+        assert!(document(text.as_bytes(), Some(DOCKER_MANIFEST)).unwrap_err().to_string().contains("was called"));
+        for (twice, says) in [
+            (text.replacen('{', r#"{"layers":[],"#, 1), "twice"),
+            (text.replacen(r#""size":7"#, r#""size":7,"size":8"#, 1), "twice"),
+            (format!("{text} x"), "trailing"),
+            (format!("{text}{text}"), "trailing"),
+            (format!("\u{feff}{text}"), "expected value"),
+            (text.replacen('7', "NaN", 1), "expected"),
+            (text.replacen('7', "7,", 1), "trailing comma"),
+        ] {
+            refused(twice.as_bytes(), says);
+        }
+    }
+
+    #[test]
+    fn cve_2024_3727_digests_before_anything_else() {
+        let short = hex('a')[..70].to_string();
+        for digest in
+            ["", "sha256:", "sha256:../../../etc/passwd", &short, &hex('A'), &hex('g'), &format!("sha512:{}", "a".repeat(64)), "md5:00", "sha256:ä"]
+        {
+            let new = || Some(Value::from(digest));
+            all(good, vec![("/config/digest", new(), "bad digest"), ("/layers/0/digest", new(), "bad digest")]);
+            all(good_index, vec![("/manifests/1/digest", new(), "bad digest")]);
+            let text = with(good_config(), "/rootfs/diff_ids/0", new()).to_string();
+            assert!(config(text.as_bytes()).unwrap_err().to_string().contains("bad digest"));
+        }
+    }
+
+    #[test]
+    fn cve_2020_15157_no_foreign_layer() {
+        let foreign = "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip";
+        all(
+            good,
+            vec![
+                ("/layers/0/urls", Some(json!(["https://elsewhere/"])), "lies elsewhere"),
+                ("/config/urls", Some(json!(["https://elsewhere/"])), "lies elsewhere"),
+                ("/layers/0/mediaType", Some(foreign.into()), "lies elsewhere"),
+                ("/layers/0/mediaType", Some("application/vnd.oci.image.layer.nondistributable.v1.tar+gzip".into()), "lies elsewhere"),
+            ],
+        );
+    }
+
+    #[test]
+    fn cve_2021_21285_malformed_documents() {
+        for (bytes, says) in [
+            (&b""[..], "EOF"),
+            (b"null", "no JSON object"),
+            (b"[]", "no JSON object"),
+            (b"7", "no JSON object"),
+            (b"{", "EOF"),
+            (b"{}", "schemaVersion"),
+            (b"\xff\xfe{\0}\0", "expected"),
+            (b"{\"a\":\"\xff\"}", "invalid"),
+            (b"{\"a\":\"\\ud800\"}", "hex escape"),
+            (b"{\"a\":1e999}", "out of range"),
+            (b"<html>", "expected"),
+        ] {
+            refused(bytes, says);
+        }
+        all(
+            good,
+            vec![
+                ("/schemaVersion", None, "schemaVersion"),
+                ("/schemaVersion", Some("2".into()), "schemaVersion"),
+                ("/schemaVersion", Some(3.into()), "schemaVersion"),
+                ("/schemaVersion", Some(1.into()), "schema 1"),
+                ("/fsLayers", Some(json!([])), "schema 1"),
+                ("/mediaType", Some("application/vnd.docker.distribution.manifest.v1+prettyjws".into()), "schema 1"),
+                ("/config", None, "no config"),
+                ("/config", Some(json!([])), "no JSON object"),
+                ("/config/mediaType", None, "media type"),
+                ("/config/mediaType", Some("".into()), "media type"),
+                ("/config/mediaType", Some("application/vnd.cncf.helm.config.v1+json".into()), "artifact"),
+                ("/config/digest", None, "no digest"),
+                ("/config/size", None, "size"),
+                ("/config/size", Some((-1).into()), "size"),
+                ("/config/size", Some(1.5.into()), "size"),
+                ("/config/size", Some("7".into()), "size"),
+                ("/config/size", Some(((1u64 << 53) + 1).into()), "size"),
+                ("/config/size", Some((LONGEST + 1).into()), "longer than 4 MiB"),
+                ("/layers", Some(json!({})), "no list"),
+                ("/layers/0", Some(json!([])), "no JSON object"),
+                ("/layers/0/mediaType", Some("application/zip".into()), "application/zip"),
+                ("/annotations", Some(json!([])), "no object"),
+                ("/annotations", Some(json!({ "a": 1 })), "no text"),
+            ],
+        );
+        all(
+            good_index,
+            vec![
+                ("/manifests", Some(json!({})), "no list"),
+                ("/manifests/0", Some(json!(1)), "no JSON object"),
+                ("/manifests/0/platform", Some(json!("linux")), "no JSON object"),
+            ],
+        );
+        // Cut at every byte: refused, and no panic.
+        let text = good_index().to_string();
+        (0..text.len()).for_each(|n| drop(document(&text.as_bytes()[..n], None).unwrap_err()));
+    }
+
+    #[test]
+    fn configurations_that_are_none() {
+        for (path, new, says) in [
+            ("/os", None, "os"),
+            ("/architecture", None, "architecture"),
+            ("/rootfs", None, "no rootfs"),
+            ("/rootfs/type", Some("tar".into()), "not made of layers"),
+            ("/rootfs/diff_ids", Some(json!("x")), "no list"),
+            ("/rootfs/diff_ids/0", Some(json!(1)), "no text"),
+            ("/RootFS", Some(json!({})), "another case"),
+            ("/config/env", Some(json!([])), "another case"),
+            ("/config/Env", Some(json!("A=1")), "invalid type"),
+            ("/config/Labels", Some(json!({ "a": ["b"] })), "no text"),
+            ("/history", Some(json!({})), "no list"),
+        ] {
+            let e = config(with(good_config(), path, new).to_string().as_bytes()).expect_err(path);
+            assert!(e.to_string().contains(says), "{path}: {e}");
+        }
+        let layers = layers(
+            &Manifest {
+                media_type: OCI_MANIFEST.into(),
+                config: Descriptor { media_type: OCI_CONFIG.into(), digest: hex('a').parse().unwrap(), size: 1 },
+                layers: vec![],
+            },
+            &[hex('a').parse().unwrap()],
+        );
+        assert!(layers.unwrap_err().message().contains("0 layers and its configuration 1"));
+    }
+
+    #[test]
+    fn cve_2017_14992_limits_on_documents() {
+        refused(&vec![b' '; LONGEST as usize + 1], "longer than 4 MiB");
+        refused(&b"[".repeat(1_000_000), "nested");
+        refused(&br#"{"a":"#.repeat(500_000), "nested");
+        refused(format!("[{}0]", "0,".repeat(200_000)).as_bytes(), "too many values");
+        let many = |n: usize, part: Value| Some(Value::Array(vec![part; n]));
+        all(
+            good,
+            vec![
+                ("/layers", many(MOST_LAYERS + 1, part(OCI_LAYER)), "more than 512"),
+                ("/annotations", Some(json!({ "a": "x".repeat(LONGEST_LABELS) })), "longer than 1 MiB"),
+                ("/layers/0/annotations", Some(json!({ "a": "x".repeat(LONGEST_LABELS) })), "longer than 1 MiB"),
+            ],
+        );
+        all(good_index, vec![("/manifests", many(MOST_ENTRIES + 1, part(OCI_MANIFEST)), "more than 1024")]);
+        for (path, new, says) in [
+            ("/rootfs/diff_ids", many(MOST_LAYERS + 1, hex('a').into()), "more than 512"),
+            ("/history", many(MOST_HISTORY + 1, json!({})), "more than 4096"),
+            ("/config/Labels", Some(json!({ "a": "x".repeat(LONGEST_LABELS) })), "longer than 1 MiB"),
+        ] {
+            assert!(config(with(good_config(), path, new).to_string().as_bytes()).unwrap_err().message().contains(says), "{path}");
+        }
+    }
+
+    #[test]
+    fn cve_2023_2253_an_index_that_does_not_end() {
+        // A digest cannot name itself; a server that answers everything with the next one can.
+        let mut asked = 0;
+        let index = |of: &[u8]| {
+            json!({ "schemaVersion": 2, "manifests": [{ "mediaType": OCI_INDEX, "digest": digest(of), "size": of.len() }] }).to_string().into_bytes()
+        };
+        let mut chain = vec![good().to_string().into_bytes()];
+        for _ in 0..40 {
+            chain.push(index(chain.last().unwrap()));
+        }
+        let fetch = |chain: &[Vec<u8>], d: &Descriptor| chain.iter().find(|c| digest(c) == d.digest).cloned().unwrap();
+        let e = resolve(chain[40].clone(), None, &Platform::default(), |d| {
+            asked += 1;
+            Ok(fetch(&chain, d))
+        });
+        assert!(e.unwrap_err().message().contains("nested more than 4 deep") && asked <= 5);
+        assert!(resolve(chain[1].clone(), None, &Platform::default(), |d| Ok(fetch(&chain, d))).unwrap_err().message().contains("was called"));
+        // What comes is not what was named.
+        let lie = resolve(index(b"x"), None, &Platform::default(), |_| Ok(b"y".to_vec()));
+        assert!(lie.unwrap_err().message().contains("its digest is"));
+        let long = resolve(index(b"x"), None, &Platform::default(), |_| Ok(b"xx".to_vec()));
+        assert!(long.unwrap_err().message().contains("2 bytes and should have 1"));
+    }
+
+    #[test]
+    fn platforms() {
+        let Document::Index(index) = document(good_index().to_string().as_bytes(), None).unwrap() else { panic!() };
+        let at = |text: &str| choose(&index, &text.parse().unwrap()).map(|d| d as *const _).ok();
+        assert_eq!(at("linux/amd64"), Some(&index.entries[1].descriptor as *const _));
+        for same in ["linux/arm64", "linux/aarch64", "linux/arm64/v8"] {
+            assert_eq!(at(same), Some(&index.entries[0].descriptor as *const _), "{same}");
+        }
+        for none in ["linux/arm64/v7", "linux/386", "windows/amd64"] {
+            assert!(at(none).is_none(), "{none}");
+        }
+        assert!(choose(&index, &"linux/s390x".parse().unwrap()).unwrap_err().cure().unwrap().contains("linux/arm64, linux/amd64"));
+        for bad in ["", "linux", "linux/", "/amd64", "linux/amd64/v1/x", "li nux/amd64", "linux/../x", "linux/\n"] {
+            assert!(bad.parse::<Platform>().is_err(), "{bad:?}");
+        }
+        assert_eq!("linux/arm/v7".parse::<Platform>().unwrap().to_string(), "linux/arm/v7");
+    }
+
+    #[test]
+    fn chain_ids_as_the_specification_has_them() {
+        // oci: config.md#layer-chainid
+        let (a, b) = (hex('a').parse().unwrap(), hex('b').parse().unwrap());
+        assert_eq!(chain(None, &a), a);
+        assert_eq!(chain(Some(&a), &b), digest(format!("{a} {b}").as_bytes()));
+    }
 }

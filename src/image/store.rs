@@ -91,6 +91,13 @@ pub struct About {
     gids: Vec<String>,
 }
 
+/// All images, and the manifests of those that cannot be read, with the reason.
+#[derive(Debug)]
+pub struct Survey {
+    pub images: Vec<Image>,
+    pub damaged: Vec<(Digest, Error)>,
+}
+
 /// What nothing refers to.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Garbage {
@@ -112,7 +119,10 @@ impl Garbage {
 impl Store {
     /// The user's store, made if it is not there. What dead processes left in it is gone then.
     pub fn open(home: &Path) -> Result<Store> {
-        let path = dirs::store(home);
+        Store::at(dirs::store(home))
+    }
+
+    fn at(path: PathBuf) -> Result<Store> {
         if let Some(parent) = path.parent() {
             dirs::make(parent)?;
         }
@@ -202,11 +212,11 @@ impl Store {
 
     /// All images, the newest first; what is damaged is left out.
     pub fn images(&self) -> Result<Vec<Image>> {
-        Ok(self.survey()?.0)
+        Ok(self.survey()?.images)
     }
 
     /// All images, and the manifests of those that cannot be read, with the reason.
-    pub fn survey(&self) -> Result<(Vec<Image>, Vec<(Digest, Error)>)> {
+    pub fn survey(&self) -> Result<Survey> {
         let names = self.names()?;
         let (mut images, mut damaged, mut seen) = (Vec::new(), Vec::new(), BTreeSet::new());
         for dir in self.stores() {
@@ -222,7 +232,7 @@ impl Store {
             }
         }
         images.sort_by(|a, b| b.config.created().cmp(a.config.created()).then_with(|| a.manifest.digest.hex().cmp(b.manifest.digest.hex())));
-        Ok((images, damaged))
+        Ok(Survey { images, damaged })
     }
 
     /// Our own first.
@@ -683,7 +693,7 @@ impl Store {
     /// What would be garbage if the images `without` were not there. `shared`: layers that we unpacked for images of shared stores
     /// are no garbage.
     pub fn garbage(&self, without: &[&Image], shared: bool) -> Result<Garbage> {
-        let (images, damaged) = self.survey()?;
+        let Survey { images, damaged } = self.survey()?;
         if let Some((digest, e)) = damaged.into_iter().find(|(digest, _)| self.has_record(digest)) {
             // What it needs is not known.
             return Err(Error::new(e.kind(), format!("cannot collect garbage, since an image is damaged: {}", e.message()))
@@ -877,4 +887,255 @@ fn local(path: &Path) -> Result<()> {
     };
     Err(Error::new(Kind::Unsupported, format!("cannot keep images in {}: it is on {kind}, a network file system", path.display()))
         .hint("set XDG_DATA_HOME to a directory of yours on a local disk"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    /// A store that is gone when the test ends.
+    struct Trial(PathBuf);
+
+    impl Trial {
+        fn new() -> (Trial, Store) {
+            let dir = std::env::temp_dir().join(making::unique("sandbox-store").unwrap());
+            let trial = Trial(dir);
+            let store = trial.open();
+            (trial, store)
+        }
+
+        fn open(&self) -> Store {
+            Store::at(self.0.join("sandbox/store")).unwrap()
+        }
+
+        /// Every file and directory in it, but what every store has.
+        fn files(&self) -> Vec<String> {
+            fn walk(dir: &Path, top: &Path, into: &mut Vec<String>) {
+                for entry in std::fs::read_dir(dir).unwrap().flatten() {
+                    into.push(entry.path().strip_prefix(top).unwrap().display().to_string());
+                    if entry.path().is_dir() {
+                        walk(&entry.path(), top, into);
+                    }
+                }
+            }
+            let mut found = Vec::new();
+            walk(&self.0.join("sandbox/store"), &self.0.join("sandbox/store"), &mut found);
+            found.retain(|f| !["format", "lock", "blobs", "blobs/sha256", "layers", "images", "names", "tmp", "layers-named"].contains(&f.as_str()));
+            found.sort();
+            found
+        }
+    }
+
+    impl Drop for Trial {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_dir_all(&self.0);
+        }
+    }
+
+    fn described(bytes: &[u8], media_type: &str) -> Descriptor {
+        Descriptor { media_type: media_type.into(), digest: layout::digest(bytes), size: bytes.len() as u64 }
+    }
+
+    /// An image without layers, which needs no helper.
+    fn image(store: &Store, label: &str, name: Option<&str>) -> Image {
+        let config =
+            format!(r#"{{"os":"linux","architecture":"amd64","config":{{"Labels":{{"n":"{label}"}}}},"rootfs":{{"type":"layers","diff_ids":[]}}}}"#);
+        let what = store.put_blob(&mut config.as_bytes(), Some(&described(config.as_bytes(), layout::OCI_CONFIG))).unwrap();
+        let manifest = format!(
+            r#"{{"schemaVersion":2,"config":{{"mediaType":"{}","digest":"{}","size":{}}},"layers":[]}}"#,
+            what.media_type, what.digest, what.size
+        );
+        store.add_image(manifest.as_bytes(), name.map(|n| n.parse().unwrap()).as_ref()).unwrap()
+    }
+
+    #[test]
+    fn a_blob_is_what_it_should_be_or_is_not_there() {
+        let (trial, store) = Trial::new();
+        let right = described(b"content", "x/y");
+        let wrong = |digest: &[u8], size| Descriptor { digest: layout::digest(digest), size, ..right.clone() };
+        for (expect, says) in [
+            (wrong(b"content", 6), "longer"),
+            (wrong(b"content", 8), "should have 8"),
+            (wrong(b"other", 7), "its digest is"),
+            (wrong(b"content", 0), "longer"),
+        ] {
+            let e = store.put_blob(&mut &b"content"[..], Some(&expect)).unwrap_err();
+            assert!(e.to_string().contains(says), "{e}");
+            assert_eq!(trial.files().iter().filter(|f| !f.contains("adding")).count(), 0, "{:?}", trial.files());
+        }
+        assert_eq!(store.put_blob(&mut &b"content"[..], Some(&right)).unwrap(), right);
+        assert!(store.has_blob(&right.digest));
+        // Not read again.
+        struct Never;
+        impl Read for Never {
+            fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+                panic!("read")
+            }
+        }
+        assert_eq!(store.put_blob(&mut Never, Some(&right)).unwrap(), right);
+        assert_eq!(store.put_blob(&mut &b"content"[..], None).unwrap().digest, right.digest);
+        // A disk that lies is noticed.
+        std::fs::write(blob::path(&store.path, &right.digest), b"c0ntent").unwrap();
+        let mut read = blob::Checked::new(store.open_blob(&right.digest).unwrap(), right);
+        assert!(read.read_to_end(&mut Vec::new()).unwrap_err().to_string().contains("its digest is"));
+    }
+
+    #[test]
+    fn thirty_at_once_bring_a_blob_once() {
+        let (_trial, store) = Trial::new();
+        let bytes = vec![7u8; 1 << 20];
+        let what = described(&bytes, "x/y");
+        let began = AtomicUsize::new(0);
+        struct Slow<'a>(&'a [u8], &'a AtomicUsize);
+        impl Read for Slow<'_> {
+            fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+                if self.0.len() == 1 << 20 {
+                    self.1.fetch_add(1, Ordering::SeqCst);
+                    std::thread::sleep(std::time::Duration::from_millis(20));
+                }
+                self.0.read(buffer)
+            }
+        }
+        std::thread::scope(|scope| {
+            for _ in 0..30 {
+                scope.spawn(|| Store::at(store.path.clone()).unwrap().put_blob(&mut Slow(&bytes, &began), Some(&what)).unwrap());
+            }
+        });
+        assert_eq!(began.load(Ordering::SeqCst), 1);
+    }
+
+    #[test]
+    fn names_come_and_go() {
+        let (trial, store) = Trial::new();
+        let (a, b) = (image(&store, "a", Some("a:1")), image(&store, "b", None));
+        assert_eq!(store.images().unwrap().len(), 2);
+        for text in [
+            "a:1",
+            "docker.io/library/a:1",
+            a.id.as_str(),
+            a.id.hex(),
+            &a.id.hex()[..12],
+            a.manifest.digest.as_str(),
+            &format!("a@{}", a.manifest.digest),
+        ] {
+            assert_eq!(store.get(text).unwrap().id, a.id, "{text}");
+        }
+        for text in ["a", "a:2", "b", "", "..", "../a:1", &format!("a@{}", b.manifest.digest), "sha256:", "0", &"0".repeat(64)] {
+            assert!(store.find(text).unwrap_or(None).is_none(), "{text}");
+        }
+        store.tag(&b, &"a:1".parse().unwrap()).unwrap();
+        assert_eq!(store.get("a:1").unwrap().id, b.id);
+        assert!(store.get(a.id.as_str()).unwrap().names.is_empty());
+        assert_eq!(store.untag(&"a:2".parse().unwrap()).unwrap_err().kind(), Kind::NotFound);
+        store.untag(&"a:1".parse().unwrap()).unwrap();
+        assert!(store.tag(&b, &format!("x@{}", b.manifest.digest).parse().unwrap()).is_err());
+        // A name that is longer than a file's.
+        let long = format!("{}/{}:{}", "h".repeat(60) + ".example.org", "p/".repeat(100) + "q", "t".repeat(128));
+        store.tag(&b, &long.parse().unwrap()).unwrap();
+        assert_eq!(store.get(&long).unwrap().id, b.id);
+        for image in [&a, &b] {
+            store.remove(image).unwrap();
+        }
+        assert!(!store.collect(true).unwrap().busy);
+        assert_eq!(trial.files(), Vec::<String>::new());
+    }
+
+    #[test]
+    fn what_is_held_is_not_removed() {
+        let (_trial, store) = Trial::new();
+        let a = image(&store, "a", Some("a"));
+        let held = store.hold(&a).unwrap();
+        assert!(store.in_use(&a));
+        let e = store.remove(&a).unwrap_err();
+        assert!(e.kind() == Kind::Conflict && store.get("a").is_ok(), "{e}");
+        drop(held);
+        store.remove(&a).unwrap();
+        assert!(store.hold(&a).is_err() && store.find("a").unwrap().is_none());
+    }
+
+    #[test]
+    fn nobody_collects_while_somebody_adds() {
+        let (trial, store) = Trial::new();
+        let adding = trial.open();
+        adding.put_blob(&mut &b"x"[..], None).unwrap();
+        assert!(store.collect(true).unwrap().busy);
+        drop(adding);
+        // It did not come to an image: the next command notices.
+        assert!(trial.files().iter().any(|f| f.contains("adding")));
+        store.tidy().unwrap();
+        assert_eq!(trial.files(), Vec::<String>::new());
+    }
+
+    #[test]
+    fn the_dead_are_swept_and_the_living_left_alone() {
+        let (trial, store) = Trial::new();
+        let tmp = store.tmp();
+        let alive = Making::new_file(&tmp, "blob").unwrap();
+        let kept = Making::directory(&tmp, "layer-1", &|| false).unwrap().unwrap();
+        std::fs::create_dir(kept.path().join("diff")).unwrap();
+        std::fs::write(tmp.join("blob-dead"), "x").unwrap();
+        std::fs::create_dir_all(tmp.join("layer-dead/diff/a")).unwrap();
+        // cve: 2026-34079, 2025-46415: a link is removed, not what it leads to.
+        let canary = trial.0.join("canary");
+        std::fs::create_dir(&canary).unwrap();
+        std::fs::write(canary.join("file"), "x").unwrap();
+        std::os::unix::fs::symlink(&canary, tmp.join("link")).unwrap();
+        std::os::unix::fs::symlink(&canary, tmp.join("layer-dead/diff/link")).unwrap();
+        trial.open();
+        assert!(alive.path().exists() && kept.path().join("diff").exists() && canary.join("file").exists());
+        let left: Vec<String> = std::fs::read_dir(&tmp).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        assert!(left.iter().all(|n| n.starts_with("blob-") && n != "blob-dead" || n == "layer-1" || n == "link"), "{left:?}");
+    }
+
+    #[test]
+    fn another_format_is_refused() {
+        let (trial, store) = Trial::new();
+        std::fs::write(store.path.join("format"), "2\n").unwrap();
+        let e = Store::at(store.path.clone()).err().unwrap();
+        assert!(e.kind() == Kind::Unsupported && e.message().contains("format is '2'") && e.cure().is_some(), "{e}");
+        std::fs::write(store.path.join("format"), "1\n").unwrap();
+        trial.open();
+    }
+
+    #[test]
+    fn cve_2019_12439_a_store_that_others_may_write_is_refused() {
+        use std::os::unix::fs::PermissionsExt;
+        let (trial, store) = Trial::new();
+        for dir in ["", "..", "tmp", "images"] {
+            let dir = store.path.join(dir);
+            std::fs::set_permissions(&dir, PermissionsExt::from_mode(0o777)).unwrap();
+            assert!(Store::at(store.path.clone()).is_err(), "{dir:?}");
+            std::fs::set_permissions(&dir, PermissionsExt::from_mode(0o700)).unwrap();
+        }
+        std::fs::rename(store.path.join("names"), trial.0.join("names")).unwrap();
+        std::os::unix::fs::symlink(trial.0.join("names"), store.path.join("names")).unwrap();
+        assert!(Store::at(store.path.clone()).is_err());
+    }
+
+    #[test]
+    fn a_damaged_image_harms_no_other() {
+        let (trial, store) = Trial::new();
+        let (a, b) = (image(&store, "a", Some("a")), image(&store, "b", Some("b")));
+        std::fs::write(blob::path(&store.path, &a.id), "{}").unwrap();
+        let Survey { images, damaged } = store.survey().unwrap();
+        assert!(images.len() == 1 && images[0].id == b.id && damaged.len() == 1 && damaged[0].0 == a.manifest.digest);
+        assert!(store.find("a").is_err() && store.get("b").is_ok());
+        // What it needs is not known, so nothing is taken for garbage.
+        assert!(store.collect(true).unwrap_err().cure().unwrap().contains("rmi -f"));
+        store.remove_named(&"a".parse().unwrap()).unwrap();
+        store.collect(true).unwrap();
+        assert_eq!(trial.files().len(), 4, "{:?}", trial.files());
+    }
+
+    #[test]
+    fn an_image_needs_all_its_parts() {
+        let (_trial, store) = Trial::new();
+        let part = |kind: &str| format!(r#"{{"mediaType":"{kind}","digest":"sha256:{}","size":2}}"#, "a".repeat(64));
+        let manifest = format!(r#"{{"schemaVersion":2,"config":{},"layers":[{}]}}"#, part(layout::OCI_CONFIG), part(layout::OCI_LAYER));
+        assert_eq!(store.add_image(manifest.as_bytes(), None).unwrap_err().kind(), Kind::NotFound);
+        assert!(store.images().unwrap().is_empty());
+        let index = r#"{"schemaVersion":2,"manifests":[]}"#;
+        assert!(store.add_image(index.as_bytes(), None).unwrap_err().message().contains("index"));
+    }
 }

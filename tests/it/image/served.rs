@@ -34,21 +34,7 @@ pub struct Made {
 }
 
 pub fn made(size: usize) -> Made {
-    let mut state = 0x9e37_79b9_u32;
-    let noise: Vec<u8> = std::iter::repeat_with(|| {
-        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        (state >> 24) as u8
-    })
-    .take(size)
-    .collect();
-    let mut tar = tar::Builder::new(Vec::new());
-    let mut header = tar::Header::new_ustar();
-    header.set_size(noise.len() as u64);
-    header.set_mode(0o644);
-    header.set_mtime(1);
-    header.set_entry_type(tar::EntryType::Regular);
-    tar.append_data(&mut header, "noise", noise.as_slice()).unwrap();
-    let layer = Piece::new(tar.into_inner().unwrap());
+    let layer = Piece::new(super::layer(&[("noise", 0o644, 0, &super::noise(1, size))]));
     let config = Piece::new(format!(
         r#"{{"architecture":"amd64","os":"linux","config":{{"Cmd":["/noise"]}},"rootfs":{{"type":"layers","diff_ids":["{}"]}}}}"#,
         layer.digest
