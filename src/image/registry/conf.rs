@@ -88,8 +88,10 @@ impl Registries {
 
     /// One more file: its tables replace those of the same prefix.
     pub fn add(&mut self, text: &str) -> Result<()> {
-        let file: File =
-            toml::from_str(text).map_err(|e| Error::usage(format!("cannot read registries.conf: {}", e.to_string().trim().replace('\n', " "))))?;
+        let file: File = toml::from_str(text).map_err(|e| {
+            let line = e.span().and_then(|span| text.get(..span.start)).map_or(1, |before| before.matches('\n').count() + 1);
+            Error::usage(format!("cannot read registries.conf: {} in line {line}", e.message().replace('\n', " ")))
+        })?;
         if file.registries.is_some() {
             return Err(
                 Error::usage("cannot read registries.conf: it is of version 1").hint("write [[registry]] tables; see containers-registries.conf(5)")

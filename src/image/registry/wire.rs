@@ -280,11 +280,10 @@ impl Wire {
         match tried {
             Ok(Ok(_)) => true,
             // A certificate that is not believed is a certificate.
-            Ok(Err(e)) => sources(&e).any(|s| {
-                let inner = s.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
-                let tls = s.downcast_ref::<rustls::Error>().or_else(|| inner.and_then(|i| i.downcast_ref::<rustls::Error>()));
+            Ok(Err(e)) => {
+                let tls = sources(&e).find_map(|s| s.downcast_ref::<rustls::Error>());
                 tls.is_some_and(|e| matches!(e, rustls::Error::InvalidCertificate(_) | rustls::Error::AlertReceived(_)))
-            }),
+            }
             Err(_) => false,
         }
     }
@@ -433,10 +432,7 @@ impl Wire {
         let place = if own { String::new() } else { "the host that it sends us to: ".to_string() };
         let error = self.remote.error(format!("{place}{}", shown(&why)));
         let refused = sources(e).any(|s| s.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == std::io::ErrorKind::ConnectionRefused));
-        let tls = sources(e).any(|s| {
-            let inner = s.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
-            s.is::<rustls::Error>() || inner.is_some_and(|i| i.is::<rustls::Error>())
-        });
+        let tls = sources(e).any(|s| s.is::<rustls::Error>());
         let dns = sources(e).any(|s| s.is::<hickory_resolver::net::NetError>() || s.is::<NotPublic>());
         if why.contains("UnknownIssuer") {
             let host = self.remote.host();
@@ -871,8 +867,12 @@ fn secret_value(text: &str) -> Option<HeaderValue> {
     Some(value)
 }
 
+/// An error and what is behind it. An I/O error's source skips the error that it is made of.
 fn sources(e: &reqwest::Error) -> impl Iterator<Item = &(dyn std::error::Error + 'static)> {
-    std::iter::successors(Some(e as &(dyn std::error::Error + 'static)), |e| e.source())
+    std::iter::successors(Some(e as &(dyn std::error::Error + 'static)), |e| match e.downcast_ref::<std::io::Error>().and_then(|io| io.get_ref()) {
+        Some(inner) => Some(inner as &(dyn std::error::Error + 'static)),
+        None => e.source(),
+    })
 }
 
 /// The innermost reason, which names no URL.
@@ -920,5 +920,83 @@ impl Resolve for Names {
             }
             Ok(Box::new(addresses.into_iter()) as Addrs)
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn public() -> Wire {
+        let home = std::env::temp_dir().join("sandbox-no-home");
+        let endpoint = Endpoint { host: "registry.example.com".into(), repository: "x".into(), insecure: false };
+        let secret = Secret::Password { user: "u".into(), password: Zeroizing::new("p".into()) };
+        let remote = Remote::new(&endpoint, &Options { auth_file: None, ..Options::new(&home) }, Some(secret)).unwrap();
+        Wire::new(&remote).unwrap()
+    }
+
+    #[test]
+    fn cve_2020_15157_a_public_registry_leads_to_no_private_place() {
+        let wire = public();
+        let from = wire.remote.url("blobs/a").unwrap();
+        let lead = |to: &'static str, guarded| wire.redirect(&from, &HeaderValue::from_static(to), guarded);
+        for to in [
+            "https://127.0.0.1/x",
+            "https://localhost/x",
+            "https://a.localhost:5000/x",
+            "https://10.0.0.1/x",
+            "https://192.168.1.1/x",
+            "https://[::1]/x",
+            "https://[::ffff:10.0.0.1]/x",
+            "https://[fd00::1]/x",
+            "https://0x7f000001/x",
+            "https://2130706433/x",
+            "https://100.64.0.1/x",
+        ] {
+            assert_eq!(lead(to, true).unwrap_err().kind(), Kind::Denied, "{to}");
+            assert!(lead(to, false).is_ok(), "{to}");
+        }
+        for to in ["http://registry.example.com/x", "http://8.8.8.8/x", "https://169.254.169.254/x", "https://[fe80::1]/x"] {
+            assert_eq!(lead(to, false).unwrap_err().kind(), Kind::Denied, "{to}");
+        }
+        assert_eq!(lead("/v2/y", true).unwrap().as_str(), "https://registry.example.com/v2/y");
+        assert!(lead("https://cdn.example.net/y?signature=1", true).is_ok());
+    }
+
+    #[test]
+    fn cve_2020_15157_a_name_is_judged_by_its_address() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let ask = |guarded| {
+            let names = Names { guarded, resolver: OnceLock::new() };
+            runtime.block_on(async { names.resolve("localhost".parse().unwrap()).await.map(|found| found.count()) })
+        };
+        assert!(ask(false).is_ok_and(|n| n > 0));
+        assert!(ask(true).unwrap_err().is::<NotPublic>());
+    }
+
+    #[test]
+    fn cve_2020_15157_an_upload_stays_where_it_began() {
+        let wire = public();
+        let base = wire.remote.url("blobs/uploads/").unwrap();
+        let place = |location: &str| wire.remote.own(&base, location).map(|u| u.to_string()).map_err(|e| e.kind());
+        assert_eq!(place("/v2/x/blobs/uploads/1?s=2").unwrap(), "https://registry.example.com/v2/x/blobs/uploads/1?s=2");
+        assert_eq!(place("1").unwrap(), "https://registry.example.com/v2/x/blobs/uploads/1");
+        for elsewhere in [
+            "https://evil.example/1",
+            "http://registry.example.com/1",
+            "//evil.example/1",
+            "https://registry.example.com:444/1",
+            "https://u@registry.example.com/1",
+        ] {
+            assert_eq!(place(elsewhere).unwrap_err(), Kind::Denied, "{elsewhere}");
+        }
+    }
+
+    #[test]
+    fn words_of_others_are_short_and_plain() {
+        assert_eq!(shown("a\u{1b}[2J\nb\tc"), "a\\u{1b}[2J b c");
+        assert_eq!(shown(&"x".repeat(5000)).len(), 200);
+        assert_eq!(words(br#"{"errors":[{"code":"DENIED"}]}"#).unwrap(), "DENIED");
+        assert_eq!(words(b"<html>"), None);
     }
 }

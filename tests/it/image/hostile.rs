@@ -1,7 +1,7 @@
 //! A registry that lies, stalls, breaks off and sends elsewhere: each script ends soon, in one line of error or rightly, tells no secret
 //! to anybody, and leaves nothing in the store.
 
-use super::served::{Asked, Made, Piece, Script, Server, answer, made, manifest, reset};
+use super::served::{Asked, Made, Packed, Piece, Script, Server, answer, made, manifest, packed, reset};
 use crate::support::{Output, Place, finish, mode, patience, place};
 use sandbox::image::layout;
 use std::io::Write;
@@ -454,6 +454,10 @@ fn manifests_lie() {
         ("429 twice", Works, script(move |a, s| kind(a, "429 Slowly", &[], s, 2))),
         ("429 with a time", Works, script(move |a, s| kind(a, "429 Slowly", &[("Retry-After", "1")], s, 1))),
     ]);
+    let zstd = packed(1000, Packed::Zstd);
+    let (right, config) = (zstd.manifest.digest.clone(), zstd.config.digest.clone());
+    let server = Server::start("127.0.0.1", Some(zstd), Arc::new(|_, _| false));
+    assert_eq!(stage.pull_name("zstd", &format!("{}/x@{right}", server.address), Works).ok(), config);
     // By digest: exactly that, whatever the registry would rather give.
     let server = stage.registry(false, |_, _| false);
     let (right, wrong) = (image.manifest.digest.clone(), image.config.digest.clone());

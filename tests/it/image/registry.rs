@@ -98,7 +98,7 @@ fn pull_and_push_anonymously() {
     assert_eq!(pushed.ok(), image.manifest.digest);
     assert_eq!(std::fs::read_to_string(&digest).unwrap(), image.manifest.digest);
     assert!(pushed.stderr.contains("taken from another repository"), "{pushed:?}");
-    assert_eq!(registry.served(&["\"PATCH"]) + registry.served(&["mount=", "202"]), registry.served(&["skopeo", "\"PATCH"]));
+    assert_eq!(registry.served(&["\"PATCH"]), registry.served(&["skopeo", "\"PATCH"]));
     let again = place.sandbox(&["push", "-q", &other]);
     assert!(again.stderr.is_empty() && again.ok() == image.manifest.digest);
     // To another registry everything goes, and skopeo finds the very same.
@@ -299,7 +299,7 @@ fn cve_2025_6032_tls_with_a_private_authority() {
         "host.crt",
     ]);
     openssl(&["req", "-newkey", "rsa:2048", "-nodes", "-keyout", "me.key", "-out", "me.csr", "-subj", "/CN=me"]);
-    openssl(&["x509", "-req", "-in", "me.csr", "-CA", "ca.crt", "-CAkey", "ca.key", "-days", "2", "-out", "me.crt"]);
+    openssl(&["x509", "-req", "-in", "me.csr", "-CA", "ca.crt", "-CAkey", "ca.key", "-days", "2", "-extfile", "san.cnf", "-out", "me.crt"]);
     for file in ["ca.crt", "host.crt", "host.key", "me.crt", "me.key"] {
         mode(&place.path(file), 0o644);
     }

@@ -11,6 +11,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+const GZIP: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
+
 /// Bytes with their digest.
 #[derive(Clone)]
 pub struct Piece {
@@ -25,6 +27,13 @@ impl Piece {
     }
 }
 
+/// How a layer travels.
+#[derive(Clone, Copy)]
+pub enum Packed {
+    Gzip,
+    Zstd,
+}
+
 /// A whole image: one layer, with a file of `size` bytes that no compression makes smaller.
 #[derive(Clone)]
 pub struct Made {
@@ -34,12 +43,25 @@ pub struct Made {
 }
 
 pub fn made(size: usize) -> Made {
-    let layer = Piece::new(super::layer(&[("noise", 0o644, 0, &super::noise(1, size))]));
+    packed(size, Packed::Gzip)
+}
+
+pub fn packed(size: usize, how: Packed) -> Made {
+    let tar = super::layer(&[("noise", 0o644, 0, &super::noise(1, size))]);
+    let diff_id = layout::digest(&tar);
+    let (layer, kind) = match how {
+        Packed::Gzip => {
+            let mut out = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+            out.write_all(&tar).unwrap();
+            (out.finish().unwrap(), GZIP)
+        }
+        Packed::Zstd => (zstd::encode_all(tar.as_slice(), 1).unwrap(), "application/vnd.oci.image.layer.v1.tar+zstd"),
+    };
+    let layer = Piece::new(layer);
     let config = Piece::new(format!(
-        r#"{{"architecture":"amd64","os":"linux","config":{{"Cmd":["/noise"]}},"rootfs":{{"type":"layers","diff_ids":["{}"]}}}}"#,
-        layer.digest
+        r#"{{"architecture":"amd64","os":"linux","config":{{"Cmd":["/noise"]}},"rootfs":{{"type":"layers","diff_ids":["{diff_id}"]}}}}"#
     ));
-    let manifest = Piece::new(manifest(&config, &layer, layer.bytes.len(), layout::OCI_LAYER));
+    let manifest = Piece::new(manifest(&config, &layer, layer.bytes.len(), kind));
     Made { layer, config, manifest }
 }
 
