@@ -829,14 +829,20 @@ fn load(store: &Store, args: &LoadArgs) -> Result<()> {
 }
 
 fn save(store: &Store, args: &SaveArgs) -> Result<()> {
-    let place = args.output.as_deref().map(Place::named).transpose()?.flatten();
-    let format = match (&place, args.format.as_deref()) {
-        (Some(_), Some(_)) => return Err(Error::usage("cannot save: --output names a place, which says the format; --format does, too")),
-        (Some(Place::Directory { .. }), None) | (None, Some("oci-dir")) => None,
-        (Some(Place::OciArchive { .. }), None) | (None, Some("oci-archive")) => Some(Format::Oci),
-        _ => Some(Format::Docker),
-    };
-    let tag = place.as_ref().and_then(|p| p.tag());
+    let output = args.output.as_deref().filter(|o| *o != "-");
+    let mut place = output.map(Place::named).transpose()?.flatten();
+    if place.is_some() && args.format.is_some() {
+        return Err(Error::usage("cannot save: --output names a place, which says the format; --format does, too"));
+    }
+    let format = args.format.as_deref().unwrap_or("docker-archive");
+    if let (None, Some(path)) = (&place, output) {
+        let (path, tag) = (PathBuf::from(path), None);
+        place = Some(match format {
+            "oci-dir" => Place::Directory { path, tag },
+            "oci-archive" => Place::OciArchive { path, tag },
+            _ => Place::DockerArchive { path, tag },
+        });
+    }
     let mut wanted: Vec<Wanted> = Vec::new();
     for text in &args.images {
         let image = store.get(text)?;
@@ -847,43 +853,22 @@ fn save(store: &Store, args: &SaveArgs) -> Result<()> {
             None => wanted.push(Wanted { image, names: name.into_iter().collect(), tag: None }),
         }
     }
-    if let (Some(tag), [one]) = (tag, wanted.as_mut_slice()) {
-        match format {
-            Some(Format::Docker) => one.names = vec![tag.parse()?],
-            _ => one.tag = Some(tag.to_string()),
-        }
-    } else if tag.is_some() {
-        return Err(Error::usage("cannot save several images under one tag"));
+    match (place.as_ref().and_then(Place::tag), wanted.as_mut_slice()) {
+        (None, _) => {}
+        (Some(tag), [one]) if matches!(place, Some(Place::DockerArchive { .. })) => one.names = vec![tag.parse()?],
+        (Some(tag), [one]) => one.tag = Some(tag.to_string()),
+        _ => return Err(Error::usage("cannot save several images under one tag")),
     }
-    let path = place.as_ref().map(|p| p.path().to_path_buf()).or_else(|| args.output.as_ref().filter(|o| *o != "-").map(PathBuf::from));
-    let (format, path) = match (format, path) {
-        (None, Some(dir)) => return archive::save_into(store, &wanted, &dir),
-        (None, None) => return Err(Error::usage("cannot save a directory to the standard output").hint("-o DIR")),
-        (Some(format), path) => (format, path),
-    };
-    match path {
-        // Whole or not at all; but what is no file, such as /dev/null or a pipe, is written as it is.
-        Some(path) if !path.exists() || path.is_file() => {
-            let aside = path.with_file_name(crate::image::making::unique(".sandbox-save")?);
-            let file = File::create_new(&aside).doing("make", aside.display())?;
-            let mut out = BufWriter::with_capacity(1 << 20, file);
-            let done = archive::save(store, &wanted, format, &mut out)
-                .and_then(|()| out.flush().doing("write", path.display()))
-                .and_then(|()| out.get_ref().sync_all().doing("write", path.display()))
-                .and_then(|()| std::fs::rename(&aside, &path).doing("put in place", path.display()));
-            if done.is_err() {
-                let _ = std::fs::remove_file(&aside);
-            }
-            done
-        }
-        Some(path) => {
-            let file = File::options().write(true).open(&path).doing("open", path.display())?;
-            archive::save(store, &wanted, format, &mut BufWriter::with_capacity(1 << 20, file))
-        }
+    match place {
+        Some(place) => archive::save_to(store, &wanted, &place),
+        None if format == "oci-dir" => Err(Error::usage("cannot save a directory to the standard output").hint("-o DIR")),
         None if std::io::stdout().is_terminal() => {
             Err(Error::usage("cannot save an image to a terminal").hint("sandbox save -o FILE, or sandbox save > FILE"))
         }
-        None => archive::save(store, &wanted, format, &mut BufWriter::with_capacity(1 << 20, std::io::stdout().lock())),
+        None => {
+            let format = if format == "oci-archive" { Format::Oci } else { Format::Docker };
+            archive::save(store, &wanted, format, &mut BufWriter::with_capacity(1 << 20, std::io::stdout().lock()))
+        }
     }
 }
 

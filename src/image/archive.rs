@@ -18,7 +18,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::CString;
 use std::fmt;
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
+use std::io::{self, BufRead, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -404,8 +404,17 @@ pub fn load(store: &Store, place: &Place, platform: &Platform) -> Result<Vec<Ima
 /// The images of a tar that comes from `file`, of either kind.
 pub fn load_from(store: &Store, file: File, platform: &Platform) -> Result<Vec<Image>> {
     let files = Files::tar(file, &store.path().join("tmp"))?;
-    let offers = if files.find("manifest.json")?.is_some() { docker_offers(&files, None)? } else { oci_offers(&files, None, platform)? };
+    let offers = offers(&files, platform)?;
     take(store, &files, offers)
+}
+
+/// The names of the images in such a tar, of each image its own. `tmp` is for one that is compressed.
+pub fn names_in(file: File, tmp: &Path, platform: &Platform) -> Result<Vec<Vec<ImageName>>> {
+    Ok(offers(&Files::tar(file, tmp)?, platform)?.into_iter().map(|o| o.names).collect())
+}
+
+fn offers(files: &Files, platform: &Platform) -> Result<Vec<Offer>> {
+    if files.find("manifest.json")?.is_some() { docker_offers(files, None) } else { oci_offers(files, None, platform) }
 }
 
 fn take(store: &Store, files: &Files, offers: Vec<Offer>) -> Result<Vec<Image>> {
@@ -563,6 +572,33 @@ impl Write for Hashed {
 
 // -------------------------------------------------------------------------------------------------------------- saving
 
+/// Images to a place. A file is whole, or not there; but what is no file, such as /dev/null, is written as it is.
+pub fn save_to(store: &Store, wanted: &[Wanted], place: &Place) -> Result<()> {
+    let (path, format) = match place {
+        Place::Directory { path, .. } => return save_into(store, wanted, path),
+        Place::OciArchive { path, .. } => (path, Format::Oci),
+        Place::DockerArchive { path, .. } => (path, Format::Docker),
+    };
+    if path.exists() && !path.is_file() {
+        let file = File::options().write(true).open(path).doing("open", path.display())?;
+        return save(store, wanted, format, &mut BufWriter::with_capacity(1 << 20, file));
+    }
+    write_aside(path, |file| save(store, wanted, format, &mut BufWriter::with_capacity(1 << 20, file)))
+}
+
+/// A file that has its name only when it is whole and on the disk.
+fn write_aside(path: &Path, write: impl FnOnce(&mut File) -> Result<()>) -> Result<()> {
+    let aside = path.with_file_name(making::unique(".sandbox")?);
+    let mut file = File::create_new(&aside).doing("make", aside.display())?;
+    let written = write(&mut file)
+        .and_then(|()| file.sync_all().doing("write", path.display()))
+        .and_then(|()| std::fs::rename(&aside, path).doing("put in place", path.display()));
+    if written.is_err() {
+        let _ = std::fs::remove_file(&aside);
+    }
+    written
+}
+
 /// How `save` writes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
@@ -681,20 +717,10 @@ pub fn save(store: &Store, wanted: &[Wanted], format: Format, to: &mut dyn Write
 }
 
 /// Images into a directory in the OCI layout: a new one, or one that has others already, which stay.
-pub fn save_into(store: &Store, wanted: &[Wanted], dir: &Path) -> Result<()> {
+fn save_into(store: &Store, wanted: &[Wanted], dir: &Path) -> Result<()> {
     let blobs_dir = dir.join("blobs/sha256");
     std::fs::create_dir_all(&blobs_dir).doing("make", blobs_dir.display())?;
-    let put = |path: &Path, content: &mut dyn Read| -> Result<()> {
-        let aside = path.with_file_name(making::unique(".sandbox")?);
-        let mut file = File::create_new(&aside).doing("make", aside.display())?;
-        let written = blob::pour(content, &mut [&mut file], path.display())
-            .and_then(|()| file.sync_all().doing("write", path.display()))
-            .and_then(|()| std::fs::rename(&aside, path).doing("put in place", path.display()));
-        if written.is_err() {
-            let _ = std::fs::remove_file(&aside);
-        }
-        written
-    };
+    let put = |path: &Path, content: &mut dyn Read| write_aside(path, |file| blob::pour(content, &mut [file], path.display()));
     for (hex, (image, blob)) in blobs(wanted)? {
         let path = blobs_dir.join(hex);
         if !path.exists() {

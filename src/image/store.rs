@@ -22,7 +22,7 @@ use crate::role;
 use crate::tape::step::Extent;
 use crate::userns::Maps;
 use making::Making;
-use rustix::fs::FlockOperation;
+use rustix::fs::{FlockOperation, OFlags};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -133,8 +133,8 @@ impl Store {
         }
         let store = Store { path, shared: shared(), maps: OnceLock::new(), adding: Mutex::new(None) };
         store.check_format()?;
-        let dead = making::sweep(&store.tmp())?;
-        store.remove_trees(dead)?;
+        // What cannot be removed now, the next command tries again; no reason to do nothing at all.
+        let _ = making::sweep(&store.tmp()).and_then(|dead| store.remove_trees(dead));
         Ok(store)
     }
 
@@ -284,7 +284,7 @@ impl Store {
     /// A blob of an image that may be in a shared store, verified as it is read.
     pub fn read_blob(&self, image: &Image, what: &Descriptor) -> Result<blob::Checked> {
         let path = blob::path(&image.store, &what.digest);
-        Ok(blob::Checked::new(File::open(&path).doing("open", path.display())?, what.clone()))
+        Ok(blob::Checked::new(open(&path)?, what.clone()))
     }
 
     /// When it was added, in seconds since 1970.
@@ -319,7 +319,7 @@ impl Store {
 
     /// From now on nobody collects, until what was added has its record. Every function that adds begins with it. If it never gets
     /// one, the note stays, and says that there is garbage.
-    fn begin_adding(&self) -> Result<()> {
+    pub fn begin_adding(&self) -> Result<()> {
         let mut adding = self.adding.lock().unwrap_or_else(|e| e.into_inner());
         if adding.is_none() {
             let path = self.path.join("lock");
@@ -631,10 +631,10 @@ impl Store {
 
     fn hold_record(&self, image: &Image) -> Result<File> {
         let path = image.store.join("images").join(format!("{}.json", image.manifest.digest.hex()));
-        let gone = |_| Error::new(Kind::NotFound, format!("cannot use image {}: somebody removed it", image.id));
-        let lock = File::open(&path).map_err(gone)?;
+        let gone = || Error::new(Kind::NotFound, format!("cannot use image {}: somebody removed it", image.id));
+        let lock = open(&path).map_err(|_| gone())?;
         making::lock(&lock, FlockOperation::LockShared).doing("lock", path.display())?;
-        if making::is_at(&lock, &path) { Ok(lock) } else { Err(gone(io::Error::other(""))) }
+        if making::is_at(&lock, &path) { Ok(lock) } else { Err(gone()) }
     }
 
     // --------------------------------------------------------------------------------------------------------- removing
@@ -818,10 +818,20 @@ fn now() -> u64 {
     std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_secs())
 }
 
+/// A plain file, for reading: a shared store is somebody else's, who may have put a pipe there.
+fn open(path: &Path) -> Result<File> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let file = File::from(rustix::fs::open(path, flags, rustix::fs::Mode::empty()).doing("open", path.display())?);
+    if file.metadata().doing("look at", path.display())?.is_file() {
+        return Ok(file);
+    }
+    Err(Error::new(Kind::Io, format!("cannot open {}: it is no file", path.display())))
+}
+
 /// A file, no longer than `most`.
 fn read(path: &Path, most: u64) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    File::open(path).and_then(|f| f.take(most + 1).read_to_end(&mut bytes)).doing("read", path.display())?;
+    open(path)?.take(most + 1).read_to_end(&mut bytes).doing("read", path.display())?;
     if bytes.len() as u64 > most {
         return Err(Error::new(Kind::Io, format!("cannot read {}: it is longer than {most} bytes", path.display())));
     }
@@ -874,7 +884,14 @@ fn shared() -> Vec<PathBuf> {
 
 /// Layers have files of other ids, extended attributes and locks: what a network file system cannot do for an ordinary user.
 fn local(path: &Path) -> Result<()> {
-    let kind = match rustix::fs::statfs(path).doing("look at", path.display())?.f_type as u32 {
+    let Some(kind) = network(rustix::fs::statfs(path).doing("look at", path.display())?.f_type as u32) else { return Ok(()) };
+    Err(Error::new(Kind::Unsupported, format!("cannot keep images in {}: it is on {kind}, a network file system", path.display()))
+        .hint("set XDG_DATA_HOME to a directory of yours on a local disk"))
+}
+
+/// The network file system of that number. man: statfs(2); the file systems' own sources
+fn network(magic: u32) -> Option<&'static str> {
+    Some(match magic {
         0x6969 => "NFS",
         0x517b | 0xff53_4d42 | 0xfe53_4d42 => "SMB",
         0x0bd0_0bd0 => "Lustre",
@@ -883,10 +900,8 @@ fn local(path: &Path) -> Result<()> {
         0x5346_414f | 0x6b41_4653 => "AFS",
         0x00c3_6400 => "Ceph",
         0x7375_7245 => "Coda",
-        _ => return Ok(()),
-    };
-    Err(Error::new(Kind::Unsupported, format!("cannot keep images in {}: it is on {kind}, a network file system", path.display()))
-        .hint("set XDG_DATA_HOME to a directory of yours on a local disk"))
+        _ => return None,
+    })
 }
 
 #[cfg(test)]
@@ -1126,6 +1141,32 @@ mod tests {
         store.remove_named(&"a".parse().unwrap()).unwrap();
         store.collect(true).unwrap();
         assert_eq!(trial.files().len(), 4, "{:?}", trial.files());
+    }
+
+    #[test]
+    fn network_file_systems_are_known() {
+        for (magic, kind) in [(0x6969, Some("NFS")), (0xff53_4d42, Some("SMB")), (0x0bd0_0bd0, Some("Lustre")), (0xef53, None), (0x0102_1994, None)] {
+            assert_eq!(network(magic), kind);
+        }
+        assert!(local(&std::env::temp_dir()).is_ok());
+    }
+
+    #[test]
+    fn a_shared_store_cannot_make_us_wait() {
+        let (trial, store) = Trial::new();
+        let a = image(&store, "a", Some("a"));
+        for path in [store.record(&a.manifest.digest), blob::path(&store.path, &a.id), store.name(&"a".parse().unwrap())] {
+            let aside = trial.0.join("aside");
+            std::fs::rename(&path, &aside).unwrap();
+            rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, rustix::fs::Mode::from_raw_mode(0o600), 0).unwrap();
+            assert!(store.find("a").is_err(), "{path:?}");
+            std::fs::remove_file(&path).unwrap();
+            // Nor lead us elsewhere.
+            std::os::unix::fs::symlink(&aside, &path).unwrap();
+            assert!(store.find("a").is_err(), "{path:?}");
+            std::fs::rename(&aside, &path).unwrap();
+        }
+        assert!(store.find("a").unwrap().is_some());
     }
 
     #[test]

@@ -11,6 +11,7 @@ use sandbox::ident::{Bytes, Name};
 use sandbox::image::registry::Challenge;
 use sandbox::image::registry::conf::Registries;
 use sandbox::image::registry::credentials::AuthFile;
+use sandbox::image::{archive, layout};
 use sandbox::spec::{IdMapping, Mount, Patch, Seccomp, SeccompProfile, Ulimit, User, policy, process, restrict, storage};
 use std::collections::{BTreeSet, HashSet};
 use std::fmt::Debug;
@@ -25,7 +26,7 @@ use std::time::{Duration, Instant};
 /// An input to the kind of answer it got. Panics where a promise is broken.
 type Target = fn(&[u8]) -> String;
 
-const TARGETS: [(&str, Target); 19] = [
+const TARGETS: [(&str, Target); 24] = [
     ("volume", volume),
     ("mount", |b| plain(text(b).and_then(|s| Mount::keys(&s).ok_text()))),
     ("tmpfs", |b| plain(text(b).and_then(|s| Mount::tmpfs(&s).ok_text()))),
@@ -45,6 +46,11 @@ const TARGETS: [(&str, Target); 19] = [
     ("challenge", challenge),
     ("registries", registries),
     ("credentials", credentials),
+    ("manifest", document),
+    ("index", document),
+    ("config", config),
+    ("archive", archive),
+    ("place", place),
 ];
 
 // -------------------------------------------------------------------------------------------------------------- targets
@@ -267,6 +273,60 @@ fn subids(bytes: &[u8]) -> String {
     assert!(subid::free_start(&[bytes]) >= 100_000);
     let said = subid::collisions(bytes, "ada", 1000, &[("bob".to_string(), 100_000)]);
     format!("{} {} {}", ranges.len().min(9), ranges.iter().flatten().count().min(9), said.len().min(3))
+}
+
+/// A manifest or an index, as a registry or an archive gives it.
+fn document(bytes: &[u8]) -> String {
+    let read = layout::document(bytes, None);
+    match &read {
+        Ok(layout::Document::Manifest(m)) => {
+            assert!(m.layers.len() <= layout::MOST_LAYERS && m.config.size <= layout::LONGEST);
+            assert!(m.layers.iter().all(|l| l.digest.hex().len() == 64 && l.size <= 1 << 53));
+        }
+        Ok(layout::Document::Index(index)) => {
+            let chosen = layout::choose(index, &layout::Platform::default());
+            assert!(chosen.is_err() || index.entries.iter().any(|e| Some(&e.descriptor) == chosen.as_ref().ok().copied()));
+            let fetched = layout::resolve(bytes.to_vec(), None, &layout::Platform::default(), |_| Ok(bytes.to_vec()));
+            assert!(fetched.is_err(), "a document that names itself");
+            return format!("index {} {}", index.entries.len().min(5), kind(&chosen));
+        }
+        Err(_) => {}
+    }
+    kind(&read)
+}
+
+fn config(bytes: &[u8]) -> String {
+    let read = layout::config(bytes);
+    if let Ok((config, diff_ids)) = &read {
+        assert_eq!(config.rootfs().diff_ids().len(), diff_ids.len());
+        return format!("accepted {} {}", diff_ids.len().min(5), config.history().as_ref().map_or(0, Vec::len).min(5));
+    }
+    kind(&read)
+}
+
+/// A tar with images, of either kind. Only what is compressed would be written, and where that would go there is nothing.
+fn archive(bytes: &[u8]) -> String {
+    let file = rustix::fs::memfd_create("archive", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
+    let mut file = std::fs::File::from(file);
+    file.write_all(bytes).unwrap();
+    std::io::Seek::rewind(&mut file).unwrap();
+    let read = archive::names_in(file, Path::new("/nonexistent"), &layout::Platform::default());
+    if let Ok(images) = &read {
+        for name in images.iter().flatten() {
+            assert!(name.digest().is_none() && name.to_string().parse().ok().as_ref() == Some(name));
+        }
+        return format!("accepted {} {}", images.len().min(5), images.iter().flatten().count().min(5));
+    }
+    kind(&read)
+}
+
+fn place(bytes: &[u8]) -> String {
+    let Ok(s) = text(bytes) else { return "no text".into() };
+    let read = archive::Place::named(&s);
+    if let Ok(Some(place)) = &read {
+        assert_eq!(place.to_string(), s);
+    }
+    kind(&read) + if read.is_ok_and(|p| p.is_some()) { " a place" } else { "" }
 }
 
 // ------------------------------------------------------------------------------------------------------------- mutation
