@@ -29,6 +29,11 @@ complete -c sandbox -n "__fish_sandbox_needs_command" -s V -l version -d 'Print 
 complete -c sandbox -n "__fish_sandbox_needs_command" -f -a "run" -d 'Run a command in a sandbox'
 complete -c sandbox -n "__fish_sandbox_needs_command" -f -a "doctor" -d 'Say what this machine can do for sandboxes, and what mends the rest'
 complete -c sandbox -n "__fish_sandbox_needs_command" -f -a "policy" -d 'List, show, check and compare policies'
+complete -c sandbox -n "__fish_sandbox_needs_command" -f -a "pull" -d 'Bring images from registries into the store'
+complete -c sandbox -n "__fish_sandbox_needs_command" -f -a "push" -d 'Send an image to a registry'
+complete -c sandbox -n "__fish_sandbox_needs_command" -f -a "login" -d 'Keep a user and a password for a registry'
+complete -c sandbox -n "__fish_sandbox_needs_command" -f -a "logout" -d 'Forget the password for a registry'
+complete -c sandbox -n "__fish_sandbox_needs_command" -f -a "search" -d 'Look for images by a word'
 complete -c sandbox -n "__fish_sandbox_needs_command" -f -a "images" -d 'List images'
 complete -c sandbox -n "__fish_sandbox_needs_command" -f -a "tag" -d 'Give an image one more name'
 complete -c sandbox -n "__fish_sandbox_needs_command" -f -a "untag" -d 'Take names away; the images stay'
@@ -102,6 +107,38 @@ complete -c sandbox -n "__fish_sandbox_using_subcommand policy; and __fish_seen_
 complete -c sandbox -n "__fish_sandbox_using_subcommand policy; and __fish_seen_subcommand_from show" -s h -l help -d 'Print help'
 complete -c sandbox -n "__fish_sandbox_using_subcommand policy; and __fish_seen_subcommand_from check" -s h -l help -d 'Print help'
 complete -c sandbox -n "__fish_sandbox_using_subcommand policy; and __fish_seen_subcommand_from diff" -s h -l help -d 'Print help'
+complete -c sandbox -n "__fish_sandbox_using_subcommand pull" -l platform -d 'Which of an image for several platforms: OS/ARCH or OS/ARCH/VARIANT [default: this machine\'s]' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand pull" -l tls-verify -d 'Check the registry\'s certificate: true or false [default: as registries.conf says]' -r -f -a "true\t''
+false\t''"
+complete -c sandbox -n "__fish_sandbox_using_subcommand pull" -l authfile -d 'Take passwords from this file, and no other' -r -F
+complete -c sandbox -n "__fish_sandbox_using_subcommand pull" -l cert-dir -d 'Take the registry\'s authorities (*.crt) and our certificate for it (*.cert, *.key) from this directory' -r -F
+complete -c sandbox -n "__fish_sandbox_using_subcommand pull" -s q -l quiet -d 'Print nothing but the ID'
+complete -c sandbox -n "__fish_sandbox_using_subcommand pull" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c sandbox -n "__fish_sandbox_using_subcommand push" -l digestfile -d 'Write the digest to this file' -r -F
+complete -c sandbox -n "__fish_sandbox_using_subcommand push" -l tls-verify -d 'Check the registry\'s certificate: true or false [default: as registries.conf says]' -r -f -a "true\t''
+false\t''"
+complete -c sandbox -n "__fish_sandbox_using_subcommand push" -l authfile -d 'Take passwords from this file, and no other' -r -F
+complete -c sandbox -n "__fish_sandbox_using_subcommand push" -l cert-dir -d 'Take the registry\'s authorities (*.crt) and our certificate for it (*.cert, *.key) from this directory' -r -F
+complete -c sandbox -n "__fish_sandbox_using_subcommand push" -s q -l quiet -d 'Print nothing but the digest'
+complete -c sandbox -n "__fish_sandbox_using_subcommand push" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c sandbox -n "__fish_sandbox_using_subcommand login" -s u -l username -d 'The user; asked for if not given' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand login" -l tls-verify -d 'Check the registry\'s certificate: true or false [default: as registries.conf says]' -r -f -a "true\t''
+false\t''"
+complete -c sandbox -n "__fish_sandbox_using_subcommand login" -l authfile -d 'Take passwords from this file, and no other' -r -F
+complete -c sandbox -n "__fish_sandbox_using_subcommand login" -l cert-dir -d 'Take the registry\'s authorities (*.crt) and our certificate for it (*.cert, *.key) from this directory' -r -F
+complete -c sandbox -n "__fish_sandbox_using_subcommand login" -l password-stdin -d 'Read the password from stdin'
+complete -c sandbox -n "__fish_sandbox_using_subcommand login" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c sandbox -n "__fish_sandbox_using_subcommand logout" -l authfile -d 'Forget what is in this file, and in no other' -r -F
+complete -c sandbox -n "__fish_sandbox_using_subcommand logout" -s a -l all -d 'Forget all of them'
+complete -c sandbox -n "__fish_sandbox_using_subcommand logout" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c sandbox -n "__fish_sandbox_using_subcommand search" -l limit -d 'Not more than so many' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand search" -l format -d 'A table, or JSON' -r -f -a "table\t''
+json\t''"
+complete -c sandbox -n "__fish_sandbox_using_subcommand search" -l tls-verify -d 'Check the registry\'s certificate: true or false [default: as registries.conf says]' -r -f -a "true\t''
+false\t''"
+complete -c sandbox -n "__fish_sandbox_using_subcommand search" -l authfile -d 'Take passwords from this file, and no other' -r -F
+complete -c sandbox -n "__fish_sandbox_using_subcommand search" -l cert-dir -d 'Take the registry\'s authorities (*.crt) and our certificate for it (*.cert, *.key) from this directory' -r -F
+complete -c sandbox -n "__fish_sandbox_using_subcommand search" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c sandbox -n "__fish_sandbox_using_subcommand images" -s f -l filter -d 'Only images that fit: reference=PATTERN, label=KEY[=VALUE], dangling=true|false, before=IMAGE or since=IMAGE' -r
 complete -c sandbox -n "__fish_sandbox_using_subcommand images" -l format -d 'Print `json`, one object a line, or a template such as \'{{.ID}} {{.Repository}}:{{.Tag}}\'' -r
 complete -c sandbox -n "__fish_sandbox_using_subcommand images" -s q -l quiet -d 'Print IDs only'

@@ -22,6 +22,11 @@ pub fn config(home: &Path) -> PathBuf {
     xdg("XDG_CONFIG_HOME", home, ".config")
 }
 
+/// `$XDG_CONFIG_HOME/containers`: what podman and skopeo read, and we with them.
+pub fn containers(home: &Path) -> PathBuf {
+    config(home).with_file_name("containers")
+}
+
 /// `$XDG_CACHE_HOME/sandbox`.
 pub fn cache(home: &Path) -> PathBuf {
     xdg("XDG_CACHE_HOME", home, ".cache")

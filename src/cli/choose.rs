@@ -6,11 +6,13 @@ use crate::ident::Name;
 use crate::image::archive::{self, Place};
 use crate::image::kept::{self, Kept, Record};
 use crate::image::layout::Platform;
+use crate::image::registry::{self, Options, Progress};
 use crate::image::store::{Held, Store};
 use crate::image::{Image, config};
 use crate::spec::ImageRoot;
 use clap::ValueEnum;
-use std::path::PathBuf;
+use std::io::Write;
+use std::path::{Path, PathBuf};
 
 /// When to fetch an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
@@ -49,9 +51,9 @@ pub struct Chosen {
 
 impl Chosen {
     /// `fetch`: it may be pulled or loaded.
-    pub fn new(store: Store, word: &str, pull: Pull, platform: Option<&str>, fetch: bool) -> Result<Chosen> {
+    pub fn new(store: Store, home: &Path, word: &str, pull: Pull, platform: Option<&str>, fetch: bool) -> Result<Chosen> {
         let platform = platform.map(str::parse::<Platform>).transpose()?;
-        let image = find(&store, word, pull, platform.as_ref(), fetch)?;
+        let image = find(&store, home, word, pull, platform.as_ref(), fetch)?;
         fits(&image, word, platform.as_ref())?;
         let held = store.hold(&image)?;
         Ok(Chosen { store, image, word: word.to_string(), held, kept: None })
@@ -112,7 +114,7 @@ pub fn unnamed() -> Result<Name> {
     bytes.iter().map(|b| format!("{b:02x}")).collect::<String>().parse()
 }
 
-fn find(store: &Store, word: &str, pull: Pull, platform: Option<&Platform>, fetch: bool) -> Result<Image> {
+fn find(store: &Store, home: &Path, word: &str, pull: Pull, platform: Option<&Platform>, fetch: bool) -> Result<Image> {
     if let Some(place) = Place::named(word)? {
         if !fetch {
             return Err(Error::usage(format!("cannot look into {word} for --dry-run: that would load it")).hint(format!("sandbox load {word}")));
@@ -123,13 +125,32 @@ fn find(store: &Store, word: &str, pull: Pull, platform: Option<&Platform>, fetc
             (_, more) => Err(Error::usage(format!("cannot tell which image of {word} is meant: it has {}", more + 1)).hint(format!("{word}:TAG"))),
         };
     }
-    let there = store.find(word)?.filter(|image| platform.is_none_or(|p| p.fits(&says(image))));
-    let missing = || Error::new(Kind::NotFound, format!("cannot find image '{word}'")).hint(format!("sandbox pull {word}"));
+    // A short name may stand for one in another registry; an ID is no name.
+    let name = registry::name(word, home);
+    let found = match (store.find(word)?, &name) {
+        (None, Ok(name)) => store.find(&name.to_string())?,
+        (found, _) => found,
+    };
+    let there = found.filter(|image| platform.is_none_or(|p| p.fits(&says(image))));
+    let pull_it = || {
+        let options = Options { platform: platform.cloned().unwrap_or_default(), ..Options::new(home) };
+        registry::pull(store, &name?, &options, &Progress::new(false))
+    };
     match (pull, there) {
         (Pull::Missing | Pull::Never, Some(image)) => Ok(image),
         (_, Some(image)) if !fetch => Ok(image),
-        _ => Err(missing()),
+        (Pull::Never, None) => Err(missing(word)),
+        (_, None) if !fetch => Err(missing(word)),
+        (Pull::Missing | Pull::Always, _) | (Pull::Newer, None) => pull_it(),
+        (Pull::Newer, Some(image)) => pull_it().or_else(|e| {
+            let _ = writeln!(std::io::stderr(), "sandbox: note: the image that is there is used: {}", e.message());
+            Ok(image)
+        }),
     }
+}
+
+fn missing(word: &str) -> Error {
+    Error::new(Kind::NotFound, format!("cannot find image '{word}'")).hint(format!("sandbox pull {word}"))
 }
 
 /// What the image says that it runs on.

@@ -24,13 +24,21 @@ pub struct DocsArgs {
 const DATE: &str = "2026-11-24";
 
 /// The part of each page that no flag's definition has: name of the page, text.
-const REST: [(&str, &str); 5] = [
+const REST: [(&str, &str); 10] = [
     ("sandbox", include_str!("manual/sandbox.roff")),
     ("sandbox-run", include_str!("manual/run.roff")),
     ("sandbox-doctor", include_str!("manual/doctor.roff")),
     ("sandbox-image", include_str!("manual/image.roff")),
     ("sandbox-policy", include_str!("manual/policy.roff")),
+    ("sandbox-pull", REGISTRIES),
+    ("sandbox-push", REGISTRIES),
+    ("sandbox-login", REGISTRIES),
+    ("sandbox-logout", REGISTRIES),
+    ("sandbox-search", REGISTRIES),
 ];
+
+/// Whoever reads about one command on registries needs the same files and examples.
+const REGISTRIES: &str = include_str!("manual/registry.roff");
 
 pub fn write(args: &DocsArgs) -> Result<()> {
     for (path, content) in files()? {

@@ -17,6 +17,7 @@ pub mod image;
 pub mod kept;
 pub mod layer;
 pub mod policy;
+pub mod registry;
 pub mod run;
 pub mod template;
 
@@ -54,6 +55,11 @@ pub enum Command {
     Rm(kept::RmArgs),
     Doctor(DoctorArgs),
     Policy(PolicyArgs),
+    Pull(registry::PullArgs),
+    Push(registry::PushArgs),
+    Login(registry::LoginArgs),
+    Logout(registry::LogoutArgs),
+    Search(registry::SearchArgs),
     #[command(flatten)]
     Images(image::ImageCommand),
     Image(image::ImageArgs),
@@ -150,6 +156,11 @@ pub fn main() -> ExitCode {
             report(doctor(args), json)
         }
         Command::Policy(args) => report(policy(args), false),
+        Command::Pull(args) => report(registry::pull(args), false),
+        Command::Push(args) => report(registry::push(args), false),
+        Command::Login(args) => report(registry::login(args), false),
+        Command::Logout(args) => report(registry::logout(args), false),
+        Command::Search(args) => report(registry::search(args), false),
         Command::Images(command) | Command::Image(image::ImageArgs { command }) => report(image::run(command), false),
         Command::Layer(args) => report(
             layer::run(args).map(|text| {

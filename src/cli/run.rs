@@ -450,7 +450,7 @@ impl RunArgs {
         let word = self.command.remove(0);
         let word = word.to_str().ok_or_else(|| Error::usage("bad image name: it is not UTF-8"))?;
         let store = Store::open(&caller.home)?;
-        Chosen::new(store, word, self.pull.unwrap_or_default(), self.platform.as_deref(), !self.dry_run)
+        Chosen::new(store, &caller.home, word, self.pull.unwrap_or_default(), self.platform.as_deref(), !self.dry_run)
     }
 
     /// What was typed, as a patch. Destructured without `..`, so that a new flag must get a meaning here.

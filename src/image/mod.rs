@@ -28,6 +28,7 @@ pub mod making;
 #[cfg(test)]
 mod hostile;
 pub mod pack;
+pub mod registry;
 pub mod remove;
 pub mod store;
 pub mod stream;

@@ -8,6 +8,9 @@ use sandbox::cli::run::RunArgs;
 use sandbox::error::Result;
 use sandbox::host::{caller, mounts, subid};
 use sandbox::ident::{Bytes, Name};
+use sandbox::image::registry::Challenge;
+use sandbox::image::registry::conf::Registries;
+use sandbox::image::registry::credentials::AuthFile;
 use sandbox::image::{archive, layout, tar};
 use sandbox::spec::{IdMapping, Mount, Patch, Seccomp, SeccompProfile, Ulimit, User, policy, process, restrict, storage};
 use std::collections::{BTreeSet, HashSet};
@@ -23,7 +26,7 @@ use std::time::{Duration, Instant};
 /// An input to the kind of answer it got. Panics where a promise is broken.
 type Target = fn(&[u8]) -> String;
 
-const TARGETS: [(&str, Target); 22] = [
+const TARGETS: [(&str, Target); 25] = [
     ("volume", volume),
     ("mount", |b| plain(text(b).and_then(|s| Mount::keys(&s).ok_text()))),
     ("tmpfs", |b| plain(text(b).and_then(|s| Mount::tmpfs(&s).ok_text()))),
@@ -40,6 +43,9 @@ const TARGETS: [(&str, Target); 22] = [
     ("mountinfo", mountinfo),
     ("accounts", accounts),
     ("subids", subids),
+    ("challenge", challenge),
+    ("registries", registries),
+    ("credentials", credentials),
     ("manifest", document),
     ("index", document),
     ("config", config),
@@ -138,6 +144,56 @@ fn word(bytes: &[u8]) -> String {
         resolved(path);
     }
     format!("{} {} {} {} {}", kind(&mask), kind(&signal), kind(&number), kind(&inside), kind(&storage::rootfs(&s)))
+}
+
+/// A `WWW-Authenticate` header, a line each.
+fn challenge(bytes: &[u8]) -> String {
+    match Challenge::parse(bytes.split(|b| *b == b'\n')) {
+        Ok(Challenge::Basic) => "basic".to_string(),
+        Ok(Challenge::Bearer { realm, service, scope }) => {
+            assert!(realm.len() <= bytes.len());
+            format!("bearer {} {}", service.is_some(), scope.is_some())
+        }
+        Err(e) => e.message().to_string(),
+    }
+}
+
+/// registries.conf: wherever a name leads, it is a place, and not one that is blocked.
+fn registries(bytes: &[u8]) -> String {
+    let Ok(s) = text(bytes) else { return "no text".into() };
+    let mut all = Registries::default();
+    let read = all.add(&s);
+    if let Err(e) = &read {
+        return e.message().chars().take(40).filter(|c| !c.is_ascii_digit()).collect();
+    }
+    let mut kinds = String::new();
+    for name in ["docker.io/library/debian:12", "r.example.com:5000/a/b/c:1", "localhost/x:1"] {
+        let sources = all.sources(&name.parse().unwrap());
+        if let Ok(places) = &sources {
+            assert!(!places.is_empty() && all.target(&name.parse().unwrap()).ok().as_ref() == places.last());
+            for place in places {
+                assert!(!place.host.is_empty() && !place.host.contains(['/', '@', ' ', '\n', '?', '#']), "{place:?}");
+                assert!(
+                    !place.repository.split('/').any(|p| matches!(p, "." | "..")) && !place.repository.contains(['?', '#', '@', '\\']),
+                    "{place:?}"
+                );
+            }
+        }
+        kinds += &format!("{} ", sources.map_or(0, |p| p.len()));
+    }
+    kinds + if all.resolve("debian:12").is_ok() { "resolved" } else { "not resolved" }
+}
+
+/// auth.json: no error has anything of it.
+fn credentials(bytes: &[u8]) -> String {
+    let read = AuthFile::parse(bytes).and_then(|file| {
+        let first = file.secret("docker.io", "library/debian")?;
+        Ok((first.is_some(), file.secret("r.example.com:5000", "a/b")?.is_some()))
+    });
+    if let Err(e) = &read {
+        assert!(!e.message().contains("secret") && !e.message().contains('\n'), "{e}");
+    }
+    format!("{read:?}").replace(|c: char| c.is_ascii_digit(), "")
 }
 
 /// A command line, one argument a line.

@@ -5,6 +5,9 @@
 mod build;
 mod crash;
 mod run;
+mod hostile;
+mod registry;
+mod served;
 mod store;
 
 use crate::support::*;

@@ -112,7 +112,7 @@ fn writes_are_discarded() {
 fn kept_layers_are_compared_committed_exported_and_removed() {
     let place = place();
     let name = image(&place, "base", json!({ "Cmd": ["sh"], "Env": ["PATH=/bin", "A=1"], "Volumes": { "/vol": {} }, "Labels": { "l": "1" } }));
-    let script = "echo hi > /new; rm /bin/wc; chmod 700 /tmp; rm -r /home; mkdir /home; echo z > /home/z; echo v > /vol/v; chown bob:extra /home/z; ln /new /hard";
+    let script = "echo hi > /new; rm /bin/wc; chown bob /tmp; rm -r /home; mkdir /home; echo z > /home/z; echo v > /vol/v; chown bob:extra /home/z; ln /new /hard";
     place.shell(&["--keep", "--name", "work", "-e", "SECRET=4711"], &name, script).ok();
     place.shell(&["--keep", "--name", "work"], &name, "true").refused("there is one already").hinted();
     assert_eq!(
@@ -136,12 +136,12 @@ fn kept_layers_are_compared_committed_exported_and_removed() {
     assert_eq!(finish(again.spawn().unwrap(), b"").ok(), id);
     assert_eq!(place.run(&[], "localhost/two", &[]).ok(), "hi");
     let seen = "stat -c '%h %u:%g %a %n' /new /home/z /tmp; ls /home /vol; ls /bin/wc 2>&1; echo $A $B ${SECRET-none}";
-    let expected = "2 0:0 644 /new\n1 1000:2000 644 /home/z\n1 0:0 700 /tmp\n";
+    let expected = "2 0:0 644 /new\n1 1000:2000 644 /home/z\n1 1000:0 755 /tmp\n";
     let out = place.run(&[], "localhost/two", &["sh", "-c", seen]);
     let text = out.stdout.clone();
     let links = |t: &str| t.lines().take(2).map(str::to_string).collect::<Vec<_>>();
     assert_eq!(links(&text), links(expected), "{out:?}");
-    assert!(text.contains("0:0 700 /tmp") && text.contains("1 2 none") && text.contains("No such file"), "{out:?}");
+    assert!(text.contains("1000:0 755 /tmp") && text.contains("1 2 none") && text.contains("No such file"), "{out:?}");
     let inspected: Value = serde_json::from_str(place.sandbox(&["inspect", "localhost/two"]).ok()).unwrap();
     let text = inspected.to_string();
     assert!(text.contains("2001-09-09T01:46:40Z") && text.contains("\"me\"") && text.contains("\"l\":\"1\"") && !text.contains("4711"), "{text}");
@@ -161,7 +161,7 @@ fn kept_layers_are_compared_committed_exported_and_removed() {
     let umoci = Command::new("skopeo").arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
     if umoci.is_ok() {
         let saved = place.at("saved");
-        place.sandbox(&["save", "--format", "oci", "-o", &saved, "localhost/two"]).ok();
+        place.sandbox(&["save", "--format", "oci-dir", "-o", &saved, "localhost/two"]).ok();
         let skopeo = place.command("skopeo").args(["inspect", "--config", &format!("oci:{saved}")]).output().unwrap();
         let config = String::from_utf8(skopeo.stdout).unwrap();
         assert!(config.contains("2001-09-09T01:46:40Z") && config.contains("B=2"), "{config}{}", String::from_utf8_lossy(&skopeo.stderr));
