@@ -31,6 +31,24 @@ complete -c sandbox -n "__fish_sandbox_needs_command" -f -a "stats" -d 'Show wha
 complete -c sandbox -n "__fish_sandbox_needs_command" -f -a "slice" -d 'Show or set what all of your sandboxes may use together'
 complete -c sandbox -n "__fish_sandbox_needs_command" -f -a "doctor" -d 'Say what this machine can do for sandboxes, and what mends the rest'
 complete -c sandbox -n "__fish_sandbox_needs_command" -f -a "policy" -d 'List, show, check and compare policies'
+complete -c sandbox -n "__fish_sandbox_needs_command" -f -a "pull" -d 'Bring images from registries into the store'
+complete -c sandbox -n "__fish_sandbox_needs_command" -f -a "push" -d 'Send an image to a registry'
+complete -c sandbox -n "__fish_sandbox_needs_command" -f -a "login" -d 'Keep a user and a password for a registry'
+complete -c sandbox -n "__fish_sandbox_needs_command" -f -a "logout" -d 'Forget the password for a registry'
+complete -c sandbox -n "__fish_sandbox_needs_command" -f -a "search" -d 'Look for images by a word'
+complete -c sandbox -n "__fish_sandbox_needs_command" -f -a "images" -d 'List images'
+complete -c sandbox -n "__fish_sandbox_needs_command" -f -a "tag" -d 'Give an image one more name'
+complete -c sandbox -n "__fish_sandbox_needs_command" -f -a "untag" -d 'Take names away; the images stay'
+complete -c sandbox -n "__fish_sandbox_needs_command" -f -a "rmi" -d 'Remove images, or names of images that have others'
+complete -c sandbox -n "__fish_sandbox_needs_command" -f -a "history" -d 'Show how an image came to be, the newest step first'
+complete -c sandbox -n "__fish_sandbox_needs_command" -f -a "inspect" -d 'Print all that is known of images, as JSON'
+complete -c sandbox -n "__fish_sandbox_needs_command" -f -a "df" -d 'Show how much room images take, and what can be had back'
+complete -c sandbox -n "__fish_sandbox_needs_command" -f -a "prune" -d 'Remove images without a name, and what nothing refers to'
+complete -c sandbox -n "__fish_sandbox_needs_command" -f -a "gc" -d 'Remove blobs and layers that no image refers to'
+complete -c sandbox -n "__fish_sandbox_needs_command" -f -a "tree" -d 'Show which images share which layers'
+complete -c sandbox -n "__fish_sandbox_needs_command" -f -a "load" -d 'Take images out of an archive or a directory into the store'
+complete -c sandbox -n "__fish_sandbox_needs_command" -f -a "save" -d 'Write images into an archive or a directory'
+complete -c sandbox -n "__fish_sandbox_needs_command" -f -a "image" -d 'Do something with images: each verb is also a command of its own'
 complete -c sandbox -n "__fish_sandbox_using_subcommand run" -l rootfs -d 'Use a directory as the root: :O, the default, is copy-on-write; :rw writes through' -r
 complete -c sandbox -n "__fish_sandbox_using_subcommand run" -l rw -d 'Let writes below PATH through to the host' -r -F
 complete -c sandbox -n "__fish_sandbox_using_subcommand run" -l ro -d 'Show PATH read-only' -r -F
@@ -130,3 +148,132 @@ complete -c sandbox -n "__fish_sandbox_using_subcommand policy; and __fish_seen_
 complete -c sandbox -n "__fish_sandbox_using_subcommand policy; and __fish_seen_subcommand_from show" -s h -l help -d 'Print help'
 complete -c sandbox -n "__fish_sandbox_using_subcommand policy; and __fish_seen_subcommand_from check" -s h -l help -d 'Print help'
 complete -c sandbox -n "__fish_sandbox_using_subcommand policy; and __fish_seen_subcommand_from diff" -s h -l help -d 'Print help'
+complete -c sandbox -n "__fish_sandbox_using_subcommand pull" -l platform -d 'Which of an image for several platforms: OS/ARCH or OS/ARCH/VARIANT [default: this machine\'s]' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand pull" -l tls-verify -d 'Check the registry\'s certificate: true or false [default: as registries.conf says]' -r -f -a "true\t''
+false\t''"
+complete -c sandbox -n "__fish_sandbox_using_subcommand pull" -l authfile -d 'Take passwords from this file, and no other' -r -F
+complete -c sandbox -n "__fish_sandbox_using_subcommand pull" -l cert-dir -d 'Take the registry\'s authorities (*.crt) and our certificate for it (*.cert, *.key) from this directory' -r -F
+complete -c sandbox -n "__fish_sandbox_using_subcommand pull" -s q -l quiet -d 'Print nothing but the ID'
+complete -c sandbox -n "__fish_sandbox_using_subcommand pull" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c sandbox -n "__fish_sandbox_using_subcommand push" -l digestfile -d 'Write the digest to this file' -r -F
+complete -c sandbox -n "__fish_sandbox_using_subcommand push" -l tls-verify -d 'Check the registry\'s certificate: true or false [default: as registries.conf says]' -r -f -a "true\t''
+false\t''"
+complete -c sandbox -n "__fish_sandbox_using_subcommand push" -l authfile -d 'Take passwords from this file, and no other' -r -F
+complete -c sandbox -n "__fish_sandbox_using_subcommand push" -l cert-dir -d 'Take the registry\'s authorities (*.crt) and our certificate for it (*.cert, *.key) from this directory' -r -F
+complete -c sandbox -n "__fish_sandbox_using_subcommand push" -s q -l quiet -d 'Print nothing but the digest'
+complete -c sandbox -n "__fish_sandbox_using_subcommand push" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c sandbox -n "__fish_sandbox_using_subcommand login" -s u -l username -d 'The user; asked for if not given' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand login" -l tls-verify -d 'Check the registry\'s certificate: true or false [default: as registries.conf says]' -r -f -a "true\t''
+false\t''"
+complete -c sandbox -n "__fish_sandbox_using_subcommand login" -l authfile -d 'Take passwords from this file, and no other' -r -F
+complete -c sandbox -n "__fish_sandbox_using_subcommand login" -l cert-dir -d 'Take the registry\'s authorities (*.crt) and our certificate for it (*.cert, *.key) from this directory' -r -F
+complete -c sandbox -n "__fish_sandbox_using_subcommand login" -l password-stdin -d 'Read the password from stdin'
+complete -c sandbox -n "__fish_sandbox_using_subcommand login" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c sandbox -n "__fish_sandbox_using_subcommand logout" -l authfile -d 'Forget what is in this file, and in no other' -r -F
+complete -c sandbox -n "__fish_sandbox_using_subcommand logout" -s a -l all -d 'Forget all of them'
+complete -c sandbox -n "__fish_sandbox_using_subcommand logout" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c sandbox -n "__fish_sandbox_using_subcommand search" -l limit -d 'Not more than so many' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand search" -l format -d 'A table, or JSON' -r -f -a "table\t''
+json\t''"
+complete -c sandbox -n "__fish_sandbox_using_subcommand search" -l tls-verify -d 'Check the registry\'s certificate: true or false [default: as registries.conf says]' -r -f -a "true\t''
+false\t''"
+complete -c sandbox -n "__fish_sandbox_using_subcommand search" -l authfile -d 'Take passwords from this file, and no other' -r -F
+complete -c sandbox -n "__fish_sandbox_using_subcommand search" -l cert-dir -d 'Take the registry\'s authorities (*.crt) and our certificate for it (*.cert, *.key) from this directory' -r -F
+complete -c sandbox -n "__fish_sandbox_using_subcommand search" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c sandbox -n "__fish_sandbox_using_subcommand images" -s f -l filter -d 'Only images that fit: reference=PATTERN, label=KEY[=VALUE], dangling=true|false, before=IMAGE or since=IMAGE' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand images" -l format -d 'Print `json`, one object a line, or a template such as \'{{.ID}} {{.Repository}}:{{.Tag}}\'' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand images" -s q -l quiet -d 'Print IDs only'
+complete -c sandbox -n "__fish_sandbox_using_subcommand images" -l digests -d 'Print digests of manifests, too'
+complete -c sandbox -n "__fish_sandbox_using_subcommand images" -l no-trunc -d 'Print whole IDs'
+complete -c sandbox -n "__fish_sandbox_using_subcommand images" -s h -l help -d 'Print help'
+complete -c sandbox -n "__fish_sandbox_using_subcommand tag" -s h -l help -d 'Print help'
+complete -c sandbox -n "__fish_sandbox_using_subcommand untag" -s h -l help -d 'Print help'
+complete -c sandbox -n "__fish_sandbox_using_subcommand rmi" -s f -l force -d 'Also an image with several names, or one that is damaged; never one that a sandbox uses. One that is not there is no error'
+complete -c sandbox -n "__fish_sandbox_using_subcommand rmi" -s h -l help -d 'Print help'
+complete -c sandbox -n "__fish_sandbox_using_subcommand history" -l format -d 'Print `json`, one object a line, or a template' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand history" -s q -l quiet -d 'Print IDs only'
+complete -c sandbox -n "__fish_sandbox_using_subcommand history" -l no-trunc -d 'Print whole commands'
+complete -c sandbox -n "__fish_sandbox_using_subcommand history" -s h -l help -d 'Print help'
+complete -c sandbox -n "__fish_sandbox_using_subcommand inspect" -s f -l format -d 'Print `json`, one line, or a template such as \'{{.Config.Env}}\'' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand inspect" -s h -l help -d 'Print help'
+complete -c sandbox -n "__fish_sandbox_using_subcommand df" -l format -d 'Print `json`, one object a line, or a template' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand df" -s h -l help -d 'Print help'
+complete -c sandbox -n "__fish_sandbox_using_subcommand prune" -l filter -d 'Only images that fit: until=24h or until=2026-01-31, label=KEY[=VALUE] or label!=KEY[=VALUE]' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand prune" -s a -l all -d 'Every image that no sandbox uses'
+complete -c sandbox -n "__fish_sandbox_using_subcommand prune" -l dry-run -d 'Say what would be removed, and remove nothing'
+complete -c sandbox -n "__fish_sandbox_using_subcommand prune" -s f -l force -d 'Do not ask'
+complete -c sandbox -n "__fish_sandbox_using_subcommand prune" -s h -l help -d 'Print help'
+complete -c sandbox -n "__fish_sandbox_using_subcommand gc" -l dry-run -d 'Say what would be removed, and remove nothing'
+complete -c sandbox -n "__fish_sandbox_using_subcommand gc" -s h -l help -d 'Print help'
+complete -c sandbox -n "__fish_sandbox_using_subcommand tree" -l format -d 'Print `json`: an array of layers, each with what lies above it' -r -f -a "json\t''"
+complete -c sandbox -n "__fish_sandbox_using_subcommand tree" -l no-trunc -d 'Print whole digests'
+complete -c sandbox -n "__fish_sandbox_using_subcommand tree" -s h -l help -d 'Print help'
+complete -c sandbox -n "__fish_sandbox_using_subcommand load" -s i -l input -d 'The tar of docker save or in the OCI layout, plain or compressed; - and nothing are the standard input' -r -F
+complete -c sandbox -n "__fish_sandbox_using_subcommand load" -l platform -d 'The one to take, where there are several: os/arch[/variant]' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand load" -s q -l quiet -d 'Print nothing but errors'
+complete -c sandbox -n "__fish_sandbox_using_subcommand load" -s h -l help -d 'Print help'
+complete -c sandbox -n "__fish_sandbox_using_subcommand save" -s o -l output -d 'A file, or for oci-dir a directory; or a place: oci:DIR[:TAG], oci-archive:FILE[:TAG], docker-archive:FILE. Nothing is the standard output' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand save" -l format -d 'docker-archive (without saying), oci-archive or oci-dir' -r -f -a "docker-archive\t''
+oci-archive\t''
+oci-dir\t''"
+complete -c sandbox -n "__fish_sandbox_using_subcommand save" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c sandbox -n "__fish_sandbox_using_subcommand image; and not __fish_seen_subcommand_from tag untag history inspect df prune gc tree load save images ls rmi rm" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c sandbox -n "__fish_sandbox_using_subcommand image; and not __fish_seen_subcommand_from tag untag history inspect df prune gc tree load save images ls rmi rm" -f -a "tag" -d 'Give an image one more name'
+complete -c sandbox -n "__fish_sandbox_using_subcommand image; and not __fish_seen_subcommand_from tag untag history inspect df prune gc tree load save images ls rmi rm" -f -a "untag" -d 'Take names away; the images stay'
+complete -c sandbox -n "__fish_sandbox_using_subcommand image; and not __fish_seen_subcommand_from tag untag history inspect df prune gc tree load save images ls rmi rm" -f -a "history" -d 'Show how an image came to be, the newest step first'
+complete -c sandbox -n "__fish_sandbox_using_subcommand image; and not __fish_seen_subcommand_from tag untag history inspect df prune gc tree load save images ls rmi rm" -f -a "inspect" -d 'Print all that is known of images, as JSON'
+complete -c sandbox -n "__fish_sandbox_using_subcommand image; and not __fish_seen_subcommand_from tag untag history inspect df prune gc tree load save images ls rmi rm" -f -a "df" -d 'Show how much room images take, and what can be had back'
+complete -c sandbox -n "__fish_sandbox_using_subcommand image; and not __fish_seen_subcommand_from tag untag history inspect df prune gc tree load save images ls rmi rm" -f -a "prune" -d 'Remove images without a name, and what nothing refers to'
+complete -c sandbox -n "__fish_sandbox_using_subcommand image; and not __fish_seen_subcommand_from tag untag history inspect df prune gc tree load save images ls rmi rm" -f -a "gc" -d 'Remove blobs and layers that no image refers to'
+complete -c sandbox -n "__fish_sandbox_using_subcommand image; and not __fish_seen_subcommand_from tag untag history inspect df prune gc tree load save images ls rmi rm" -f -a "tree" -d 'Show which images share which layers'
+complete -c sandbox -n "__fish_sandbox_using_subcommand image; and not __fish_seen_subcommand_from tag untag history inspect df prune gc tree load save images ls rmi rm" -f -a "load" -d 'Take images out of an archive or a directory into the store'
+complete -c sandbox -n "__fish_sandbox_using_subcommand image; and not __fish_seen_subcommand_from tag untag history inspect df prune gc tree load save images ls rmi rm" -f -a "save" -d 'Write images into an archive or a directory'
+complete -c sandbox -n "__fish_sandbox_using_subcommand image; and not __fish_seen_subcommand_from tag untag history inspect df prune gc tree load save images ls rmi rm" -f -a "images" -d 'List images'
+complete -c sandbox -n "__fish_sandbox_using_subcommand image; and not __fish_seen_subcommand_from tag untag history inspect df prune gc tree load save images ls rmi rm" -f -a "ls" -d 'List images'
+complete -c sandbox -n "__fish_sandbox_using_subcommand image; and not __fish_seen_subcommand_from tag untag history inspect df prune gc tree load save images ls rmi rm" -f -a "rmi" -d 'Remove images, or names of images that have others'
+complete -c sandbox -n "__fish_sandbox_using_subcommand image; and not __fish_seen_subcommand_from tag untag history inspect df prune gc tree load save images ls rmi rm" -f -a "rm" -d 'Remove images, or names of images that have others'
+complete -c sandbox -n "__fish_sandbox_using_subcommand image; and __fish_seen_subcommand_from tag" -s h -l help -d 'Print help'
+complete -c sandbox -n "__fish_sandbox_using_subcommand image; and __fish_seen_subcommand_from untag" -s h -l help -d 'Print help'
+complete -c sandbox -n "__fish_sandbox_using_subcommand image; and __fish_seen_subcommand_from history" -l format -d 'Print `json`, one object a line, or a template' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand image; and __fish_seen_subcommand_from history" -s q -l quiet -d 'Print IDs only'
+complete -c sandbox -n "__fish_sandbox_using_subcommand image; and __fish_seen_subcommand_from history" -l no-trunc -d 'Print whole commands'
+complete -c sandbox -n "__fish_sandbox_using_subcommand image; and __fish_seen_subcommand_from history" -s h -l help -d 'Print help'
+complete -c sandbox -n "__fish_sandbox_using_subcommand image; and __fish_seen_subcommand_from inspect" -s f -l format -d 'Print `json`, one line, or a template such as \'{{.Config.Env}}\'' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand image; and __fish_seen_subcommand_from inspect" -s h -l help -d 'Print help'
+complete -c sandbox -n "__fish_sandbox_using_subcommand image; and __fish_seen_subcommand_from df" -l format -d 'Print `json`, one object a line, or a template' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand image; and __fish_seen_subcommand_from df" -s h -l help -d 'Print help'
+complete -c sandbox -n "__fish_sandbox_using_subcommand image; and __fish_seen_subcommand_from prune" -l filter -d 'Only images that fit: until=24h or until=2026-01-31, label=KEY[=VALUE] or label!=KEY[=VALUE]' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand image; and __fish_seen_subcommand_from prune" -s a -l all -d 'Every image that no sandbox uses'
+complete -c sandbox -n "__fish_sandbox_using_subcommand image; and __fish_seen_subcommand_from prune" -l dry-run -d 'Say what would be removed, and remove nothing'
+complete -c sandbox -n "__fish_sandbox_using_subcommand image; and __fish_seen_subcommand_from prune" -s f -l force -d 'Do not ask'
+complete -c sandbox -n "__fish_sandbox_using_subcommand image; and __fish_seen_subcommand_from prune" -s h -l help -d 'Print help'
+complete -c sandbox -n "__fish_sandbox_using_subcommand image; and __fish_seen_subcommand_from gc" -l dry-run -d 'Say what would be removed, and remove nothing'
+complete -c sandbox -n "__fish_sandbox_using_subcommand image; and __fish_seen_subcommand_from gc" -s h -l help -d 'Print help'
+complete -c sandbox -n "__fish_sandbox_using_subcommand image; and __fish_seen_subcommand_from tree" -l format -d 'Print `json`: an array of layers, each with what lies above it' -r -f -a "json\t''"
+complete -c sandbox -n "__fish_sandbox_using_subcommand image; and __fish_seen_subcommand_from tree" -l no-trunc -d 'Print whole digests'
+complete -c sandbox -n "__fish_sandbox_using_subcommand image; and __fish_seen_subcommand_from tree" -s h -l help -d 'Print help'
+complete -c sandbox -n "__fish_sandbox_using_subcommand image; and __fish_seen_subcommand_from load" -s i -l input -d 'The tar of docker save or in the OCI layout, plain or compressed; - and nothing are the standard input' -r -F
+complete -c sandbox -n "__fish_sandbox_using_subcommand image; and __fish_seen_subcommand_from load" -l platform -d 'The one to take, where there are several: os/arch[/variant]' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand image; and __fish_seen_subcommand_from load" -s q -l quiet -d 'Print nothing but errors'
+complete -c sandbox -n "__fish_sandbox_using_subcommand image; and __fish_seen_subcommand_from load" -s h -l help -d 'Print help'
+complete -c sandbox -n "__fish_sandbox_using_subcommand image; and __fish_seen_subcommand_from save" -s o -l output -d 'A file, or for oci-dir a directory; or a place: oci:DIR[:TAG], oci-archive:FILE[:TAG], docker-archive:FILE. Nothing is the standard output' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand image; and __fish_seen_subcommand_from save" -l format -d 'docker-archive (without saying), oci-archive or oci-dir' -r -f -a "docker-archive\t''
+oci-archive\t''
+oci-dir\t''"
+complete -c sandbox -n "__fish_sandbox_using_subcommand image; and __fish_seen_subcommand_from save" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c sandbox -n "__fish_sandbox_using_subcommand image; and __fish_seen_subcommand_from images" -s f -l filter -d 'Only images that fit: reference=PATTERN, label=KEY[=VALUE], dangling=true|false, before=IMAGE or since=IMAGE' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand image; and __fish_seen_subcommand_from images" -l format -d 'Print `json`, one object a line, or a template such as \'{{.ID}} {{.Repository}}:{{.Tag}}\'' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand image; and __fish_seen_subcommand_from images" -s q -l quiet -d 'Print IDs only'
+complete -c sandbox -n "__fish_sandbox_using_subcommand image; and __fish_seen_subcommand_from images" -l digests -d 'Print digests of manifests, too'
+complete -c sandbox -n "__fish_sandbox_using_subcommand image; and __fish_seen_subcommand_from images" -l no-trunc -d 'Print whole IDs'
+complete -c sandbox -n "__fish_sandbox_using_subcommand image; and __fish_seen_subcommand_from images" -s h -l help -d 'Print help'
+complete -c sandbox -n "__fish_sandbox_using_subcommand image; and __fish_seen_subcommand_from ls" -s f -l filter -d 'Only images that fit: reference=PATTERN, label=KEY[=VALUE], dangling=true|false, before=IMAGE or since=IMAGE' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand image; and __fish_seen_subcommand_from ls" -l format -d 'Print `json`, one object a line, or a template such as \'{{.ID}} {{.Repository}}:{{.Tag}}\'' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand image; and __fish_seen_subcommand_from ls" -s q -l quiet -d 'Print IDs only'
+complete -c sandbox -n "__fish_sandbox_using_subcommand image; and __fish_seen_subcommand_from ls" -l digests -d 'Print digests of manifests, too'
+complete -c sandbox -n "__fish_sandbox_using_subcommand image; and __fish_seen_subcommand_from ls" -l no-trunc -d 'Print whole IDs'
+complete -c sandbox -n "__fish_sandbox_using_subcommand image; and __fish_seen_subcommand_from ls" -s h -l help -d 'Print help'
+complete -c sandbox -n "__fish_sandbox_using_subcommand image; and __fish_seen_subcommand_from rmi" -s f -l force -d 'Also an image with several names, or one that is damaged; never one that a sandbox uses. One that is not there is no error'
+complete -c sandbox -n "__fish_sandbox_using_subcommand image; and __fish_seen_subcommand_from rmi" -s h -l help -d 'Print help'
+complete -c sandbox -n "__fish_sandbox_using_subcommand image; and __fish_seen_subcommand_from rm" -s f -l force -d 'Also an image with several names, or one that is damaged; never one that a sandbox uses. One that is not there is no error'
+complete -c sandbox -n "__fish_sandbox_using_subcommand image; and __fish_seen_subcommand_from rm" -s h -l help -d 'Print help'

@@ -1,6 +1,6 @@
 //! Where things live on disk. The one place that builds those paths, and that says when a directory may be trusted.
 //!
-//! Called by `spec::policy`, `confine` and `cli`. Never touches a shared place such as /tmp. // L11
+//! Called by `spec::policy`, `confine`, `image` and `cli`. Never touches a shared place such as /tmp. // L11
 #![forbid(unsafe_code)]
 
 use crate::error::{Doing, Error, Kind, Result};
@@ -22,9 +22,31 @@ pub fn config(home: &Path) -> PathBuf {
     xdg("XDG_CONFIG_HOME", home, ".config")
 }
 
+/// `$XDG_CONFIG_HOME/containers`: what podman and skopeo read, and we with them.
+pub fn containers(home: &Path) -> PathBuf {
+    config(home).with_file_name("containers")
+}
+
 /// `$XDG_CACHE_HOME/sandbox`.
 pub fn cache(home: &Path) -> PathBuf {
     xdg("XDG_CACHE_HOME", home, ".cache")
+}
+
+/// `$XDG_DATA_HOME/sandbox/store`: the user's images.
+pub fn store(home: &Path) -> PathBuf {
+    xdg("XDG_DATA_HOME", home, ".local/share").join("store")
+}
+
+/// Stores of others, which we only read: those in `$SANDBOX_STORES` (with colons between), then the site's list, one a line.
+pub fn shared_stores() -> Vec<PathBuf> {
+    let own = std::env::var_os("SANDBOX_STORES").unwrap_or_default();
+    let site = lines(Path::new("/etc/sandbox/stores"));
+    std::env::split_paths(&own).chain(site).filter(|p| p.is_absolute()).collect()
+}
+
+fn lines(file: &Path) -> Vec<PathBuf> {
+    let text = std::fs::read_to_string(file).unwrap_or_default();
+    text.lines().map(str::trim).filter(|l| !l.is_empty() && !l.starts_with('#')).map(PathBuf::from).collect()
 }
 
 /// `$XDG_RUNTIME_DIR/sandbox`, if the variable names a directory that is ours alone.

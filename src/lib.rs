@@ -11,6 +11,8 @@ pub mod spec; // what the user asked for, and the policies that shape it
 pub mod userns; // id maps
 pub mod cgroup; // limits, through the user's systemd
 pub mod confine; // capabilities, landlock, seccomp
+pub mod birth; // a process of ours in a user namespace of its own
+pub mod role; // helpers: this program again, confined, for what must be done with other ids or hostile bytes
 pub mod image; // the store: OCI layout, layers, registry
 pub mod rootfs; // the tree the process will see
 pub mod launch; // freeze a Spec into a Plan; bring it to life

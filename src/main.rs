@@ -1,6 +1,10 @@
-//! Everything this binary can be: the human door. (Helper roles will be words that begin with `@`.)
+//! Everything this binary can be: the human door, and the helper roles, words that begin with `@`.
 #![forbid(unsafe_code)]
 
-fn main() -> std::process::ExitCode {
-    sandbox::cli::main()
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let word = std::env::args_os().nth(1).unwrap_or_default();
+    let role = sandbox::image::unpack::act(&word).or_else(|| sandbox::image::diff::act(&word)).or_else(|| sandbox::image::gather::act(&word));
+    role.unwrap_or_else(sandbox::cli::main)
 }

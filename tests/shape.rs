@@ -266,6 +266,17 @@ fn is_banned(word: &str) -> bool {
     BANNED.iter().any(|b| word == *b || word.strip_suffix('s') == Some(b))
 }
 
+/// Do these words end inside `impl TRAIT for TYPE {`, and not deeper?
+fn implements(words: &[(usize, Word)]) -> bool {
+    let mut depth = 0;
+    let open = words.iter().rposition(|(_, w)| {
+        depth += i32::from(w.is("{")) - i32::from(w.is("}"));
+        depth == 1
+    });
+    let header = open.map(|open| &words[words[..open].iter().rposition(|(_, w)| w.is("}") || w.is(";")).map_or(0, |n| n + 1)..open]);
+    header.is_some_and(|header| !find(header, &["impl"]).is_empty() && !find(header, &["for"]).is_empty())
+}
+
 /// No name that could stand for anything.
 fn names(sources: &Sources) -> Vec<String> {
     let mut found = Vec::new();
@@ -277,6 +288,10 @@ fn names(sources: &Sources) -> Vec<String> {
         for keyword in ["struct", "enum", "trait", "type", "union", "mod"] {
             for (n, line) in find(&words, &[keyword, "*"]) {
                 let Word::Name(name) = &words[n + 1].1 else { continue };
+                // What a trait calls its type is not ours to choose.
+                if keyword == "type" && implements(&words[..n]) {
+                    continue;
+                }
                 let mut spaced = String::new();
                 for c in name.chars() {
                     if c.is_ascii_uppercase() || c == '_' {
@@ -423,6 +438,8 @@ fn names_can_fail() {
     catches(names(&one("src/a.rs", "trait SignalHandler {}")), "SignalHandler");
     catches(names(&one("src/a.rs", "type Impl = u8;")), "Impl");
     catches(names(&one("src/a.rs", "mod helpers {}")), "helpers");
+    holds(names(&one("src/a.rs", "fn f() {} impl http::Body for A { fn g() {} type Data = u8; }")));
+    catches(names(&one("src/a.rs", "impl B for A {} fn f() { type Data = u8; }")), "Data");
 }
 
 #[test]

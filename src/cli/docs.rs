@@ -10,6 +10,7 @@ use crate::host::FEATURES;
 use crate::spec::{Patch, Reasoned, policy};
 use clap::{Arg, Args, Command, CommandFactory};
 use clap_mangen::roff::{Inline, Roff, bold, italic, roman};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// Write man/ and completions/ below a directory, from the definitions of the flags
@@ -23,14 +24,23 @@ pub struct DocsArgs {
 const DATE: &str = "2026-11-24";
 
 /// The part of each page that no flag's definition has: name of the page, text.
-const REST: [(&str, &str); 6] = [
+const REST: [(&str, &str); 12] = [
     ("sandbox", include_str!("manual/sandbox.roff")),
     ("sandbox-run", include_str!("manual/run.roff")),
     ("sandbox-stats", include_str!("manual/stats.roff")),
     ("sandbox-slice", include_str!("manual/slice.roff")),
     ("sandbox-doctor", include_str!("manual/doctor.roff")),
+    ("sandbox-image", include_str!("manual/image.roff")),
     ("sandbox-policy", include_str!("manual/policy.roff")),
+    ("sandbox-pull", REGISTRIES),
+    ("sandbox-push", REGISTRIES),
+    ("sandbox-login", REGISTRIES),
+    ("sandbox-logout", REGISTRIES),
+    ("sandbox-search", REGISTRIES),
 ];
+
+/// Whoever reads about one command on registries needs the same files and examples.
+const REGISTRIES: &str = include_str!("manual/registry.roff");
 
 pub fn write(args: &DocsArgs) -> Result<()> {
     for (path, content) in files()? {
@@ -50,7 +60,9 @@ pub fn files() -> Result<Vec<(PathBuf, Vec<u8>)>> {
     let mut command = Cli::command().disable_version_flag(true);
     command.build();
     let mut files = vec![(PathBuf::from("man/sandbox.1"), page(&mut command, "sandbox", &default)?.into_bytes())];
-    for sub in command.get_subcommands_mut().filter(|c| !c.is_hide_set()) {
+    let verbs = verbs(&command);
+    // The verbs of `image` are commands, too, and have its page.
+    for sub in command.get_subcommands_mut().filter(|c| !c.is_hide_set() && !verbs.contains(c.get_name())) {
         let name = format!("sandbox-{}", sub.get_name());
         files.push((format!("man/{name}.1").into(), page(sub, &name, &default)?.into_bytes()));
     }
@@ -62,6 +74,10 @@ pub fn files() -> Result<Vec<(PathBuf, Vec<u8>)>> {
         files.push((Path::new("completions").join(name), text));
     }
     Ok(files)
+}
+
+fn verbs(command: &Command) -> BTreeSet<String> {
+    command.find_subcommand("image").into_iter().flat_map(Command::get_subcommands).map(|c| c.get_name().to_string()).collect()
 }
 
 /// clap's generators complete hidden commands too.
@@ -87,7 +103,18 @@ fn page(command: &mut Command, name: &str, default: &Patch) -> Result<String> {
     // The first paragraph is NAME's.
     let said = long.split_once("\n\n").map_or(long.as_str(), |(_, rest)| rest);
     paragraphs(&mut roff, said, "PP");
-    if command.has_subcommands() {
+    if command.get_name() == "image" {
+        roff.control("SH", ["COMMANDS"]);
+        for sub in command.get_subcommands_mut().filter(|c| c.get_name() != "help") {
+            roff.control("SS", [sub.get_name().to_string().as_str()]);
+            synopsis(&mut roff, &mut sub.clone().bin_name(format!("sandbox {}", sub.get_name())));
+            roff.control("PP", []);
+            let long = sub.get_long_about().or(sub.get_about()).map(|a| a.to_string()).unwrap_or_default();
+            paragraphs(&mut roff, &long, "PP");
+            arguments(&mut roff, sub);
+            options(&mut roff, sub);
+        }
+    } else if command.has_subcommands() {
         roff.control("SH", ["COMMANDS"]);
         commands(&mut roff, command, name);
     } else {
@@ -117,7 +144,14 @@ fn synopsis(roff: &mut Roff, command: &mut Command) {
 
 /// Each command; with its own options, where it has no page of its own.
 fn commands(roff: &mut Roff, command: &Command, name: &str) {
+    let verbs = verbs(command);
     for sub in command.get_subcommands().filter(|c| !c.is_hide_set()) {
+        if verbs.contains(sub.get_name()) {
+            roff.control("TP", []);
+            roff.text([bold(sub.get_name().to_string()), roman(", in "), bold("sandbox-image"), roman("(1)")]);
+            paragraphs(roff, &sub.get_about().map(|a| a.to_string()).unwrap_or_default(), "IP");
+            continue;
+        }
         let page = format!("{name}-{}", sub.get_name());
         let own = REST.iter().any(|(p, _)| *p == page);
         roff.control("TP", []);
@@ -130,6 +164,15 @@ fn commands(roff: &mut Roff, command: &Command, name: &str) {
         }
         roff.text(if own { vec![bold(page), roman("(1)")] } else { head });
         paragraphs(roff, &sub.get_about().map(|a| a.to_string()).unwrap_or_default(), "IP");
+    }
+}
+
+/// What stands without a name, where it says something about itself.
+fn arguments(roff: &mut Roff, command: &Command) {
+    for arg in command.get_positionals() {
+        roff.control("TP", []);
+        roff.text([italic(values(arg))]);
+        paragraphs(roff, &arg.get_help().map(|h| h.to_string()).unwrap_or_default(), "IP");
     }
 }
 

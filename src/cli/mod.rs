@@ -10,11 +10,17 @@
 //! - I2 exit codes: the command's own; 125 ours, 126 not executable, 127 not found, 128+n signal.
 #![forbid(unsafe_code)]
 
+pub mod choose;
 pub mod docs;
 pub mod doctor;
+pub mod image;
+pub mod kept;
+pub mod layer;
 pub mod limits;
 pub mod policy;
+pub mod registry;
 pub mod run;
+pub mod template;
 
 use crate::error::{Error, Result};
 use crate::host::Caller;
@@ -44,8 +50,24 @@ pub enum Command {
     Run(Box<run::RunArgs>),
     Stats(limits::StatsArgs),
     Slice(limits::SliceArgs),
+    Commit(kept::CommitArgs),
+    Diff(kept::DiffArgs),
+    Export(kept::ExportArgs),
+    Import(kept::ImportArgs),
+    Kept(kept::KeptArgs),
+    Rm(kept::RmArgs),
     Doctor(DoctorArgs),
     Policy(PolicyArgs),
+    Pull(registry::PullArgs),
+    Push(registry::PushArgs),
+    Login(registry::LoginArgs),
+    Logout(registry::LogoutArgs),
+    Search(registry::SearchArgs),
+    #[command(flatten)]
+    Images(image::ImageCommand),
+    Image(image::ImageArgs),
+    #[command(hide = true)]
+    Layer(layer::LayerArgs),
     #[command(hide = true)]
     Docs(docs::DocsArgs),
 }
@@ -128,11 +150,30 @@ pub fn main() -> ExitCode {
         }
         Command::Stats(args) => report(limits::stats(&args), false),
         Command::Slice(args) => report(limits::slice(args), false),
+        Command::Commit(args) => report(kept::commit(args).map(|()| 0), false),
+        Command::Diff(args) => report(kept::diff(args).map(|()| 0), false),
+        Command::Export(args) => report(kept::export(args).map(|()| 0), false),
+        Command::Import(args) => report(kept::import(args).map(|()| 0), false),
+        Command::Kept(args) => report(kept::list(args).map(|()| 0), false),
+        Command::Rm(args) => report(kept::rm(args).map(|()| 0), false),
         Command::Doctor(args) => {
             let json = args.json;
             report(doctor(args), json)
         }
         Command::Policy(args) => report(policy(args), false),
+        Command::Pull(args) => report(registry::pull(args), false),
+        Command::Push(args) => report(registry::push(args), false),
+        Command::Login(args) => report(registry::login(args), false),
+        Command::Logout(args) => report(registry::logout(args), false),
+        Command::Search(args) => report(registry::search(args), false),
+        Command::Images(command) | Command::Image(image::ImageArgs { command }) => report(image::run(command), false),
+        Command::Layer(args) => report(
+            layer::run(args).map(|text| {
+                text.lines().for_each(print);
+                0
+            }),
+            false,
+        ),
         Command::Docs(args) => report(docs::write(&args).map(|()| 0), false),
     }
 }

@@ -3,16 +3,21 @@
 //! Called by `cli::main`. `RunArgs` is what was typed; `into_patch` what it means; `run` does it.
 #![forbid(unsafe_code)]
 
+use super::choose::{self, Chosen, Pull, Writes};
 use super::limits::{self, LimitArgs};
 use crate::cgroup::{self, Held, Usage};
 use crate::dirs;
 use crate::error::{Doing, Error, Kind, Result};
 use crate::host::{self, Caller, mounts, subid};
 use crate::ident::{Bytes, Name};
+use crate::image::config;
+use crate::image::store::Store;
 use crate::launch::plan::{self, Environment, Facts, Io, Plan, freeze};
 use crate::launch::{begin, die_at, launch};
 use crate::monitor::{Event, Exit, Living, Signals, Streams, stay};
-use crate::spec::{Control, IdMapping, Mount, NetworkMode, Patch, Root, SeccompProfile, Share, Spec, Ulimit, User, Userns, policy, process, storage};
+use crate::spec::{
+    Control, IdMapping, ImageRoot, Mount, NetworkMode, Patch, Root, SeccompProfile, Share, Spec, Ulimit, User, Userns, policy, process, storage,
+};
 use crate::sys;
 use clap::Args;
 use std::collections::{BTreeMap, BTreeSet};
@@ -29,21 +34,24 @@ use std::time::{Duration, Instant};
 /// discarded at the end. It keeps your user name, ids and working directory. It has no network but loopback, sees no processes
 /// but its own, finds /tmp, /var/tmp and /run fresh, gets few of your variables, and cannot read your keys and tokens.
 ///
-/// With --rootfs a directory is the root, and you are root inside.
+/// With an image, or with --rootfs and a directory, that is the root, and you are root inside. An image runs what it says, or CMD.
 ///
 /// Nothing outlives the command: when it ends, or when sandbox is killed, the kernel ends everything inside and forgets the tree.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  sandbox run -- make test\n  sandbox run --rw target -- cargo test --offline\n  sandbox run -it -- bash\n  \
-    sandbox run --policy strict --ro . -- ./untrusted\n  sandbox run --rootfs ./debian apt-get install -y ./hello.deb\n\n\
+    sandbox run --policy strict --ro . -- ./untrusted\n  sandbox run -it debian:12 bash\n  sandbox run --layer work debian:12 apt-get install -y ./hello.deb\n\n\
     Exit status: the command's; 125 our own error, 126 not executable, 127 not found, 128+n killed by signal n.\n\
     --help shows all options; man sandbox-run explains them.")]
 #[command(
     after_long_help = "Examples:\n  sandbox run -- make test\n  sandbox run --rw target -- cargo test --offline\n  sandbox run -it -- bash\n  \
-    sandbox run --policy strict --ro . -- ./untrusted\n  sandbox run --rootfs ./debian apt-get install -y ./hello.deb\n\n\
+    sandbox run --policy strict --ro . -- ./untrusted\n  sandbox run -it debian:12 bash\n  sandbox run --layer work debian:12 apt-get install -y ./hello.deb\n\n\
     Exit status: the command's; 125 our own error, 126 not executable, 127 not found, 128+n killed by signal n.\n\
     man sandbox-run has diagnostics, files and variables; man sandbox-policy what is hidden, and why."
 )]
-#[command(max_term_width = 100, override_usage = "sandbox run [OPTIONS] -- CMD [ARG...]\n       sandbox run [OPTIONS] --rootfs DIR CMD [ARG...]")]
+#[command(
+    max_term_width = 100,
+    override_usage = "sandbox run [OPTIONS] -- CMD [ARG...]\n       sandbox run [OPTIONS] IMAGE [CMD [ARG...]]\n       sandbox run [OPTIONS] --rootfs DIR CMD [ARG...]"
+)]
 pub struct RunArgs {
     /// Keep stdin open and pass it on
     ///
@@ -63,6 +71,32 @@ pub struct RunArgs {
     /// subordinate ids are the other users. With :rw, missing mount points are made in it and stay.
     #[arg(long, value_name = "DIR[:O|:rw]", help_heading = "Files")]
     rootfs: Option<String>,
+    /// When to fetch the image
+    #[arg(long, value_name = "WHEN", value_enum, help_heading = "Image", hide_short_help = true)]
+    pull: Option<Pull>,
+    /// Take the image for this platform: os/arch[/variant]
+    ///
+    /// Without it the one for this machine.
+    #[arg(long, value_name = "PLATFORM", help_heading = "Image", hide_short_help = true)]
+    platform: Option<String>,
+    /// Run this program instead of the image's entry point
+    ///
+    /// The image's own command is left out then, too. A JSON array is a program and its first arguments. An empty word means that CMD
+    /// is the whole command.
+    #[arg(long, value_name = "CMD", help_heading = "Image")]
+    entrypoint: Option<String>,
+    /// Keep what was written when the command ends
+    ///
+    /// Under the name that --name gives, or one that is made up and told. sandbox diff, commit and export read it, --layer goes on
+    /// with it, and sandbox rm removes it. The image's volumes are not kept.
+    #[arg(long, conflicts_with = "layer", help_heading = "Image")]
+    keep: bool,
+    /// Write to a layer of this name that stays, and is used again by the next run
+    ///
+    /// It is made if it is not there, and belongs to the image that it was made on. One sandbox at a time writes to it.
+    #[arg(long, value_name = "NAME", help_heading = "Image")]
+    layer: Option<Name>,
+
     /// Let writes below PATH through to the host
     ///
     /// PATH is the same inside and outside. What the policy hides below it stays hidden.
@@ -259,8 +293,10 @@ pub struct RunArgs {
     #[arg(long, value_name = "FD", help_heading = "Output", hide_short_help = true)]
     status_fd: Option<u32>,
 
-    /// The command and its arguments
-    #[arg(trailing_var_arg = true, value_name = "CMD", hide_short_help = true)]
+    /// The image, unless -- or --rootfs was said, and the command with its arguments
+    ///
+    /// An image is a name such as debian:12, an ID or the beginning of one, a digest, or oci:DIR, oci-archive:FILE or docker-archive:FILE.
+    #[arg(trailing_var_arg = true, value_name = "IMAGE|CMD", hide_short_help = true)]
     command: Vec<OsString>,
 }
 
@@ -319,11 +355,20 @@ pub fn run(args: RunArgs) -> Result<u8> {
     };
 
     // Say it.
-    if args.rootfs.is_none() && !after_dashes(&std::env::args_os().collect::<Vec<_>>(), args.command.len()) {
-        return Err(three_forms());
-    }
-    let flags = args.into_patch(&env, &cwd, &caller.home)?;
-    let (under, named_limit) = policy::choose(named.as_deref(), &caller.home)?;
+    let mut args = args;
+    let dashes = after_dashes(&std::env::args_os().collect::<Vec<_>>(), args.command.len());
+    let writes = args.writes()?;
+    let mut chosen = if args.rootfs.is_none() && !dashes { Some(args.choose(&caller)?) } else { None };
+    let (mut under, named_limit) = policy::choose(named.as_deref(), &caller.home)?;
+    let image_root = match &chosen {
+        Some(chosen) => {
+            let says = config::patch(&chosen.image, args.entrypoint.as_deref(), std::mem::take(&mut args.command))?;
+            under = under.then(says).then(policy::over_an_image(named_limit.as_ref()));
+            Some(chosen.root(&writes)?)
+        }
+        None => None,
+    };
+    let flags = args.into_patch(&env, &cwd, &caller.home, image_root)?;
     // Never dropped: freeing a thousand strings one by one only delays the end of a process.
     let mut spec = std::mem::ManuallyDrop::new(under.then(flags).settle()?);
     let total = host::memory_total();
@@ -354,6 +399,9 @@ pub fn run(args: RunArgs) -> Result<u8> {
     let subids = if spec.userns == Userns::Single { subid::Subids::default() } else { subid::subids(&caller)? };
     let ids = plan::ids(&spec, &caller, &subids)?;
     let bounds = cgroup::plan(&spec, cgroup::place(spec.cgroup_parent.as_deref(), caller.uid)?)?;
+    if let Some(chosen) = &chosen {
+        chosen.check_ids(&ids.maps)?;
+    }
     let begun = if dry_run { None } else { Some(begin(&ids.maps, plan::early(&spec, bounds.piece.is_some()))?) };
     let (io, streams) = if tty { (None, None) } else { streams(interactive).map(|(io, s)| (Some(io), Some(s)))? };
     let facts =
@@ -384,7 +432,10 @@ pub fn run(args: RunArgs) -> Result<u8> {
     let absent = absent_guarded(&spec);
 
     // Play it.
-    let live = launch(begun, &plan)?;
+    if let (Some(chosen), Root::Image(image)) = (&mut chosen, &spec.root) {
+        chosen.keep(&writes, spec.process.argv.iter().map(|w| w.to_string_lossy().into_owned()).collect(), &image.volumes)?;
+    }
+    let live = launch(begun, &plan).inspect_err(|_| chosen.iter_mut().for_each(Chosen::forget))?;
     status.started(live.pid, live.cgroup.as_ref());
     let held = live.cgroup;
     let streams = match (streams, live.terminal) {
@@ -406,6 +457,11 @@ pub fn run(args: RunArgs) -> Result<u8> {
     drop(held);
     for (path, why) in absent.iter().filter(|(path, _)| std::fs::symlink_metadata(path).is_ok()) {
         let _ = writeln!(std::io::stderr(), "sandbox: warning: {} was made inside ({why}): look at it before you go on", path.display());
+    }
+    if let Writes::Kept(name) = &writes
+        && spec.name.is_none()
+    {
+        let _ = writeln!(std::io::stderr(), "sandbox: note: what was written is kept as {name}");
     }
     used.iter().flat_map(|usage| limits::reached(&exit, usage, &spec.limits)).for_each(|sentence| note(&sentence));
     if summary {
@@ -429,12 +485,37 @@ fn lost_limits(plan: &Plan, spec: &Spec) -> Vec<String> {
 }
 
 impl RunArgs {
+    /// What becomes of the writable layer.
+    fn writes(&self) -> Result<Writes> {
+        Ok(match (&self.layer, self.keep) {
+            (Some(name), _) => Writes::Layer(name.clone()),
+            (None, true) => Writes::Kept(self.name.clone().map_or_else(choose::unnamed, Ok)?),
+            (None, false) => Writes::Discarded,
+        })
+    }
+
+    /// Take the image's name out of the words.
+    fn choose(&mut self, caller: &Caller) -> Result<Chosen> {
+        if self.command.is_empty() {
+            return Err(three_forms());
+        }
+        let word = self.command.remove(0);
+        let word = word.to_str().ok_or_else(|| Error::usage("bad image name: it is not UTF-8"))?;
+        let store = Store::open(&caller.home)?;
+        Chosen::new(store, &caller.home, word, self.pull.unwrap_or_default(), self.platform.as_deref(), !self.dry_run)
+    }
+
     /// What was typed, as a patch. Destructured without `..`, so that a new flag must get a meaning here.
-    fn into_patch(self, env: &Environment, cwd: &Path, home: &Path) -> Result<Patch> {
+    fn into_patch(self, env: &Environment, cwd: &Path, home: &Path, image: Option<ImageRoot>) -> Result<Patch> {
         let RunArgs {
             interactive,
             tty,
             rootfs,
+            pull,
+            platform,
+            entrypoint,
+            keep,
+            layer,
             rw,
             ro,
             hide,
@@ -482,21 +563,33 @@ impl RunArgs {
             status_fd: _,
             command,
         } = self;
-        let root = match rootfs {
-            Some(dir) => storage::rootfs(&dir)?,
-            None => Root::Host,
+        let root = match (rootfs, image) {
+            (Some(dir), _) => storage::rootfs(&dir)?,
+            (None, Some(image)) => Root::Image(image),
+            (None, None) => Root::Host,
         };
+        let of_an_image = matches!(root, Root::Image(_));
         let mut patch = Patch { name, root: Some(root), ..Patch::default() };
-        if command.is_empty() {
+        if command.is_empty() && !of_an_image {
             return Err(three_forms());
+        }
+        for (set, flag) in [
+            (pull.is_some(), "--pull"),
+            (platform.is_some(), "--platform"),
+            (entrypoint.is_some(), "--entrypoint"),
+            (keep, "--keep"),
+            (layer.is_some(), "--layer"),
+        ] {
+            if set && !of_an_image {
+                return Err(Error::usage(format!("cannot use {flag} without an image")).hint("sandbox run [OPTIONS] IMAGE [CMD...], without --"));
+            }
         }
         // Docker has no --rw and its kin; with a root directory, -v says where the path goes.
         if patch.root != Some(Root::Host)
             && let Some(path) = rw.iter().chain(&ro).chain(&hide).chain(&cow).next()
         {
-            return Err(
-                Error::usage(format!("cannot use --rw, --ro, --hide or --cow for {} with --rootfs", path.display())).hint("-v HOST:DEST[:ro|O]")
-            );
+            return Err(Error::usage(format!("cannot use --rw, --ro, --hide or --cow for {} but on the host's own tree", path.display()))
+                .hint("-v HOST:DEST[:ro|O]"));
         }
         // What would be ignored is refused.
         for (set, why) in [
@@ -603,7 +696,7 @@ impl RunArgs {
     }
 }
 
-/// Was `--` said before the command, which is the last `words` of all? Without it, the first word will be an image's name.
+/// Was `--` said before the command, which is the last `words` of all? Without it, the first word is an image's name.
 fn after_dashes(all: &[OsString], words: usize) -> bool {
     all.len().checked_sub(words + 1).and_then(|at| all.get(at)).is_some_and(|word| word == "--")
 }
@@ -612,7 +705,7 @@ fn three_forms() -> Error {
     Error::usage("cannot run nothing: say what to run, and in what").hint(
         "one of\n    sandbox run -- CMD [ARG...]               the host's own tree, copy-on-write\n    \
          sandbox run --rootfs DIR CMD [ARG...]     a directory as the root\n    \
-         sandbox run IMAGE [CMD...]                an image, once the image store is there",
+         sandbox run IMAGE [CMD...]                an image",
     )
 }
 

@@ -22,9 +22,11 @@ pub struct Piece {
     pub missing: Vec<String>,
 }
 
+pub const EXECUTE: u64 = AccessFs::Execute as u64;
+
 /// The rights that a rule on anything but a directory may have; the kernel refuses others with EINVAL.
 /// kernel: security/landlock/fs.c ACCESS_FILE
-pub const ON_FILE: u64 = AccessFs::Execute as u64
+pub const ON_FILE: u64 = EXECUTE
     | AccessFs::WriteFile as u64
     | AccessFs::ReadFile as u64
     | AccessFs::Truncate as u64

@@ -1,13 +1,13 @@
 //! Programs of the host that we run: found by absolute path in trusted places only, and run with an environment made from nothing.
 //!
-//! Called by `userns` (newuidmap, newgidmap), `caller` (getent) and `subid` (getsubids). Never looks at PATH, and never believes a
+//! Called by `userns` (newuidmap, newgidmap), `caller` (getent), `subid` (getsubids) and `image::registry` (docker-credential-*). Never looks at PATH, and never believes a
 //! file that somebody other than root could have put or changed there. // I2
 
 use super::remedy::Missing;
 use crate::error::{Doing, Error, Kind, Result};
 use rustix::fs::{FileType, Mode, Stat, StatVfsMountFlags};
 use std::ffi::OsString;
-use std::io::Read;
+use std::io::{Read, Write};
 use std::path::{Component, Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -148,14 +148,25 @@ pub struct Answer {
 
 /// Run `name` and return what it says, or an error after `patience`. Nothing of our environment, directory or descriptors goes along.
 pub fn ask(name: &str, args: &[&str], patience: Duration) -> Result<Answer> {
-    run(&helper(name)?, args, patience)
+    run(&helper(name)?, args, &[], b"", patience)
 }
 
-fn run(path: &Path, args: &[&str], patience: Duration) -> Result<Answer> {
+/// The same for a program that is told something on its stdin, at most 4 KiB, and that finds these variables of ours.
+pub fn tell(name: &str, args: &[&str], pass: &[&str], stdin: &[u8], patience: Duration) -> Result<Answer> {
+    run(&helper(name)?, args, pass, stdin, patience)
+}
+
+fn run(path: &Path, args: &[&str], pass: &[&str], stdin: &[u8], patience: Duration) -> Result<Answer> {
     let deadline = Instant::now() + patience;
     let mut command = Command::new(path);
     command.args(args).env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").env("LC_ALL", "C").current_dir("/");
-    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().doing("run", path.display())?;
+    command.envs(pass.iter().filter_map(|name| std::env::var_os(name).map(|value| (name, value))));
+    let input = if stdin.is_empty() { Stdio::null() } else { Stdio::piped() };
+    let mut child = command.stdin(input).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().doing("run", path.display())?;
+    if let Some(mut pipe) = child.stdin.take() {
+        // It fits into the pipe; one who does not read it is no error.
+        let _ = pipe.write_all(stdin.get(..4096).unwrap_or(stdin));
+    }
     let stdout = child.stdout.take().map(|mut pipe| drain(&mut pipe, deadline)).unwrap_or_default();
     let stderr = child.stderr.take().map(|mut pipe| drain(&mut pipe, deadline)).unwrap_or_default();
     loop {
@@ -238,7 +249,7 @@ mod tests {
 
     #[test]
     fn answers_are_bounded_in_time_and_size_and_see_no_environment() {
-        let sh = |script: &str, patience| run(Path::new("/bin/sh"), &["-c", script], Duration::from_millis(patience));
+        let sh = |script: &str, patience| run(Path::new("/bin/sh"), &["-c", script], &[], b"", Duration::from_millis(patience));
         let answer = sh("echo \"$HOME$PWD\"; echo no >&2; exit 3", 5000).unwrap();
         assert_eq!((answer.success, answer.stdout.as_slice(), answer.stderr.as_slice()), (false, b"/\n".as_slice(), b"no\n".as_slice()));
         let started = Instant::now();

@@ -6,7 +6,7 @@ use crate::error::{Error, Kind};
 use crate::host::remedy::{self, Missing};
 use crate::sys::Errno;
 use crate::tape::wire::Fault;
-use crate::tape::{Phase, Step};
+use crate::tape::{Lower, Phase, Step};
 
 pub fn fault(plan: &Plan, fault: Fault) -> Error {
     let errno = Errno::from_raw_os_error(fault.errno);
@@ -52,7 +52,7 @@ fn cure(plan: &Plan, step: &Step, errno: Errno) -> Option<String> {
         (Step::Chdir(_), Errno::XDEV) => "that directory lies outside the root".into(),
         (Step::Chdir(_), _) => "-w names a directory that the user inside may enter".into(),
         (Step::Overlay { lower, .. }, Errno::INVAL) => {
-            let lower = lower.to_string_lossy();
+            let lower = lower.first().map(Lower::to_string).unwrap_or_default();
             format!("the kernel's overlay does not take {lower}, or it lies on two overlays already: share it with --ro {lower} or --rw {lower}")
         }
         (Step::Overlay { .. }, Errno::NODEV | Errno::PERM) => "the kernel has no overlay file system for users: see 'sandbox doctor'".into(),

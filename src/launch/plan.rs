@@ -9,6 +9,7 @@ use crate::host::caller::{self, Caller};
 use crate::host::mounts::MountPoint;
 use crate::host::remedy::Missing;
 use crate::host::subid::Subids;
+use crate::image::lookup;
 use crate::rootfs;
 use crate::spec::{Control, NetworkMode, Root, SeccompProfile, Share, Spec, Userns, process};
 use crate::sys;
@@ -383,11 +384,13 @@ fn who(spec: &Spec, facts: &Facts, maps: &Maps) -> Result<Who> {
 
 /// A file of the root's /etc: regular, bounded, through a handle. Missing or odd is empty. cve: 2024-9676
 fn root_file(spec: &Spec, facts: &Facts, name: &str) -> Vec<u8> {
-    let root = match &spec.root {
-        Root::Host => PathBuf::from("/"),
-        Root::Dir { path, .. } => facts.cwd.join(path),
-    };
-    read_bounded(&root, &format!("etc/{name}")).unwrap_or_default()
+    let path = format!("etc/{name}");
+    match &spec.root {
+        Root::Host => read_bounded(Path::new("/"), &path),
+        Root::Dir { path: root, .. } => read_bounded(&facts.cwd.join(root), &path),
+        Root::Image(image) => lookup::read(&image.from_the_top(), &path, MOST_BYTES),
+    }
+    .unwrap_or_default()
 }
 
 const MOST_BYTES: u64 = 1 << 20;

@@ -5,7 +5,7 @@ use super::{Builder, RDONLY, cpath};
 use crate::error::{Doing, Error, Kind, Result};
 use crate::host::mounts::submounts;
 use crate::spec::RootMode;
-use crate::tape::{Slot, Step};
+use crate::tape::{Lower, Slot, Step};
 use std::path::{Path, PathBuf};
 
 /// Lay the root; true: it is read-only.
@@ -31,7 +31,13 @@ pub fn lay(b: &mut Builder, path: &Path, mode: RootMode) -> Result<bool> {
             b.make(Step::MakeDir { path: c"u0".into(), mode, owner });
             b.make(Step::MakeDir { path: c"w0".into(), mode: 0o700, owner: None });
             // Writable until our mount points are made; Pivot makes it read-only.
-            b.mount(Step::Overlay { lower: cpath(&path)?, upper: c"u0".into(), work: c"w0".into(), attributes: plain, slot: Slot::Mount });
+            b.mount(Step::Overlay {
+                lower: [Lower::At(cpath(&path)?)].into(),
+                upper: c"u0".into(),
+                work: c"w0".into(),
+                attributes: plain,
+                slot: Slot::Mount,
+            });
             b.layers.push(super::Layer { point: PathBuf::from("/"), upper: "u0".into(), lower: Some(path) });
         }
     }

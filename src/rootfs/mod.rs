@@ -1,7 +1,7 @@
 //! The tree that the process will see: planned here as steps for the child's tape.
 //!
 //! *What*: `plan` looks at the host (mounts, owners, what exists) and lays out scratch directories, overlays, binds, masks and
-//! pseudo file systems; `host` does the host's own tree, `dir` a root directory, `pseudo` /proc, /sys and /dev.
+//! pseudo file systems; `host` does the host's own tree, `dir` a root directory, `image` an image, `pseudo` /proc, /sys and /dev.
 //!
 //! *Why this way*: everything that is written lands in one tmpfs, the *scratch*, which belongs to our mount namespace alone and
 //! so vanishes with it, whatever kills us. What must be hidden below a copy-on-write layer is hidden by a whiteout in its upper
@@ -29,6 +29,7 @@
 
 mod dir;
 mod host;
+mod image;
 mod pseudo;
 
 pub use pseudo::procfs;
@@ -36,9 +37,10 @@ pub use pseudo::procfs;
 use crate::error::{Doing, Error, Kind, Result};
 use crate::host::caller::Caller;
 use crate::host::mounts::{MountPoint, is_within};
+use crate::image::lookup;
 use crate::spec::{Root, RootMode, Source, Spec};
 use crate::sys::mount::{NODEV, NOEXEC, NOSUID, RDONLY};
-use crate::tape::{Create, Recorder, Slot, Step};
+use crate::tape::{Create, Lower, Recorder, Slot, Step};
 use crate::userns::Maps;
 use std::collections::BTreeSet;
 use std::ffi::{CString, OsString};
@@ -77,9 +79,16 @@ pub fn plan(site: &Site) -> Result<Tree> {
     let read_only = match &site.spec.root {
         Root::Host => host::lay(&mut b)?,
         Root::Dir { path, mode } => dir::lay(&mut b, path, *mode)?,
+        Root::Image(image) => image::lay(&mut b, image)?,
     };
     pseudo::lay(&mut b)?;
+    if let Root::Image(image) = &site.spec.root {
+        image::volumes(&mut b, image, read_only)?;
+    }
     let shown = b.user_mounts()?;
+    if let (Root::Image(_), Some(cwd)) = (&site.spec.root, &site.spec.process.cwd) {
+        b.mount(Step::MakeInside { path: cpath(cwd.strip_prefix("/").unwrap_or(cwd))? }); // cve: 2026-55686
+    }
     host::hide(&mut b, &shown)?;
     b.own_files()?;
     Ok(b.finish(read_only))
@@ -116,6 +125,8 @@ struct Builder<'a> {
     count: u32,
     notes: Vec<String>,
 }
+
+const MOST_HOSTS: u64 = 1 << 20;
 
 const LOCALHOST: &str = "127.0.0.1\tlocalhost\n::1\tlocalhost\n";
 
@@ -195,8 +206,14 @@ impl Builder<'_> {
         let work = format!("w{}", self.count);
         self.make(Step::MakeDir { path: cstring(&upper), mode, owner });
         self.make(Step::MakeDir { path: cstring(&work), mode: 0o700, owner: None });
-        let lower_c = cpath(lower)?;
-        self.mount(Step::Overlay { lower: lower_c, upper: cstring(&upper), work: cstring(&work), attributes: attributes | PLAIN, slot: Slot::Mount });
+        let lower_at = [Lower::At(cpath(lower)?)].into();
+        self.mount(Step::Overlay {
+            lower: lower_at,
+            upper: cstring(&upper),
+            work: cstring(&work),
+            attributes: attributes | PLAIN,
+            slot: Slot::Mount,
+        });
         self.attach(Slot::Mount, point, create, false)?;
         self.layers.push(Layer { point: point.to_path_buf(), upper, lower: Some(lower.to_path_buf()) });
         Ok(())
@@ -341,7 +358,7 @@ impl Builder<'_> {
     /// Generated files: /etc/hosts and /etc/resolv.conf, where they were asked for or the root cannot have right ones.
     fn own_files(&mut self) -> Result<()> {
         let n = &self.site.spec.network;
-        let in_dir = matches!(self.site.spec.root, Root::Dir { .. });
+        let in_dir = self.site.spec.root != Root::Host;
         let etc = |name: &str| std::fs::read_to_string(Path::new("/etc").join(name)).unwrap_or_default();
         if !n.add_host.is_empty() {
             let mut text = if in_dir { LOCALHOST.to_string() } else { etc("hosts") };
@@ -357,6 +374,13 @@ impl Builder<'_> {
             if self.stand(Path::new("/etc"))? {
                 self.make(Step::MakeFile { path: c"u0/etc/hosts".into(), content: LOCALHOST.as_bytes().into(), mode: 0o644 });
             }
+        }
+        if let Root::Image(image) = &self.site.spec.root
+            && n.add_host.is_empty()
+            && lookup::read(&image.from_the_top(), "etc/hosts", MOST_HOSTS).is_ok_and(|text| text.is_empty())
+        {
+            // Docker leaves an empty one in its images, where it mounts its own. A missing one is in the base. // image.rs
+            self.file("/etc/hosts", LOCALHOST.to_string())?;
         }
         if !n.dns.is_empty() {
             self.file("/etc/resolv.conf", n.dns.iter().map(|a| format!("nameserver {a}\n")).collect())?;

@@ -24,7 +24,7 @@ pub mod storage;
 pub use limits::{Limits, LimitsPatch};
 pub use process::{IdMapping, Process, Stream, Ulimit, User};
 pub use restrict::{Control, Landlock, LandlockFiles, Reasoned, Restrict, Seccomp, SeccompProfile};
-pub use storage::{Mount, Root, RootMode, Source};
+pub use storage::{ImageRoot, Mount, Root, RootMode, Source};
 
 use crate::error::{Error, Kind, Result};
 use crate::ident::{Bytes, Name};

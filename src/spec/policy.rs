@@ -54,6 +54,15 @@ pub fn choose(word: Option<&str>, home: &Path) -> Result<(Patch, Option<Patch>)>
     Ok((patch, Some(named)))
 }
 
+/// What a named policy says about the process again, above what an image says about itself.
+pub fn over_an_image(named: Option<&Patch>) -> Patch {
+    let mut patch = Patch::default();
+    if let Some(ProcessPatch { env, cwd, user, stop_signal, .. }) = named.map(|n| n.process.clone()) {
+        patch.process = ProcessPatch { env, cwd, user, stop_signal, ..ProcessPatch::default() };
+    }
+    patch
+}
+
 /// The site's ceiling, if there is one. What it includes is looked for in the site's directory and among the built-in policies only.
 pub fn ceiling() -> Result<Option<Patch>> {
     ceiling_at(&dirs::ceiling())

@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use crate::error::{Error, Result};
-use crate::ident::Bytes;
+use crate::ident::{Bytes, Digest};
 use serde::{Deserialize, Serialize};
 use std::path::{Component, Path, PathBuf};
 use std::str::FromStr;
@@ -15,6 +15,28 @@ pub enum Root {
     Host,
     /// A directory.
     Dir { path: PathBuf, mode: RootMode },
+    /// An image.
+    Image(ImageRoot),
+}
+
+/// An image below a writable layer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct ImageRoot {
+    pub id: Digest,
+    /// The directories of its layers, lowest first.
+    pub layers: Vec<PathBuf>,
+    /// The directory with `upper` and `work`, if what is written is to stay; None: it is thrown away.
+    pub writable: Option<PathBuf>,
+    /// Directories that the image wants outside the writable layer: thrown away in any case.
+    pub volumes: Vec<PathBuf>,
+}
+
+impl ImageRoot {
+    /// What holds a path, the highest first: the writable layer, if it is on disk, then the image's.
+    pub fn from_the_top(&self) -> Vec<PathBuf> {
+        self.writable.iter().map(|dir| dir.join("upper")).chain(self.layers.iter().rev().cloned()).collect()
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]

@@ -1,13 +1,22 @@
 //! Descriptors by number: those that a child inherits from its parent, and dup2(2) onto the standard ones.
 
 use super::{Result, check};
-use rustix::fd::{BorrowedFd, RawFd};
+use rustix::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 /// A descriptor that the parent opened and keeps open until the child's exec; in the tape it is a number.
 pub fn inherited(fd: &RawFd) -> BorrowedFd<'static> {
     // SAFETY: the number comes from an OwnedFd in the parent's Plan, which outlives the clone; the child's copy of the table
     // keeps it until exec. It is never -1, since an OwnedFd cannot be.
     unsafe { BorrowedFd::borrow_raw(*fd) }
+}
+
+/// A descriptor that we were started with, as our own; None: there is none of this number. Once for each number, before any
+/// descriptor is opened.
+pub fn started_with(fd: RawFd) -> Option<OwnedFd> {
+    // SAFETY: F_GETFD takes no further argument, and looks only.
+    check(unsafe { libc::fcntl(fd, libc::F_GETFD) }.into()).ok()?;
+    // SAFETY: it is open, and nothing in this program owns it yet, as the caller promises.
+    Some(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 /// Close what the parent keeps for itself, so that in the child the end of the parent is an end-of-file.

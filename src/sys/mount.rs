@@ -28,6 +28,11 @@ pub fn filesystem<'a>(fstype: &CStr, options: impl Iterator<Item = (&'a CStr, Op
     fsmount(fs.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::from_bits_retain(attributes as u32))
 }
 
+/// A new instance of a file system at `target`, from a list of options that may be a page long. man: mount(2)
+pub fn at(fstype: &CStr, target: &CStr, options: &CStr) -> Result<()> {
+    rustix::mount::mount(fstype, target, fstype, rustix::mount::MountFlags::NOSUID | rustix::mount::MountFlags::NODEV, options)
+}
+
 /// A copy of the mount tree at `path`, attached nowhere yet; with its submounts if `recursive`.
 pub fn clone_tree(dir: BorrowedFd, path: &CStr, recursive: bool) -> Result<OwnedFd> {
     let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;

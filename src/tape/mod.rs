@@ -19,7 +19,7 @@ pub mod play;
 pub mod step;
 pub mod wire;
 
-pub use step::{Barrier, Create, Groups, Phase, Slot, Step};
+pub use step::{Barrier, Create, Groups, Lower, Phase, Slot, Step};
 
 use crate::error::{Error, Kind, Result};
 

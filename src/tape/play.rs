@@ -3,7 +3,7 @@
 //! Called by `launch` inside the clone. Never allocates (I4), never decides (I2), never explains (I3).
 #![deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used)]
 
-use super::step::{Create, Groups, SLOTS, Slot, Step};
+use super::step::{Create, FEW_LOWERS, Groups, Lower, MOST_LOWERS, SLOTS, Slot, Step};
 use super::wire::{self, Fault};
 use super::{Tape, init};
 use crate::sys::path::Links;
@@ -140,13 +140,14 @@ impl Player<'_> {
                 self.fill(*slot, tree)
             }
             Step::Overlay { lower, upper, work, attributes, slot } => {
-                // The lower directory by handle: no path is resolved twice, and none needs quoting for the option string.
-                let lower = rustix::fs::open(lower.as_c_str(), OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
-                let mut buffer = [0; 32];
-                let lower = descriptor_path(lower.as_raw_fd(), &mut buffer)?;
-                let options =
-                    [(c"lowerdir", Some(lower)), (c"upperdir", Some(upper.as_c_str())), (c"workdir", Some(work.as_c_str())), (c"userxattr", None)];
-                self.fill(*slot, mount::filesystem(c"overlay", options.into_iter(), *attributes)?)
+                let overlay = self.overlay(lower, upper, work, *attributes)?;
+                self.fill(*slot, overlay)
+            }
+            Step::MakeInside { path } => path::make(self.get(Slot::Root)?, path, false, Links::Inside).map(drop),
+            Step::Resemble { path, like } => {
+                let like = rustix::fs::fstat(path::handle(self.get(Slot::Root)?, like, Links::Inside)?)?;
+                path::chown(rustix::fs::CWD, path, like.st_uid, like.st_gid)?;
+                rustix::fs::chmod(path.as_c_str(), Mode::from_raw_mode(like.st_mode & 0o7777))
             }
             Step::RootAt { at } => {
                 let root = self.take(Slot::Mount)?;
@@ -238,6 +239,50 @@ impl Player<'_> {
         }
     }
 
+    /// Every directory by handle: no path is resolved twice, and none needs quoting for the option string.
+    fn overlay(&self, lower: &[Lower], upper: &CStr, work: &CStr, attributes: u64) -> Result<OwnedFd> {
+        const DIRECTORY: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
+        let open = |path: &CStr| rustix::fs::open(path, DIRECTORY, Mode::empty());
+        let mut handles: [Option<OwnedFd>; MOST_LOWERS] = [const { None }; MOST_LOWERS];
+        for (handle, lower) in handles.iter_mut().zip(lower) {
+            *handle = Some(match lower {
+                Lower::At(path) => open(path)?,
+                Lower::Inside(path) => path::handle(self.get(Slot::Root)?, path, Links::Inside)?,
+            });
+        }
+        let handles = || handles.iter().flatten();
+        let (upper, work) = (open(upper)?, open(work)?);
+        if lower.len() <= FEW_LOWERS {
+            let mut buffer = [0; 256];
+            let mut list = Text { buffer: &mut buffer, used: 0 };
+            handles().try_for_each(|fd| list.descriptor(if list.used == 0 { b"/proc/self/fd/" } else { b":/proc/self/fd/" }, fd))?;
+            let (mut first, mut second) = ([0; 32], [0; 32]);
+            let (upper, work) = (descriptor_path(&upper, &mut first)?, descriptor_path(&work, &mut second)?);
+            let options = [(c"lowerdir", Some(list.finish()?)), (c"upperdir", Some(upper)), (c"workdir", Some(work)), (c"userxattr", None)];
+            return mount::filesystem(c"overlay", options.into_iter(), attributes);
+        }
+        // mount(2) takes a page of options, and names relative to the working directory are short. Then it is attached already.
+        let mut buffer = [0; 4096];
+        let mut list = Text { buffer: &mut buffer, used: 0 };
+        list.push(b"userxattr")?;
+        list.descriptor(b",upperdir=", &upper)?;
+        list.descriptor(b",workdir=", &work)?;
+        let first = list.used;
+        handles().try_for_each(|fd| list.descriptor(if list.used == first { b",lowerdir=" } else { b":" }, fd))?;
+        let scratch = self.get(Slot::Scratch)?;
+        let mut buffer = [0; 32];
+        let mut target = Text { buffer: &mut buffer, used: 0 };
+        target.number(u32::try_from(scratch.as_raw_fd()).map_err(|_| Errno::BADF)?)?;
+        target.push(b"/many")?;
+        rustix::process::chdir(c"/proc/self/fd")?;
+        let made = mount::at(c"overlay", target.finish()?, list.finish()?);
+        rustix::process::fchdir(scratch)?;
+        made?;
+        let overlay = open(c"many")?;
+        mount::attributes(overlay.as_fd(), attributes, 0, false)?;
+        Ok(overlay)
+    }
+
     fn attach(&mut self, slot: Slot, target: &CStr, create: Create, follow: bool) -> Result<()> {
         let links = if follow { Links::Inside } else { Links::Refused };
         let root = self.get(Slot::Root)?;
@@ -303,10 +348,9 @@ fn write_all(fd: BorrowedFd, mut bytes: &[u8]) -> Result<()> {
 }
 
 /// `/proc/self/fd/N` without allocating.
-fn descriptor_path(fd: i32, buffer: &mut [u8; 32]) -> Result<&CStr> {
+fn descriptor_path<'a>(fd: &OwnedFd, buffer: &'a mut [u8; 32]) -> Result<&'a CStr> {
     let mut text = Text { buffer, used: 0 };
-    text.push(b"/proc/self/fd/")?;
-    text.number(u32::try_from(fd).map_err(|_| Errno::BADF)?)?;
+    text.descriptor(b"/proc/self/fd/", fd)?;
     text.finish()
 }
 
@@ -336,6 +380,12 @@ impl<'a, const N: usize> Text<'a, N> {
             }
         }
         self.push(digits.get(from..).unwrap_or(&[]))
+    }
+
+    /// A prefix, and the number of a descriptor.
+    fn descriptor(&mut self, prefix: &[u8], fd: &OwnedFd) -> Result<()> {
+        self.push(prefix)?;
+        self.number(u32::try_from(fd.as_raw_fd()).map_err(|_| Errno::BADF)?)
     }
 
     pub fn bytes(&self) -> &[u8] {

@@ -86,6 +86,21 @@ pub struct Extent {
     pub count: u32,
 }
 
+/// A directory that shows through an overlay.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Lower {
+    /// By its path on the host, or in the scratch.
+    At(CString),
+    /// Below the new root, as it is so far. // L1
+    Inside(CString),
+}
+
+/// More lower directories than fit into one option of fsconfig(2), 256 bytes, by descriptor.
+pub const FEW_LOWERS: usize = 10;
+
+/// kernel: fs/overlayfs/params.h OVL_MAX_STACK
+pub const MOST_LOWERS: usize = 500;
+
 pub enum Step {
     // -- Identity
     Await(Barrier),
@@ -153,13 +168,22 @@ pub enum Step {
         device: Option<(u32, u32)>,
         slot: Slot,
     },
-    /// The kernel's overlay, detached, into `slot`; `upper` and `work` are directories of the scratch tmpfs.
+    /// The kernel's overlay into `slot`; of the directories `lower` the first is on top. Attached in the scratch if they are many.
     Overlay {
-        lower: CString,
+        lower: Box<[Lower]>,
         upper: CString,
         work: CString,
         attributes: u64,
         slot: Slot,
+    },
+    /// Make sure that there is a directory `path` below the root. // L1
+    MakeInside {
+        path: CString,
+    },
+    /// Give the scratch directory `path` the owner and the mode of `like` below the root.
+    Resemble {
+        path: CString,
+        like: CString,
     },
     /// Make the mount in `Slot::Mount` the top of the new tree: attach it at `at`, and keep it in `Slot::Root`.
     RootAt {
@@ -280,6 +304,8 @@ impl Step {
             | Whiteout { .. }
             | CloneTree { .. }
             | Overlay { .. }
+            | MakeInside { .. }
+            | Resemble { .. }
             | RootAt { .. }
             | Attach { .. }
             | Remount { .. }
@@ -349,8 +375,11 @@ impl fmt::Display for Step {
                 write!(f, " as {slot:?}")
             }
             Overlay { lower, upper, work, attributes, slot } => {
-                write!(f, "overlay {} (upper {}, work {}, userxattr){} as {slot:?}", s(lower), s(upper), s(work), Attributes(*attributes))
+                let lower: Vec<_> = lower.iter().map(Lower::to_string).collect();
+                write!(f, "overlay {} (upper {}, work {}, userxattr){} as {slot:?}", lower.join(", "), s(upper), s(work), Attributes(*attributes))
             }
+            MakeInside { path } => write!(f, "make the directory {} inside, if missing", s(path)),
+            Resemble { path, like } => write!(f, "give {} the owner and mode of {} inside", s(path), s(like)),
             RootAt { at } => write!(f, "attach the new root at {}", s(at)),
             Attach { slot, target, create, .. } => {
                 let made = match create {
@@ -417,6 +446,16 @@ impl fmt::Display for Groups {
         match self {
             Groups::Keep => f.write_str("groups as they are"),
             Groups::Set(g) => write!(f, "groups {g:?}"),
+        }
+    }
+}
+
+impl fmt::Display for Lower {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let s = |c: &CString| crate::error::printable(&c.to_string_lossy());
+        match self {
+            Lower::At(path) => f.write_str(&s(path)),
+            Lower::Inside(path) => write!(f, "{} inside", s(path)),
         }
     }
 }

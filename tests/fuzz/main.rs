@@ -8,6 +8,10 @@ use sandbox::cli::run::RunArgs;
 use sandbox::error::Result;
 use sandbox::host::{caller, mounts, subid};
 use sandbox::ident::{Bytes, Name};
+use sandbox::image::registry::Challenge;
+use sandbox::image::registry::conf::Registries;
+use sandbox::image::registry::credentials::AuthFile;
+use sandbox::image::{archive, layout, tar};
 use sandbox::spec::{IdMapping, Mount, Patch, Seccomp, SeccompProfile, Ulimit, User, policy, process, restrict, storage};
 use std::collections::{BTreeSet, HashSet};
 use std::fmt::Debug;
@@ -22,7 +26,7 @@ use std::time::{Duration, Instant};
 /// An input to the kind of answer it got. Panics where a promise is broken.
 type Target = fn(&[u8]) -> String;
 
-const TARGETS: [(&str, Target); 16] = [
+const TARGETS: [(&str, Target); 25] = [
     ("volume", volume),
     ("mount", |b| plain(text(b).and_then(|s| Mount::keys(&s).ok_text()))),
     ("tmpfs", |b| plain(text(b).and_then(|s| Mount::tmpfs(&s).ok_text()))),
@@ -39,6 +43,15 @@ const TARGETS: [(&str, Target); 16] = [
     ("mountinfo", mountinfo),
     ("accounts", accounts),
     ("subids", subids),
+    ("challenge", challenge),
+    ("registries", registries),
+    ("credentials", credentials),
+    ("manifest", document),
+    ("index", document),
+    ("config", config),
+    ("archive", archive),
+    ("place", place),
+    ("layer", layer),
 ];
 
 // -------------------------------------------------------------------------------------------------------------- targets
@@ -133,6 +146,56 @@ fn word(bytes: &[u8]) -> String {
     format!("{} {} {} {} {}", kind(&mask), kind(&signal), kind(&number), kind(&inside), kind(&storage::rootfs(&s)))
 }
 
+/// A `WWW-Authenticate` header, a line each.
+fn challenge(bytes: &[u8]) -> String {
+    match Challenge::parse(bytes.split(|b| *b == b'\n')) {
+        Ok(Challenge::Basic) => "basic".to_string(),
+        Ok(Challenge::Bearer { realm, service, scope }) => {
+            assert!(realm.len() <= bytes.len());
+            format!("bearer {} {}", service.is_some(), scope.is_some())
+        }
+        Err(e) => e.message().to_string(),
+    }
+}
+
+/// registries.conf: wherever a name leads, it is a place, and not one that is blocked.
+fn registries(bytes: &[u8]) -> String {
+    let Ok(s) = text(bytes) else { return "no text".into() };
+    let mut all = Registries::default();
+    let read = all.add(&s);
+    if let Err(e) = &read {
+        return e.message().chars().take(40).filter(|c| !c.is_ascii_digit()).collect();
+    }
+    let mut kinds = String::new();
+    for name in ["docker.io/library/debian:12", "r.example.com:5000/a/b/c:1", "localhost/x:1"] {
+        let sources = all.sources(&name.parse().unwrap());
+        if let Ok(places) = &sources {
+            assert!(!places.is_empty() && all.target(&name.parse().unwrap()).ok().as_ref() == places.last());
+            for place in places {
+                assert!(!place.host.is_empty() && !place.host.contains(['/', '@', ' ', '\n', '?', '#']), "{place:?}");
+                assert!(
+                    !place.repository.split('/').any(|p| matches!(p, "." | "..")) && !place.repository.contains(['?', '#', '@', '\\']),
+                    "{place:?}"
+                );
+            }
+        }
+        kinds += &format!("{} ", sources.map_or(0, |p| p.len()));
+    }
+    kinds + if all.resolve("debian:12").is_ok() { "resolved" } else { "not resolved" }
+}
+
+/// auth.json: no error has anything of it.
+fn credentials(bytes: &[u8]) -> String {
+    let read = AuthFile::parse(bytes).and_then(|file| {
+        let first = file.secret("docker.io", "library/debian")?;
+        Ok((first.is_some(), file.secret("r.example.com:5000", "a/b")?.is_some()))
+    });
+    if let Err(e) = &read {
+        assert!(!e.message().contains("secret") && !e.message().contains('\n'), "{e}");
+    }
+    format!("{read:?}").replace(|c: char| c.is_ascii_digit(), "")
+}
+
 /// A command line, one argument a line.
 fn args(bytes: &[u8]) -> String {
     let Ok(s) = text(bytes) else { return "no text".into() };
@@ -211,6 +274,116 @@ fn subids(bytes: &[u8]) -> String {
     assert!(subid::free_start(&[bytes]) >= 100_000);
     let said = subid::collisions(bytes, "ada", 1000, &[("bob".to_string(), 100_000)]);
     format!("{} {} {}", ranges.len().min(9), ranges.iter().flatten().count().min(9), said.len().min(3))
+}
+
+/// A manifest or an index, as a registry or an archive gives it.
+fn document(bytes: &[u8]) -> String {
+    let read = layout::document(bytes, None);
+    match &read {
+        Ok(layout::Document::Manifest(m)) => {
+            assert!(m.layers.len() <= layout::MOST_LAYERS && m.config.size <= layout::LONGEST);
+            assert!(m.layers.iter().all(|l| l.digest.hex().len() == 64 && l.size <= 1 << 53));
+        }
+        Ok(layout::Document::Index(index)) => {
+            let chosen = layout::choose(index, &layout::Platform::default());
+            assert!(chosen.is_err() || index.entries.iter().any(|e| Some(&e.descriptor) == chosen.as_ref().ok().copied()));
+            let fetched = layout::resolve(bytes.to_vec(), None, &layout::Platform::default(), |_| Ok(bytes.to_vec()));
+            assert!(fetched.is_err(), "a document that names itself");
+            return format!("index {} {}", index.entries.len().min(5), kind(&chosen));
+        }
+        Err(_) => {}
+    }
+    kind(&read)
+}
+
+fn config(bytes: &[u8]) -> String {
+    let read = layout::config(bytes);
+    if let Ok((config, diff_ids)) = &read {
+        assert_eq!(config.rootfs().diff_ids().len(), diff_ids.len());
+        return format!("accepted {} {}", diff_ids.len().min(5), config.history().as_ref().map_or(0, Vec::len).min(5));
+    }
+    kind(&read)
+}
+
+/// A tar with images, of either kind. Only what is compressed would be written, and where that would go there is nothing.
+fn archive(bytes: &[u8]) -> String {
+    let file = rustix::fs::memfd_create("archive", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
+    let mut file = std::fs::File::from(file);
+    file.write_all(bytes).unwrap();
+    std::io::Seek::rewind(&mut file).unwrap();
+    let read = archive::names_in(file, Path::new("/nonexistent"), &layout::Platform::default());
+    if let Ok(images) = &read {
+        for name in images.iter().flatten() {
+            assert!(name.digest().is_none() && name.to_string().parse().ok().as_ref() == Some(name));
+        }
+        return format!("accepted {} {}", images.len().min(5), images.iter().flatten().count().min(5));
+    }
+    kind(&read)
+}
+
+fn place(bytes: &[u8]) -> String {
+    let Ok(s) = text(bytes) else { return "no text".into() };
+    let read = archive::Place::named(&s);
+    if let Ok(Some(place)) = &read {
+        assert_eq!(place.to_string(), s);
+    }
+    kind(&read) + if read.is_ok_and(|p| p.is_some()) { " a place" } else { "" }
+}
+
+/// A tar, as it is, and with the checksums that its headers should have: what we take, another reader reads the same.
+fn layer(bytes: &[u8]) -> String {
+    let mut sealed = bytes.to_vec();
+    for block in sealed.chunks_exact_mut(tar::BLOCK).filter(|b| b[257..262] == *b"ustar") {
+        block[148..156].fill(b' ');
+        let sum: u32 = block.iter().map(|b| u32::from(*b)).sum();
+        block[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+    }
+    format!("{} {}", entries(bytes), entries(&sealed))
+}
+
+fn entries(bytes: &[u8]) -> String {
+    let mut reader = tar::Reader::new(bytes);
+    let mut ours = Vec::new();
+    let mut sparse = false;
+    let end = loop {
+        let entry = match reader.entry() {
+            Ok(Some(entry)) => entry,
+            Ok(None) => break Ok(()),
+            Err(e) => break Err(e),
+        };
+        let text = |path: &[u8]| path.split(|b| *b == b'/').all(|c| !matches!(c, b"." | b".." | b"") && c.len() <= 255 && !c.contains(&0));
+        assert!((entry.path.is_empty() || text(&entry.path)) && entry.path.len() <= 4096, "{entry:?}");
+        assert!(entry.form != tar::Form::Link || text(&entry.link), "{entry:?}");
+        assert!(entry.form == tar::Form::File || entry.size == 0, "{entry:?}");
+        let mut length = 0;
+        if let Err(e) = reader.content(&mut |piece| {
+            length += piece.len() as u64;
+            Ok(())
+        }) {
+            break Err(e);
+        }
+        match &entry.extents {
+            None => assert_eq!(length, entry.size),
+            Some(extents) => {
+                assert_eq!(length, extents.iter().map(|(_, n)| n).sum::<u64>());
+                assert!(extents.iter().all(|(at, n)| at + n <= entry.size));
+            }
+        }
+        sparse |= entry.extents.is_some();
+        ours.push((entry.path, length));
+    };
+    if end.is_ok() && !sparse {
+        let mut theirs = Vec::new();
+        for entry in ::tar::Archive::new(bytes).entries().unwrap() {
+            let mut entry = entry.expect("another reader finds an error");
+            if entry.header().entry_type() != ::tar::EntryType::XGlobalHeader {
+                let length = std::io::copy(&mut entry, &mut std::io::sink()).unwrap();
+                theirs.push((tar::inside(&entry.path_bytes()).expect("another reader finds another name"), length));
+            }
+        }
+        assert_eq!(ours, theirs, "another reader finds other entries");
+    }
+    kind(&end)
 }
 
 // ------------------------------------------------------------------------------------------------------------- mutation

@@ -7,6 +7,8 @@ mod support;
 
 mod crash;
 mod escape;
+mod image;
+mod layer;
 mod oldkernel;
 mod policy;
 mod run;

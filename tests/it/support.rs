@@ -380,6 +380,14 @@ impl Place {
         path
     }
 
+    /// What root made becomes the user's.
+    pub fn own_all(&self, name: &str) {
+        if root() {
+            let owner = format!("{}:{}", self.account.uid, self.account.gid);
+            assert!(Command::new("chown").args(["-hR", &owner]).arg(self.path(name)).status().expect("chown").success());
+        }
+    }
+
     pub fn script(&self, name: &str, content: &str) -> PathBuf {
         let path = self.file(name, content);
         mode(&path, 0o755);

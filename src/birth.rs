@@ -1,0 +1,151 @@
+//! How a process of ours comes to be in a user namespace of its own: the namespace and its maps, the clone, the tape, the exec.
+//!
+//! *What*: `begin` makes the user namespace and starts the writing of its maps; `Begun::bear` has the child cloned, and waits until it has
+//! played its tape to the end, which is an exec. Called by `launch` for a sandbox, by `role` for a helper.
+//!
+//! *Why this way*: the two setuid helpers that write the maps take a millisecond, and a processor each. So the user namespace is made
+//! with a process in it that waits (`sys::clone::Intermediate`), the helpers are started on it, and it makes the namespaces that need
+//! no plan, while the caller still decides the rest. (Rejected: all namespaces in one clone3 after planning, where nothing hides that time;
+//! handing a tape that is made later to a child that is there already, which needs a second form of it, flat, or memory that PID 1 and its
+//! parent share.)
+//!
+//! *Invariants*
+//! - I1 the child does not allocate and takes no lock, so other threads of ours do it no harm. It dies with the thread that called.
+//! - I2 on any error the child is dead and reaped.
+//! - I3 in debug builds `SANDBOX_DIE_AT=N` kills the parent at its step N, for the crash matrix.
+#![forbid(unsafe_code)]
+
+use crate::error::{Doing, Error, Kind, Result};
+use crate::sys::clone::{self, Intermediate, Stillborn};
+use crate::sys::socket;
+use crate::tape::wire::Fault;
+use crate::tape::{Barrier, Step, Tape, play};
+use crate::userns::{Maps, Writing};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+
+/// The user namespace, while its maps are written. Dropping it undoes it.
+pub struct Begun {
+    // Dropped in this order.
+    writing: Writing,
+    intermediate: Intermediate,
+}
+
+/// Make the user namespace, begin to write its maps, and do there what comes `early`.
+pub fn begin(maps: &Maps, early: Vec<Step>) -> Result<Begun> {
+    die_at(1);
+    let intermediate = Intermediate::new(Box::new(move || play::early(&early)))
+        .map_err(|errno| crate::host::remedy::explain_userns_failure(errno.raw_os_error()))?;
+    let writing = maps.write(intermediate.pid())?;
+    intermediate.start(); // not before, or where there are two processors only, the helpers would wait for one, and we for them
+    die_at(2);
+    Ok(Begun { writing, intermediate })
+}
+
+/// A child whose tape has ended: it runs what its last step executed.
+pub struct Born {
+    pub pid: i32,
+    pub pidfd: OwnedFd,
+    /// Our end. // tape/wire.rs
+    pub wire: OwnedFd,
+}
+
+impl Begun {
+    /// Have the child cloned with these further namespaces, and wait until it runs. `first` steps of the tape were played early; `place`
+    /// puts the child into its cgroup while the maps are still being written.
+    pub fn bear(
+        self,
+        tape: &Tape,
+        first: usize,
+        namespaces: u64,
+        place: &mut dyn FnMut(i32) -> Result<()>,
+        explain: &dyn Fn(Fault) -> Error,
+    ) -> Result<Born> {
+        let (wire, child_wire) = socket::pair().doing("make", "a socket pair")?;
+        let (faults, child_faults) = socket::pipe().doing("make", "a pipe")?;
+        let parents = [wire.as_raw_fd(), faults.as_raw_fd()];
+        let life = || {
+            let channels = play::Channels { fault: child_faults.as_fd(), wire: child_wire.as_fd(), parents };
+            play::play(tape, first, channels)
+        };
+        let Begun { writing, intermediate } = self;
+        let child = match intermediate.bear(namespaces, &life) {
+            Ok(child) => child,
+            Err(stillborn) => {
+                // If the maps could not be written, that is the cause.
+                writing.finish()?;
+                return Err(match stillborn {
+                    Stillborn::First(step, errno) => explain(Fault { step, errno }),
+                    Stillborn::Clone(errno) => crate::host::remedy::explain_userns_failure(errno.raw_os_error()),
+                });
+            }
+        };
+        drop((child_wire, child_faults));
+        die_at(3);
+        let born = Born { pid: child.pid, pidfd: child.pidfd, wire };
+        let placed = place(born.pid);
+        match born.prepare(intermediate, writing, placed, faults, explain) {
+            Ok(()) => Ok(born),
+            Err(e) => {
+                born.kill();
+                Err(e)
+            }
+        }
+    }
+}
+
+impl Born {
+    fn prepare(
+        &self,
+        intermediate: Intermediate,
+        writing: Writing,
+        placed: Result<()>,
+        faults: OwnedFd,
+        explain: &dyn Fn(Fault) -> Error,
+    ) -> Result<()> {
+        let mapped = writing.finish();
+        placed?;
+        die_at(4);
+        if let Err(e) = mapped {
+            // If the child failed meanwhile, that is the cause.
+            return Err(pending(&faults).map_or(e, explain));
+        }
+        // The child may be dead already: then the fault pipe tells.
+        let _ = rustix::net::send(&self.wire, &[Barrier::Mapped.byte()], rustix::net::SendFlags::NOSIGNAL);
+        drop(intermediate);
+        die_at(5);
+        let mut bytes = [0; 8];
+        match clone::interrupted(|| rustix::io::read(&faults, &mut bytes)).doing("hear from", "the child")? {
+            0 => {}
+            8 => return Err(explain(Fault::from_bytes(bytes))),
+            _ => return Err(Error::new(Kind::Bug, "half a fault")),
+        }
+        die_at(6);
+        Ok(())
+    }
+
+    /// End it, and wait until it is gone.
+    pub fn kill(&self) {
+        let _ = rustix::process::pidfd_send_signal(&self.pidfd, rustix::process::Signal::KILL);
+        let _ = rustix::process::waitid(rustix::process::WaitId::PidFd(self.pidfd.as_fd()), rustix::process::WaitIdOptions::EXITED);
+    }
+}
+
+/// A fault that is there already.
+fn pending(faults: &OwnedFd) -> Option<Fault> {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    let mut bytes = [0; 8];
+    let mut set = [PollFd::new(faults, PollFlags::IN)];
+    let there = poll(&mut set, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).is_ok_and(|n| n > 0);
+    (there && rustix::io::read(faults, &mut bytes) == Ok(8)).then(|| Fault::from_bytes(bytes))
+}
+
+/// I3
+#[cfg(debug_assertions)]
+pub fn die_at(step: u32) {
+    if std::env::var("SANDBOX_DIE_AT").is_ok_and(|n| n == step.to_string()) {
+        let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
+    }
+}
+
+#[cfg(not(debug_assertions))]
+pub fn die_at(_: u32) {}

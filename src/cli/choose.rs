@@ -1,0 +1,171 @@
+//! Which image is meant, and what writable layer it gets. Called by `cli::run` and the verbs on kept layers.
+#![forbid(unsafe_code)]
+
+use crate::error::{Error, Kind, Result};
+use crate::ident::Name;
+use crate::image::archive::{self, Place};
+use crate::image::kept::{self, Kept, Record};
+use crate::image::layout::Platform;
+use crate::image::registry::{self, Options, Progress};
+use crate::image::store::{Held, Store};
+use crate::image::{Image, config};
+use crate::spec::ImageRoot;
+use clap::ValueEnum;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+/// When to fetch an image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum Pull {
+    /// Even if it is there
+    Always,
+    /// If it is not there
+    #[default]
+    Missing,
+    /// Not at all
+    Never,
+    /// If the registry has another one under that name; if it cannot be asked, the one that is there
+    Newer,
+}
+
+/// What becomes of the writable layer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Writes {
+    Discarded,
+    /// Kept under this name, which must be new.
+    Kept(Name),
+    /// Kept under this name, which may have been used before.
+    Layer(Name),
+}
+
+/// An image that nobody takes away while this lives.
+pub struct Chosen {
+    pub store: Store,
+    pub image: Image,
+    /// What the user called it.
+    pub word: String,
+    #[expect(dead_code, reason = "holds the locks")]
+    held: Held,
+    kept: Option<Kept>,
+}
+
+impl Chosen {
+    /// `fetch`: it may be pulled or loaded.
+    pub fn new(store: Store, home: &Path, word: &str, pull: Pull, platform: Option<&str>, fetch: bool) -> Result<Chosen> {
+        let platform = platform.map(str::parse::<Platform>).transpose()?;
+        let image = find(&store, home, word, pull, platform.as_ref(), fetch)?;
+        fits(&image, word, platform.as_ref())?;
+        let held = store.hold(&image)?;
+        Ok(Chosen { store, image, word: word.to_string(), held, kept: None })
+    }
+
+    /// Have a writable layer on disk.
+    pub fn keep(&mut self, writes: &Writes, command: Vec<String>, volumes: &[PathBuf]) -> Result<()> {
+        let (name, new) = match writes {
+            Writes::Discarded => return Ok(()),
+            Writes::Kept(name) => (name, true),
+            Writes::Layer(name) => (name, false),
+        };
+        let created = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_secs());
+        let wanted = Record {
+            name: name.clone(),
+            manifest: self.image.manifest.digest.clone(),
+            image: self.word.clone(),
+            created,
+            command,
+            volumes: volumes.to_vec(),
+        };
+        self.kept = Some(kept::take(&self.store, &self.image, &wanted, new)?);
+        Ok(())
+    }
+
+    /// Nothing ran: a layer that was made for it is of no use.
+    pub fn forget(&mut self) {
+        if let Some(kept) = self.kept.take_if(|k| k.new) {
+            let name = kept.record.name.clone();
+            drop(kept);
+            let _ = kept::remove(&self.store, &name);
+        }
+    }
+
+    pub fn root(&self, writes: &Writes) -> Result<ImageRoot> {
+        let writable = match writes {
+            Writes::Discarded => None,
+            Writes::Kept(name) | Writes::Layer(name) => Some(self.store.path().join("layers-named").join(name.as_str())),
+        };
+        let layers = self.image.directories(self.store.path());
+        Ok(ImageRoot { id: self.image.id.clone(), layers, writable, volumes: config::volumes(&self.image)? })
+    }
+
+    /// Its files belong to these ids; a sandbox with others could not use them.
+    pub fn check_ids(&self, maps: &crate::userns::Maps) -> Result<()> {
+        if self.store.maps()? == maps {
+            return Ok(());
+        }
+        Err(Error::new(Kind::Unsupported, format!("cannot run {} with this map of ids: its files belong to other ones", self.word))
+            .hint("leave out --userns, --uidmap and --gidmap: root inside is you, and your subordinate ids are the others"))
+    }
+}
+
+/// A name for a layer that the user gave none.
+pub fn unnamed() -> Result<Name> {
+    let mut bytes = [0u8; 6];
+    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty()).map_err(|_| Error::new(Kind::Io, "cannot read random bytes"))?;
+    bytes.iter().map(|b| format!("{b:02x}")).collect::<String>().parse()
+}
+
+fn find(store: &Store, home: &Path, word: &str, pull: Pull, platform: Option<&Platform>, fetch: bool) -> Result<Image> {
+    if let Some(place) = Place::named(word)? {
+        if !fetch {
+            return Err(Error::usage(format!("cannot look into {word} for --dry-run: that would load it")).hint(format!("sandbox load {word}")));
+        }
+        let mut images = archive::load(store, &place, &platform.cloned().unwrap_or_default())?;
+        return match (images.pop(), images.len()) {
+            (Some(image), 0) => Ok(image),
+            (_, more) => Err(Error::usage(format!("cannot tell which image of {word} is meant: it has {}", more + 1)).hint(format!("{word}:TAG"))),
+        };
+    }
+    // A short name may stand for one in another registry; an ID is no name.
+    let name = registry::name(word, home);
+    let found = match (store.find(word)?, &name) {
+        (None, Ok(name)) => store.find(&name.to_string())?,
+        (found, _) => found,
+    };
+    let there = found.filter(|image| platform.is_none_or(|p| p.fits(&says(image))));
+    let pull_it = || {
+        let options = Options { platform: platform.cloned().unwrap_or_default(), ..Options::new(home) };
+        registry::pull(store, &name?, &options, &Progress::new(false))
+    };
+    match (pull, there) {
+        (Pull::Missing | Pull::Never, Some(image)) => Ok(image),
+        (_, Some(image)) if !fetch => Ok(image),
+        (Pull::Never, None) => Err(missing(word)),
+        (_, None) if !fetch => Err(missing(word)),
+        (Pull::Missing | Pull::Always, _) | (Pull::Newer, None) => pull_it(),
+        (Pull::Newer, Some(image)) => pull_it().or_else(|e| {
+            let _ = writeln!(std::io::stderr(), "sandbox: note: the image that is there is used: {}", e.message());
+            Ok(image)
+        }),
+    }
+}
+
+fn missing(word: &str) -> Error {
+    Error::new(Kind::NotFound, format!("cannot find image '{word}'")).hint(format!("sandbox pull {word}"))
+}
+
+/// What the image says that it runs on.
+fn says(image: &Image) -> Platform {
+    let config = &image.config;
+    Platform { os: config.os().to_string(), arch: config.architecture().to_string(), variant: config.variant().clone() }
+}
+
+/// What is for another kind of machine fails with a riddle otherwise.
+fn fits(image: &Image, word: &str, platform: Option<&Platform>) -> Result<()> {
+    let wanted = platform.cloned().unwrap_or_default();
+    let has = says(image);
+    if wanted.fits(&has) {
+        return Ok(());
+    }
+    let e = Error::new(Kind::Unsupported, format!("cannot run {word}: it is for {has}, and wanted is {wanted}"));
+    Err(e.hint(format!("--platform {has}, if this machine can run that")))
+}

@@ -1,0 +1,255 @@
+//! `sandbox kept`, `rm`, `diff`, `export`, `commit` and `import`: writable layers that stayed, and what becomes of them.
+//!
+//! Called by `cli::main`. Nothing of a layer is ever executed, and every path in it is opened by a confined helper. // SECURITY 2.4
+#![forbid(unsafe_code)]
+
+use super::image::{show, since};
+use super::print;
+use crate::error::{Doing, Error, Result};
+use crate::host::Caller;
+use crate::ident::{ImageName, Name};
+use crate::image::compose::{self, About};
+use crate::image::kept::{self, Kept};
+use crate::image::layout::Platform;
+use crate::image::store::{Held, Store};
+use crate::image::{Image, diff, gather};
+use clap::Args;
+use serde_json::{Value, json};
+use std::fs::File;
+use std::io::{IsTerminal, Write};
+use std::path::{Path, PathBuf};
+
+/// List the writable layers that stayed
+///
+/// sandbox run --keep and sandbox run --layer NAME leave what was written as a layer over its image. It stays until sandbox rm removes it,
+/// and its image cannot be removed before.
+#[derive(Debug, Args)]
+pub struct KeptArgs {
+    /// table, json, or a template such as '{{.Name}}'
+    #[arg(long, value_name = "FORMAT")]
+    format: Option<String>,
+}
+
+/// Remove what a kept sandbox wrote
+///
+/// A layer that a sandbox writes to is not removed.
+#[derive(Debug, Args)]
+pub struct RmArgs {
+    /// Names of kept sandboxes and layers
+    #[arg(value_name = "NAME", required = true)]
+    names: Vec<Name>,
+}
+
+/// Say what a kept sandbox changed
+///
+/// One line for each path: A for one that is new, C for one that was changed, D for one of the image's that is gone.
+#[derive(Debug, Args)]
+pub struct DiffArgs {
+    /// json, or a template such as '{{.Path}}'
+    #[arg(long, value_name = "FORMAT")]
+    format: Option<String>,
+    /// The name of a kept sandbox or a layer
+    #[arg(value_name = "NAME")]
+    name: Name,
+}
+
+/// Write the tree of a kept sandbox as a tar
+///
+/// The image and what was written to it, as one tree, without history. sandbox import makes an image of it again.
+#[derive(Debug, Args)]
+pub struct ExportArgs {
+    /// Write to this file instead of standard output
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// The name of a kept sandbox or a layer
+    #[arg(value_name = "NAME")]
+    name: Name,
+}
+
+/// Make an image of what a kept sandbox wrote
+///
+/// The new image is the old one with one more layer. It is to be run as the old one was; what the run was given by flags, such as variables,
+/// is not part of it, and --change changes it. The id is printed.
+///
+/// With SOURCE_DATE_EPOCH set, the same layer and the same flags make the same image, bit for bit.
+#[derive(Debug, Args)]
+pub struct CommitArgs {
+    #[command(flatten)]
+    words: Words,
+    /// Who made it
+    #[arg(short, long, value_name = "TEXT")]
+    author: Option<String>,
+    /// The name of a kept sandbox or a layer
+    #[arg(value_name = "NAME")]
+    name: Name,
+    /// The new image's name
+    #[arg(value_name = "IMAGE")]
+    image: Option<ImageName>,
+}
+
+/// Make an image of a tar or of files of the host
+///
+/// The tar may be compressed by gzip or zstd. It becomes the only layer of the image, which says nothing of how to run it but by --change.
+#[derive(Debug, Args)]
+#[command(override_usage = "sandbox import [OPTIONS] FILE|- [IMAGE]\n       sandbox import [OPTIONS] --from-host PATH... [--] [IMAGE]")]
+pub struct ImportArgs {
+    #[command(flatten)]
+    words: Words,
+    /// The platform that it is for, if not this machine's: os/arch[/variant]
+    #[arg(long, value_name = "PLATFORM")]
+    platform: Option<Platform>,
+    /// Take files and directories of the host instead of a tar; may be said several times
+    ///
+    /// Each is there under its own path. They belong to root inside, if they are yours.
+    #[arg(long, value_name = "PATH")]
+    from_host: Vec<PathBuf>,
+    /// The tar (- for standard input) and the new image's name; with --from-host the name only
+    #[arg(value_name = "FILE|IMAGE", num_args = 0..=2)]
+    positional: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+struct Words {
+    /// Change how the image is to be run, by an instruction of a Dockerfile; may be said several times
+    ///
+    /// CMD, ENTRYPOINT, ENV, EXPOSE, HEALTHCHECK, LABEL, ONBUILD, STOPSIGNAL, USER, VOLUME or WORKDIR, with its words: --change 'CMD ["sh"]'.
+    #[arg(short, long, value_name = "INSTRUCTION")]
+    change: Vec<String>,
+    /// What to say in the image's history
+    #[arg(short, long, value_name = "TEXT")]
+    message: Option<String>,
+}
+
+pub fn list(args: KeptArgs) -> Result<()> {
+    let row = |Kept { record: r, busy, .. }: &Kept| {
+        json!({
+            "Name": r.name, "Image": r.image, "Manifest": r.manifest, "CreatedAt": compose::rfc3339(r.created), "Created": since(r.created),
+            "InUse": busy, "Command": r.command.join(" "), "Volumes": r.volumes,
+        })
+    };
+    let rows: Vec<Value> = kept::list(&open()?)?.iter().map(row).collect();
+    let columns = [("NAME", "Name"), ("IMAGE", "Image"), ("CREATED", "Created"), ("IN USE", "InUse"), ("COMMAND", "Command")];
+    show(&rows, &columns, args.format.as_deref())
+}
+
+/// All that can be; the first that cannot is the error.
+pub fn rm(args: RmArgs) -> Result<()> {
+    let store = open()?;
+    let mut failed = None;
+    for name in &args.names {
+        match kept::remove(&store, name) {
+            Ok(()) => print(name.as_str()),
+            Err(e) => failed = failed.or(Some(e)),
+        }
+    }
+    failed.map_or(Ok(()), Err)
+}
+
+fn open() -> Result<Store> {
+    Store::open(&Caller::me()?.home)
+}
+
+/// A kept layer, with the image that it lies on; neither can be taken away meanwhile.
+struct Pile {
+    store: Store,
+    kept: Kept,
+    image: Image,
+    _held: Held,
+}
+
+impl Pile {
+    fn new(name: &Name) -> Result<Pile> {
+        let store = open()?;
+        let kept = kept::read(&store, name)?;
+        let image = store.get(kept.record.manifest.hex())?;
+        let held = store.hold(&image)?;
+        if kept.busy {
+            let _ = writeln!(std::io::stderr(), "sandbox: note: {name} is running; what it writes at this moment may be half there");
+        }
+        Ok(Pile { store, kept, image, _held: held })
+    }
+
+    fn lowers(&self) -> Vec<PathBuf> {
+        self.image.directories(self.store.path())
+    }
+}
+
+pub fn diff(args: DiffArgs) -> Result<()> {
+    let pile = Pile::new(&args.name)?;
+    let changes = diff::changes(&pile.kept.upper(), &pile.lowers(), pile.store.maps()?)?;
+    if args.format.is_none() {
+        let line = |(kind, path): &(char, PathBuf)| format!("{kind} {}\n", crate::error::printable(&absolute(path)).replace('\n', "\\n"));
+        print(&changes.iter().map(line).collect::<String>());
+        return Ok(());
+    }
+    let rows: Vec<Value> = changes.iter().map(|(kind, path)| json!({ "Kind": kind, "Path": absolute(path) })).collect();
+    show(&rows, &[("KIND", "Kind"), ("PATH", "Path")], args.format.as_deref())
+}
+
+fn absolute(path: &Path) -> String {
+    Path::new("/").join(path).display().to_string()
+}
+
+pub fn export(args: ExportArgs) -> Result<()> {
+    let pile = Pile::new(&args.name)?;
+    let layers: Vec<PathBuf> = std::iter::once(pile.kept.upper()).chain(pile.lowers().into_iter().rev()).collect();
+    let write = |to: &mut dyn Write| gather::shown(&layers, pile.store.maps()?, to);
+    match &args.output {
+        None if std::io::stdout().is_terminal() => {
+            return Err(Error::usage("cannot write a tar to a terminal").hint("-o FILE, or a pipe"));
+        }
+        None => write(&mut std::io::stdout().lock())?,
+        Some(path) => {
+            let mut file = File::create(path).doing("make", path.display())?;
+            write(&mut file).inspect_err(|_| drop(std::fs::remove_file(path)))?;
+        }
+    }
+    Ok(())
+}
+
+pub fn commit(args: CommitArgs) -> Result<()> {
+    check_name(args.image.as_ref())?;
+    let pile = Pile::new(&args.name)?;
+    let about = About {
+        author: args.author,
+        message: args.words.message,
+        changes: args.words.change,
+        made_by: pile.kept.record.command.join(" "),
+        platform: Platform::default(),
+    };
+    let (upper, lowers, maps) = (pile.kept.upper(), pile.lowers(), pile.store.maps()?);
+    let layer = compose::layer(&pile.store, Some(&pile.image), |to| diff::layer(&upper, &lowers, maps, to).map(drop))?;
+    compose::image(&pile.store, Some(&pile.image), &layer, &about, args.image.as_ref()).map(|image| print(image.id.as_str()))
+}
+
+/// A digest is what an image has, not what it is given.
+fn check_name(name: Option<&ImageName>) -> Result<()> {
+    match name.filter(|n| n.digest().is_some()) {
+        Some(name) => Err(Error::usage(format!("cannot name an image '{name}': a name that one gives has no digest"))),
+        None => Ok(()),
+    }
+}
+
+pub fn import(args: ImportArgs) -> Result<()> {
+    let ImportArgs { words, platform, from_host, positional } = args;
+    let usage = || Error::usage("cannot import: say what").hint("sandbox import FILE|- [IMAGE], or sandbox import --from-host PATH [IMAGE]");
+    let mut positional = positional.into_iter();
+    let file = if from_host.is_empty() { Some(positional.next().ok_or_else(usage)?) } else { None };
+    let name = positional.next().map(|n| n.parse::<ImageName>()).transpose()?;
+    if positional.next().is_some() {
+        return Err(usage());
+    }
+    check_name(name.as_ref())?;
+    let store = open()?;
+    let made_by = match &file {
+        Some(_) => "imported from a tar".to_string(),
+        None => format!("imported from {}", from_host.iter().map(|p| p.display().to_string()).collect::<Vec<_>>().join(" ")),
+    };
+    let about = About { author: None, message: words.message, changes: words.change, made_by, platform: platform.unwrap_or_default() };
+    let layer = match file.as_deref() {
+        Some("-") => compose::from_tar(&store, &mut std::io::stdin().lock())?,
+        Some(path) => compose::from_tar(&store, &mut File::open(path).doing("open", path)?)?,
+        None => compose::layer(&store, None, |to| gather::host(&from_host, store.maps()?, to))?,
+    };
+    compose::image(&store, None, &layer, &about, name.as_ref()).map(|image| print(image.id.as_str()))
+}

@@ -1,0 +1,147 @@
+//! Writable layers that outlive their sandbox: those of `run --keep` and of `run --layer NAME`. Called by `cli`.
+//!
+//! ```text
+//! layers-named/NAME/     its lock, exclusive: a sandbox writes to it; shared: somebody reads it
+//!   about.json           the record
+//!   upper/ work/         the overlay's; their files have the ids of the store's layers
+//! ```
+//!
+//! The image below cannot be removed before the layer is: without it the layer means nothing. // store.rs, `remove_manifest`
+#![forbid(unsafe_code)]
+
+use super::Image;
+use super::making::{self, Making};
+use super::store::Store;
+use crate::error::{Doing, Error, Kind, Result};
+use crate::ident::{Digest, Name};
+use rustix::fs::{FlockOperation, Mode};
+use serde::{Deserialize, Serialize};
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+/// `about.json`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    pub name: Name,
+    /// The manifest of the image that it lies on.
+    pub manifest: Digest,
+    /// What the user called that image.
+    pub image: String,
+    /// Seconds since 1970.
+    pub created: u64,
+    /// The first command that ran in it, for people.
+    pub command: Vec<String>,
+    /// Paths that were volumes, which the layer does not hold.
+    pub volumes: Vec<PathBuf>,
+}
+
+/// A layer that nobody takes away while this lives.
+#[derive(Debug)]
+pub struct Kept {
+    pub record: Record,
+    pub dir: PathBuf,
+    /// A sandbox writes to it now.
+    pub busy: bool,
+    /// It was made just now.
+    pub new: bool,
+    #[expect(dead_code, reason = "holds the lock")]
+    lock: File,
+}
+
+impl Kept {
+    pub fn upper(&self) -> PathBuf {
+        self.dir.join("upper")
+    }
+}
+
+fn place(store: &Store, name: &Name) -> PathBuf {
+    store.path().join("layers-named").join(name.as_str())
+}
+
+fn record(dir: &Path) -> Result<Record> {
+    let file = dir.join("about.json");
+    let text = crate::host::read(&file, 1 << 20).doing("read", file.display())?;
+    serde_json::from_slice(&text).map_err(|e| Error::new(Kind::Io, format!("cannot read {}: {e}", file.display())))
+}
+
+/// All of them, by name.
+pub fn list(store: &Store) -> Result<Vec<Kept>> {
+    let dir = store.path().join("layers-named");
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(&dir).doing("read", dir.display())? {
+        names.extend(entry.doing("read", dir.display())?.file_name().to_str().and_then(|n| n.parse::<Name>().ok()));
+    }
+    names.sort();
+    Ok(names.iter().filter_map(|name| read(store, name).ok()).collect())
+}
+
+/// To read it. If a sandbox writes to it, what is read may be half of what it writes.
+pub fn read(store: &Store, name: &Name) -> Result<Kept> {
+    let dir = place(store, name);
+    let lock = File::open(&dir).map_err(|_| none(name))?;
+    let busy = making::lock(&lock, FlockOperation::NonBlockingLockShared).is_err();
+    if !making::is_at(&lock, &dir) {
+        return Err(none(name));
+    }
+    Ok(Kept { record: record(&dir)?, dir, busy, new: false, lock })
+}
+
+fn none(name: &Name) -> Error {
+    Error::new(Kind::NotFound, format!("cannot find a kept layer '{name}'"))
+        .hint("sandbox kept lists them; run with --keep or --layer NAME to have one")
+}
+
+/// To write to it: made on `image` if it is not there. `new`: it must not be there.
+pub fn take(store: &Store, image: &Image, wanted: &Record, new: bool) -> Result<Kept> {
+    let (name, dir) = (&wanted.name, place(store, &wanted.name));
+    let mut made = false;
+    loop {
+        if let Some(making) = Making::directory(&store.tmp(), &format!("named-{name}"), &|| dir.exists())? {
+            // The top of the writable layer is what `/` looks like.
+            let mode = image.directories(store.path()).last().and_then(|top| rustix::fs::stat(top).ok()).map_or(0o755, |s| s.st_mode & 0o7777);
+            for (part, mode) in [("upper", mode), ("work", 0o700)] {
+                let part = making.path().join(part);
+                std::fs::create_dir(&part).doing("make", part.display())?;
+                rustix::fs::chmod(&part, Mode::from_raw_mode(mode)).doing("make", part.display())?;
+            }
+            let text = serde_json::to_vec(wanted).map_err(|e| Error::new(Kind::Bug, format!("cannot write JSON: {e}")))?;
+            let file = making.path().join("about.json");
+            std::fs::write(&file, text).doing("write", file.display())?;
+            making.publish(&dir)?;
+            made = true;
+        } else if new && !made {
+            return Err(Error::new(Kind::Conflict, format!("cannot keep a layer as '{name}': there is one already"))
+                .hint(format!("sandbox rm {name}, or go on with it: --layer {name}")));
+        }
+        let Ok(lock) = File::open(&dir) else { continue }; // removed since
+        if making::lock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
+            return Err(Error::new(Kind::Conflict, format!("cannot write to the layer '{name}': it is in use"))
+                .hint("two sandboxes cannot write to one layer: wait, or take another name"));
+        }
+        if !making::is_at(&lock, &dir) {
+            continue;
+        }
+        let record = record(&dir)?;
+        if record.manifest != image.manifest.digest {
+            let what = format!("cannot use the layer '{name}' on this image: it was made on {} ({})", record.image, record.manifest);
+            return Err(Error::new(Kind::Conflict, what).hint(format!("run that image, or sandbox rm {name}")));
+        }
+        return Ok(Kept { record, dir, busy: true, new: made, lock });
+    }
+}
+
+/// Remove a layer with all that was written to it.
+pub fn remove(store: &Store, name: &Name) -> Result<()> {
+    let dir = place(store, name);
+    let lock = File::open(&dir).map_err(|_| none(name))?;
+    if making::lock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
+        return Err(Error::new(Kind::Conflict, format!("cannot remove the layer '{name}': it is in use")).hint("wait until its sandbox has ended"));
+    }
+    let aside = making::put_aside(&store.tmp(), &dir)?;
+    store.remove_trees(vec![(aside, lock)])
+}
+
+/// The layers that lie on the image of this manifest.
+pub fn on(store: &Store, manifest: &Digest) -> Result<Vec<Name>> {
+    Ok(list(store)?.into_iter().map(|k| k.record).filter(|r| r.manifest == *manifest).map(|r| r.name).collect())
+}

@@ -1,0 +1,177 @@
+//! Registries: images come from them and go to them.
+//!
+//! *What*: `pull` and `push` are the two ways; `ensure` is what `run` asks for. `conf` says where a name is to be had, `credentials` who
+//! we are there, `tls` whom we believe, `auth` where a password may go; `wire` makes the requests. `search` looks for names.
+//!
+//! *Why this way*: reqwest over one current-thread runtime for each thread that downloads, driven by blocking readers: a layer's bytes go
+//! from the socket through the hash into the blob and the unpacker, once, and the store needs to know nothing of futures. (Rejected:
+//! oci-client and docker_credential, on which this began. The first reads manifests, tokens and errors without a limit, follows
+//! redirects by itself and to anywhere, sends the password to whatever host a challenge names, knows neither identity tokens nor client
+//! certificates; the second runs helpers by PATH and does not look at a file's mode. None of that can be set.)
+//!
+//! *Invariants*
+//! - I1 a secret goes to its registry and that registry's token service, encrypted unless the user said otherwise. // wire, auth
+//! - I2 every answer has a limit in size and time, and its digest is checked before it is used. // wire, layout, store
+//! - I3 never called for an image that is in the store, unless the user asks for a newer one. // ensure
+#![forbid(unsafe_code)]
+
+mod auth;
+pub mod conf;
+pub mod credentials;
+pub mod progress;
+mod pull;
+mod push;
+mod search;
+mod tls;
+mod trust;
+mod wire;
+
+pub use auth::Challenge;
+pub use progress::Progress;
+pub use pull::pull;
+pub use push::push;
+pub use search::{Found, search};
+
+use super::layout::Platform;
+use super::store::Store;
+use super::{Image, layout};
+use crate::error::{Error, Kind, Result};
+use crate::ident::ImageName;
+use conf::{Endpoint, Registries};
+use credentials::Secret;
+use reqwest::{Method, StatusCode};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use wire::{Ask, Remote, Wire};
+use zeroize::Zeroizing;
+
+/// How to talk to a registry, whichever.
+#[derive(Debug, Clone)]
+pub struct Options {
+    pub platform: Platform,
+    /// None: as registries.conf says.
+    pub tls_verify: Option<bool>,
+    /// Instead of the usual files.
+    pub auth_file: Option<PathBuf>,
+    /// Instead of the usual certs.d.
+    pub cert_dir: Option<PathBuf>,
+    /// The caller's.
+    pub home: PathBuf,
+}
+
+impl Options {
+    pub fn new(home: &Path) -> Options {
+        Options { platform: Platform::default(), tls_verify: None, auth_file: None, cert_dir: None, home: home.to_path_buf() }
+    }
+}
+
+/// When to ask the registry about an image that is named.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Policy {
+    /// Each time; an error if it cannot be had.
+    Always,
+    /// If it is not in the store.
+    #[default]
+    Missing,
+    Never,
+    /// Each time; what is in the store will do if the registry cannot be reached.
+    Newer,
+}
+
+impl FromStr for Policy {
+    type Err = Error;
+    fn from_str(s: &str) -> Result<Self> {
+        Ok(match s {
+            "always" => Policy::Always,
+            "missing" => Policy::Missing,
+            "never" => Policy::Never,
+            "newer" => Policy::Newer,
+            _ => return Err(Error::usage(format!("bad pull policy '{s}': always, missing, never or newer"))),
+        })
+    }
+}
+
+/// What the user wrote, as a whole name: aliases and the site's rules for short names applied. Reads files only.
+pub fn name(text: &str, home: &Path) -> Result<ImageName> {
+    Registries::load(home)?.resolve(text)
+}
+
+/// The image that `text` means, pulled if the policy says so. An ID can only be found.
+pub fn ensure(store: &Store, text: &str, policy: Policy, options: &Options, progress: &Progress) -> Result<Image> {
+    let name = name(text, &options.home);
+    let found = match &name {
+        Ok(name) => store.find(&name.to_string())?,
+        Err(_) => None,
+    };
+    let asks = found.is_some() && matches!(policy, Policy::Always | Policy::Newer);
+    let found = match found {
+        None => store.find(text)?,
+        found => found,
+    };
+    // Another platform than the one that is here was asked for.
+    let fits = |image: &Image| {
+        let config = &image.config;
+        (config.os().to_string(), config.architecture().to_string()) == (options.platform.os.clone(), options.platform.arch.clone())
+    };
+    match found.filter(|image| policy == Policy::Never || fits(image) || options.platform == Platform::default()) {
+        Some(image) if !asks => Ok(image),
+        Some(image) => match pull(store, &name?, options, progress) {
+            Err(e) if policy == Policy::Newer && e.kind() == Kind::Io => {
+                progress.note(&format!("using the image that is here: {}", e.message()));
+                Ok(image)
+            }
+            pulled => pulled,
+        },
+        None if policy == Policy::Never => {
+            Err(Error::new(Kind::NotFound, format!("cannot find image '{text}', and --pull never forbids to ask a registry"))
+                .hint(format!("sandbox pull {text}")))
+        }
+        None => pull(store, &name?, options, progress),
+    }
+}
+
+/// Ask the registry whether it knows these, then keep them. Returns where they are kept.
+pub fn login(host: &str, user: &str, password: &str, options: &Options) -> Result<String> {
+    let endpoint = bare(host, &options.home)?;
+    let secret = Secret::Password { user: user.to_string(), password: Zeroizing::new(password.to_string()) };
+    if user.contains(':') || user.is_empty() || user.chars().chain(password.chars()).any(char::is_control) {
+        return Err(Error::usage("cannot log in: a user is not empty and has no ':', and neither it nor the password has control characters"));
+    }
+    let remote = Remote::new(&endpoint, options, Some(secret))?;
+    let wire = Wire::new(&remote)?;
+    let answer = wire.send(&Ask::new(Method::GET, remote.root("v2/")?, ""))?;
+    match answer.status() {
+        StatusCode::OK => credentials::store(&endpoint.host, user, password, options.auth_file.as_deref(), &options.home),
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
+            Err(Error::new(Kind::Denied, format!("cannot log in to {}: it does not accept the user and the password", endpoint.host)))
+        }
+        _ => Err(wire.refusal(&format!("{} as a registry", endpoint.host), answer)),
+    }
+}
+
+/// Forget the password for one registry, or for all. Returns which.
+pub fn logout(host: Option<&str>, options: &Options) -> Result<Vec<String>> {
+    let host = host.map(|h| bare(h, &options.home)).transpose()?.map(|e| e.host);
+    let gone = credentials::forget(host.as_deref(), options.auth_file.as_deref(), &options.home)?;
+    match host {
+        Some(host) if gone.is_empty() => Err(Error::new(Kind::NotFound, format!("cannot log out of {host}: no password for it is kept"))),
+        _ => Ok(gone),
+    }
+}
+
+/// A registry without a repository.
+fn bare(host: &str, home: &Path) -> Result<Endpoint> {
+    let host = host.strip_prefix("https://").unwrap_or(host).trim_end_matches('/');
+    let host = if host == "index.docker.io" || host == "index.docker.io/v1" { "docker.io" } else { host };
+    let fine = !host.contains('/') && format!("{host}/x").parse::<ImageName>().is_ok_and(|n| n.registry() == host);
+    if !fine {
+        return Err(Error::usage(format!("bad registry '{host}': HOST or HOST:PORT, such as docker.io or localhost:5000")));
+    }
+    let insecure = Registries::load(home)?.insecure(host);
+    Ok(Endpoint { host: host.to_string(), repository: String::new(), insecure })
+}
+
+/// What a manifest may be.
+fn accepted() -> String {
+    [layout::OCI_MANIFEST, layout::OCI_INDEX, layout::DOCKER_MANIFEST, layout::DOCKER_INDEX].join(", ")
+}
