@@ -158,8 +158,8 @@ fn kept_layers_are_compared_committed_exported_and_removed() {
     );
     place.sandbox(&["import", "-c", "CMD cat /new", &tar, "localhost/three"]).ok();
     assert_eq!(place.run(&[], "localhost/three", &[]).ok(), "hi");
-    let umoci = Command::new("skopeo").arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
-    if umoci.is_ok() {
+    let skopeo = Command::new("skopeo").arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
+    if skopeo.is_ok() {
         let saved = place.at("saved");
         place.sandbox(&["save", "--format", "oci-dir", "-o", &saved, "localhost/two"]).ok();
         let skopeo = place.command("skopeo").args(["inspect", "--config", &format!("oci:{saved}")]).output().unwrap();
