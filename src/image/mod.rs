@@ -17,8 +17,12 @@
 
 pub mod archive;
 pub mod blob;
+pub mod diff;
+#[cfg(test)]
+mod hostile;
 pub mod layout;
 pub mod making;
+pub mod pack;
 pub mod remove;
 pub mod store;
 pub mod stream;

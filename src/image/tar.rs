@@ -429,7 +429,7 @@ impl<'a> Header<'a> {
     fn new(block: &'a [u8; BLOCK]) -> Result<Self> {
         let header = Header(block);
         let sum: u64 = block.iter().enumerate().map(|(n, b)| if (148..156).contains(&n) { 32 } else { u64::from(*b) }).sum();
-        if header.octal(148, 8)? != sum {
+        if octal(&block[148..156]).ok() != Some(sum) {
             return Err(refuse("a header with a wrong checksum"));
         }
         let zero = |from: usize, to: usize| block[from..to].iter().all(|b| *b == 0);
@@ -473,10 +473,6 @@ impl<'a> Header<'a> {
 
     fn number(&self, at: usize, length: usize) -> Result<u64> {
         number(&self.0[at..at + length])
-    }
-
-    fn octal(&self, at: usize, length: usize) -> Result<u64> {
-        octal(&self.0[at..at + length])
     }
 
     /// A time, which may lie before 1970.
