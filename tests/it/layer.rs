@@ -381,6 +381,32 @@ fn a_helpers_word_typed_by_hand_does_nothing() {
     }
 }
 
+#[test]
+fn capabilities_and_attributes_come_along_and_go_back() {
+    let place = place();
+    let capability = [1u8, 0, 0, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]; // cap_net_bind_service=ep; man: capabilities(7)
+    let mut b = Builder::new(Vec::new());
+    let attributes: [(&str, &[u8]); 4] = [
+        ("SCHILY.xattr.security.capability", &capability),
+        ("SCHILY.xattr.user.overlay.redirect", b"/etc"),
+        ("SCHILY.xattr.trusted.overlay.opaque", b"y"),
+        ("SCHILY.xattr.user.mine", b"1"),
+    ];
+    b.append_pax_extensions(attributes).unwrap();
+    let mut h = Header::new_ustar();
+    h.set_mode(0o755);
+    h.set_size(1);
+    b.append_data(&mut h, "f", &b"x"[..]).unwrap();
+    unpack(&place, "d", &b.into_inner().unwrap(), &[]).ok();
+    let show = "import os; print([(n, os.getxattr('f', n).hex()) for n in sorted(os.listxattr('f'))])";
+    let wanted = "[('security.capability', '0100000200040000000000000000000000000000'), ('user.mine', '31')]";
+    assert_eq!(in_namespace(&place, &format!("cd d; python3 -c \"{show}\"")), wanted);
+    let packed = place.cli(&["layer", "tree", &place.at("d")]).output().unwrap();
+    unpack(&place, "e", &packed.stdout, &[]).ok();
+    assert_eq!(in_namespace(&place, &format!("cd e; python3 -c \"{show}\"")), wanted);
+    remove(&place, &["d", "e"]);
+}
+
 /// Path, and what another unpacker must agree on.
 fn fingerprint(dir: &Path) -> BTreeMap<String, String> {
     let mut found = BTreeMap::new();
