@@ -884,12 +884,13 @@ fn entries(dir: &Path, suffix: &str) -> Result<Vec<Digest>> {
     Ok(found)
 }
 
-/// Shared stores that are there, in our format, and that not everybody may write.
+/// Shared stores that are there and that we may read, in our format, and that not everybody may write.
 fn shared() -> Vec<PathBuf> {
     use std::os::unix::fs::MetadataExt;
     let fine = |p: &PathBuf| {
         let safe = std::fs::metadata(p).is_ok_and(|m| m.is_dir() && m.mode() & 0o002 == 0);
-        safe && read(&p.join("format"), 64).is_ok_and(|f| f.trim_ascii() == FORMAT.as_bytes())
+        let open = ["names", "images", "blobs/sha256"].iter().all(|dir| std::fs::read_dir(p.join(dir)).is_ok());
+        safe && open && read(&p.join("format"), 64).is_ok_and(|f| f.trim_ascii() == FORMAT.as_bytes())
     };
     dirs::shared_stores().into_iter().filter(fine).collect()
 }
