@@ -482,12 +482,20 @@ impl Store {
                 changed.notify_all();
             }
         };
+        let before = crate::sys::clone::threads();
         std::thread::scope(|scope| {
             for _ in 1..HANDS.min(layers.len()) {
                 scope.spawn(work);
             }
             work();
         });
+        // They have done their work; whoever clones next needs them gone, and the kernel takes a moment more.
+        for _ in 0..1000 {
+            if crate::sys::clone::threads() <= before {
+                break;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
         turn.into_inner().unwrap_or_else(|e| e.into_inner()).failed.map_or(Ok(()), Err)
     }
 
