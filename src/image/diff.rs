@@ -48,7 +48,7 @@ pub fn tree(root: &Path, maps: &Maps, out: &mut dyn Write) -> Result<(Digest, u6
 
 /// What the upper directory adds (A), changes (C) and deletes (D), as absolute paths in order.
 pub fn changes(upper: &Path, lowers: &[PathBuf], maps: &Maps) -> Result<Vec<(char, PathBuf)>> {
-    let found: Vec<(char, Vec<u8>)> = role::start("@changes", maps, &(), directories(upper, lowers)?)?.finish()?;
+    let found: Vec<(char, Vec<u8>)> = role::start("@changes", maps, &(), &directories(upper, lowers)?)?.finish()?;
     Ok(found.into_iter().map(|(kind, path)| (kind, PathBuf::from(OsString::from_vec(path)))).collect())
 }
 
@@ -60,7 +60,7 @@ fn directories(upper: &Path, lowers: &[PathBuf]) -> Result<Vec<Directory>> {
 }
 
 fn packed(form: What, upper: &Path, lowers: &[PathBuf], maps: &Maps, out: &mut dyn Write) -> Result<(Digest, u64)> {
-    let mut role = role::start("@pack", maps, &form, directories(upper, lowers)?)?;
+    let mut role = role::start("@pack", maps, &form, &directories(upper, lowers)?)?;
     let (mut hash, mut size, mut piece) = (sha2::Sha256::new(), 0, vec![0; PIECE]);
     loop {
         match role.output.read(&mut piece).doing("read", "the layer")? {

@@ -373,6 +373,22 @@ fn the_helper_is_confined_and_dies_with_its_parent() {
     place.nothing_left();
 }
 
+/// More than the numbers that our own descriptors have, which the helper's must not overwrite.
+#[test]
+fn a_helper_can_have_hundreds_of_directories() {
+    let place = place();
+    let mut words = vec!["layer".to_string(), "changes".into(), place.dir("upper").display().to_string()];
+    place.file("upper/d/f", "");
+    place.file("upper/e/f", "");
+    for n in 0..470 {
+        place.dir(&format!("{n}/d"));
+        words.push(place.at(&n.to_string()));
+    }
+    assert_eq!(place.sandbox(&words).ok(), "C /d\nA /d/f\nA /e\nA /e/f");
+    words.extend(words[3..].to_vec());
+    place.sandbox(&words).refused("layers");
+}
+
 #[test]
 fn a_helpers_word_typed_by_hand_does_nothing() {
     let place = place();
