@@ -30,7 +30,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::io::{Read, Write};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::process::ExitCode;
 
 /// What a helper may hold in memory; a zstd window of 128 MiB is the largest thing that one needs.
@@ -151,7 +151,7 @@ pub fn maps() -> Result<Maps> {
 }
 
 /// Start the helper `word` with `request` and these directories.
-pub fn start(word: &'static str, maps: &Maps, request: &impl Serialize, directories: Vec<Directory>) -> Result<Role> {
+pub fn start(word: &'static str, maps: &Maps, request: &impl Serialize, directories: &[Directory]) -> Result<Role> {
     let failed = |e: Error| e.context(format!("starting the helper {word}"));
     let namespaces = NEWNET | NEWUTS | NEWIPC | NEWCGROUP;
     let early = || Step::Unshare { namespaces, names: "net uts ipc cgroup".into() };
@@ -162,11 +162,18 @@ pub fn start(word: &'static str, maps: &Maps, request: &impl Serialize, director
     let (from_us, input) = pipe()?;
     let (output, to_us) = pipe()?;
     let (answer, answering) = pipe()?;
-    let mut given = vec![birth::above(floor, from_us)?, birth::above(floor, to_us)?, birth::above(floor, answering)?];
-    let (ruleset, missing) = restrict(&directories)?;
+    let mut ours = vec![birth::above(floor, from_us)?, birth::above(floor, to_us)?, birth::above(floor, answering)?];
+    let mut given: Vec<RawFd> = ours.iter().map(AsRawFd::as_raw_fd).collect();
+    let (ruleset, missing) = restrict(directories)?;
     let ruleset = ruleset.map(|fd| birth::above(floor, fd)).transpose()?;
     for d in directories {
-        given.push(birth::above(floor, d.handle)?);
+        let mut number = d.handle.as_raw_fd();
+        if number < floor {
+            let copy = rustix::io::fcntl_dupfd_cloexec(&d.handle, floor).doing("copy", "a descriptor")?;
+            number = copy.as_raw_fd();
+            ours.push(copy);
+        }
+        given.push(number);
     }
     let tape = tape(word, maps, early(), &given, ruleset.as_ref())?;
     let explain = |fault: crate::tape::wire::Fault| {
@@ -179,7 +186,7 @@ pub fn start(word: &'static str, maps: &Maps, request: &impl Serialize, director
         }
     };
     let born = begun.bear(&tape, 1, NEWNS | NEWPID, floor, &explain).map_err(failed)?;
-    drop(given);
+    drop(ours);
     let mut role = Role { input: Some(File::from(input)), output: File::from(output), missing, answer: File::from(answer), born: Some(born), word };
     let length = (request.len() as u64).to_le_bytes();
     // If it is dead already, `finish` tells why.
@@ -212,7 +219,7 @@ fn restrict(directories: &[Directory]) -> Result<(Option<OwnedFd>, Vec<String>)>
     Ok((piece.ruleset, Vec::new()))
 }
 
-fn tape(word: &str, maps: &Maps, early: Step, given: &[OwnedFd], ruleset: Option<&OwnedFd>) -> Result<Tape> {
+fn tape(word: &str, maps: &Maps, early: Step, given: &[RawFd], ruleset: Option<&OwnedFd>) -> Result<Tape> {
     let text = |s: &str| std::ffi::CString::new(s).map_err(|_| Error::new(Kind::Bug, "a NUL in a helper's name"));
     let mut r = Recorder::default();
     r.push(early);
@@ -223,7 +230,7 @@ fn tape(word: &str, maps: &Maps, early: Step, given: &[OwnedFd], ruleset: Option
     r.push(Step::DieWithParent(Phase::Root));
     r.push(Step::PrivatePropagation);
     for (to, from) in given.iter().enumerate() {
-        r.push(Step::Stdio { from: from.as_raw_fd(), to: to as i32 });
+        r.push(Step::Stdio { from: *from, to: to as i32 });
     }
     for (name, resource, most) in
         [("memory", libc::RLIMIT_AS, MEMORY), ("descriptors", libc::RLIMIT_NOFILE, DESCRIPTORS), ("core", libc::RLIMIT_CORE, 0)]

@@ -50,7 +50,7 @@ pub fn tree(root: &Path, maps: &Maps, out: &mut dyn Write) -> Result<(Digest, u6
 
 /// What the upper directory adds (A), changes (C) and deletes (D), as absolute paths in order.
 pub fn changes(upper: &Path, lowers: &[PathBuf], maps: &Maps) -> Result<Vec<(char, PathBuf)>> {
-    let found: Vec<(char, Vec<u8>)> = role::start("@changes", maps, &(), directories(upper, lowers)?)?.finish()?;
+    let found: Vec<(char, Vec<u8>)> = role::start("@changes", maps, &(), &directories(upper, lowers)?)?.finish()?;
     Ok(found.into_iter().map(|(kind, path)| (kind, PathBuf::from(OsString::from_vec(path)))).collect())
 }
 
