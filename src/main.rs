@@ -5,5 +5,6 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let word = std::env::args_os().nth(1).unwrap_or_default();
-    sandbox::image::unpack::act(&word).unwrap_or_else(sandbox::cli::main)
+    let role = sandbox::image::unpack::act(&word).or_else(|| sandbox::image::diff::act(&word));
+    role.unwrap_or_else(sandbox::cli::main)
 }

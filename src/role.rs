@@ -39,7 +39,7 @@ const DESCRIPTORS: u64 = 1024;
 /// The longest request and the longest answer.
 const WORDS: u64 = 64 << 20;
 /// The most directories that one helper is given.
-pub const MOST_DIRECTORIES: usize = 600;
+pub const MOST_DIRECTORIES: usize = 480;
 
 /// What helpers do but making threads, which `seccomp::only` adds. `execve` is for the birth; Landlock lets it execute this program only.
 const CALLS: &[&str] = &[
@@ -57,7 +57,6 @@ const CALLS: &[&str] = &[
     "poll",
     "ppoll",
     "fcntl",
-    "pipe2",
     "openat",
     "openat2",
     "mkdirat",
@@ -72,12 +71,9 @@ const CALLS: &[&str] = &[
     "fchownat",
     "utimensat",
     "ftruncate",
-    "fallocate",
     "fsetxattr",
     "fgetxattr",
     "flistxattr",
-    "fsync",
-    "syncfs",
     "umask",
     "mmap",
     "munmap",
@@ -155,20 +151,23 @@ pub fn maps() -> Result<Maps> {
 }
 
 /// Start the helper `word` with `request` and these directories.
-pub fn start(word: &'static str, maps: &Maps, request: &impl Serialize, directories: &[Directory]) -> Result<Role> {
+pub fn start(word: &'static str, maps: &Maps, request: &impl Serialize, directories: Vec<Directory>) -> Result<Role> {
     let failed = |e: Error| e.context(format!("starting the helper {word}"));
     let namespaces = NEWNET | NEWUTS | NEWIPC | NEWCGROUP;
     let early = || Step::Unshare { namespaces, names: "net uts ipc cgroup".into() };
     let begun = birth::begin(maps, vec![early()]).map_err(failed)?;
     let request = postcard::to_allocvec(request).map_err(|e| Error::new(Kind::Bug, format!("cannot write a request: {e}")))?;
+    // The child's own descriptors are 0 to this, so what it takes them from has higher numbers. // I2
+    let floor = 3 + directories.len() as i32;
     let (from_us, input) = pipe()?;
     let (output, to_us) = pipe()?;
     let (answer, answering) = pipe()?;
-    let mut given = vec![from_us, to_us, answering];
+    let mut given = vec![birth::above(floor, from_us)?, birth::above(floor, to_us)?, birth::above(floor, answering)?];
+    let (ruleset, missing) = restrict(&directories)?;
+    let ruleset = ruleset.map(|fd| birth::above(floor, fd)).transpose()?;
     for d in directories {
-        given.push(high(d.handle.as_fd())?);
+        given.push(birth::above(floor, d.handle)?);
     }
-    let (ruleset, missing) = restrict(directories)?;
     let tape = tape(word, maps, early(), &given, ruleset.as_ref())?;
     let explain = |fault: crate::tape::wire::Fault| {
         let why = crate::error::why(&std::io::Error::from_raw_os_error(fault.errno));
@@ -179,7 +178,7 @@ pub fn start(word: &'static str, maps: &Maps, request: &impl Serialize, director
             (None, None) => Error::new(Kind::Bug, format!("cannot play step {}: {why}", fault.step)),
         }
     };
-    let born = begun.bear(&tape, 1, NEWNS | NEWPID, &explain).map_err(failed)?;
+    let born = begun.bear(&tape, 1, NEWNS | NEWPID, floor, &explain).map_err(failed)?;
     drop(given);
     let mut role = Role { input: Some(File::from(input)), output: File::from(output), missing, answer: File::from(answer), born: Some(born), word };
     let length = (request.len() as u64).to_le_bytes();
@@ -188,15 +187,11 @@ pub fn start(word: &'static str, maps: &Maps, request: &impl Serialize, director
     Ok(role)
 }
 
-/// A pipe with room, its ends numbered beyond those that the child's own descriptors will have. // tape Stdio
+/// A pipe with room.
 fn pipe() -> Result<(OwnedFd, OwnedFd)> {
     let (read, write) = socket::pipe().doing("make", "a pipe")?;
     let _ = rustix::pipe::fcntl_setpipe_size(&write, 1 << 20); // as much as the host lets us
-    Ok((high(read.as_fd())?, high(write.as_fd())?))
-}
-
-fn high(fd: BorrowedFd) -> Result<OwnedFd> {
-    rustix::io::fcntl_dupfd_cloexec(fd, 3 + MOST_DIRECTORIES as i32).doing("copy", "a descriptor")
+    Ok((read, write))
 }
 
 /// I1
@@ -370,7 +365,7 @@ pub fn act<Q: DeserializeOwned, A: Serialize>(work: impl FnOnce(Q, Stage) -> Res
     };
     let mut answer = File::from(answer);
     let told = postcard::to_extend(&done, vec![ANSWER]).is_ok_and(|bytes| answer.write_all(&bytes).is_ok());
-    ExitCode::from(if told { 0 } else { 125 })
+    ExitCode::from(if told && matches!(done, Answer::Done(_)) { 0 } else { 125 })
 }
 
 fn request<Q: DeserializeOwned>(mut input: &File) -> Result<Q> {

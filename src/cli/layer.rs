@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use crate::error::{Doing, Result};
-use crate::image::unpack;
+use crate::image::{diff, unpack};
 use crate::role;
 use clap::{Args, Subcommand};
 use std::io::{Read, Write};
@@ -32,6 +32,20 @@ enum LayerCommand {
         #[arg(required = true)]
         dirs: Vec<PathBuf>,
     },
+    /// Write an overlay's upper directory to stdout, as a layer
+    Pack {
+        upper: PathBuf,
+        /// Directories of the layers below, lowest first
+        lowers: Vec<PathBuf>,
+    },
+    /// Write a whole directory to stdout, as a tar
+    Tree { root: PathBuf },
+    /// List what an overlay's upper directory adds, changes and deletes
+    Changes {
+        upper: PathBuf,
+        /// Directories of the layers below, lowest first
+        lowers: Vec<PathBuf>,
+    },
 }
 
 pub fn run(args: LayerArgs) -> Result<String> {
@@ -55,6 +69,12 @@ pub fn run(args: LayerArgs) -> Result<String> {
             Ok(format!("{} {} bytes {} entries\n", done.diff_id, done.tar_size, done.entries)
                 + &lines("implicit", implicit)
                 + &lines("note", done.notes))
+        }
+        LayerCommand::Pack { upper, lowers } => diff::layer(&upper, &lowers, &maps, &mut std::io::stdout()).map(|_| String::new()),
+        LayerCommand::Tree { root } => diff::tree(&root, &maps, &mut std::io::stdout()).map(|_| String::new()),
+        LayerCommand::Changes { upper, lowers } => {
+            let found = diff::changes(&upper, &lowers, &maps)?;
+            Ok(found.into_iter().map(|(kind, path)| format!("{kind} {}\n", path.display())).collect())
         }
         LayerCommand::Remove { dirs } => unpack::remove(&dirs, &maps).map(|()| String::new()),
     }

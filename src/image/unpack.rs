@@ -69,7 +69,7 @@ struct Done {
 pub fn begin(dir: &Path, maps: &Maps, options: &Options) -> Result<Unpacking> {
     let extents = |list: &[crate::tape::step::Extent]| list.iter().map(|e| (e.inside, e.count)).collect();
     let layer = Layer { uids: extents(&maps.uids), gids: extents(&maps.gids), squash: options.squash_ids };
-    Ok(Unpacking(role::start("@unpack", maps, &layer, &[Directory::open(dir, true)?])?))
+    Ok(Unpacking(role::start("@unpack", maps, &layer, vec![Directory::open(dir, true)?])?))
 }
 
 impl Write for Unpacking {
@@ -119,7 +119,7 @@ pub fn adopt(dir: &Path, implicit: &[PathBuf], parents: &[PathBuf], maps: &Maps)
         directories.push(Directory::open(parent, false)?);
     }
     let paths: Vec<&[u8]> = implicit.iter().map(|p| p.as_os_str().as_bytes()).collect();
-    role::start("@adopt", maps, &paths, &directories)?.finish()
+    role::start("@adopt", maps, &paths, directories)?.finish()
 }
 
 /// Delete these trees, whoever owns what is in them. One that is not there is no error.
@@ -128,7 +128,7 @@ pub fn remove(dirs: &[PathBuf], maps: &Maps) -> Result<()> {
     let dirs: Vec<&PathBuf> = dirs.iter().filter(there).collect();
     for batch in dirs.chunks(role::MOST_DIRECTORIES) {
         let directories = batch.iter().map(|dir| Directory::open(dir, true)).collect::<Result<Vec<_>>>()?;
-        let failures: Vec<(u32, String)> = role::start("@remove", maps, &(), &directories)?.finish()?;
+        let failures: Vec<(u32, String)> = role::start("@remove", maps, &(), directories)?.finish()?;
         if let Some((which, why)) = failures.first() {
             let dir = batch.get(*which as usize).map_or(Path::new("?"), |d| d.as_path());
             return Err(Error::new(Kind::Io, format!("cannot remove {}: {why}", dir.display()))

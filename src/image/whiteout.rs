@@ -84,33 +84,70 @@ pub enum Below {
     Other,
 }
 
+/// What one layer says about a path.
+enum Said {
+    /// Nothing; the next may.
+    Nothing,
+    /// It is not there, whatever is below.
+    Gone,
+    Other,
+    /// A directory; and does it, or one that it is in, hide what is below?
+    Directory(OwnedFd, bool),
+}
+
 /// Layers, the nearest first.
 pub struct Stack(pub Vec<OwnedFd>);
 
 impl Stack {
     /// What an overlay of these layers shows at `path` (components with single slashes).
     pub fn look(&self, path: &[u8]) -> sys::Result<Below> {
-        'layers: for layer in &self.0 {
-            let mut at = reopen(layer.as_fd())?;
-            let mut last = false;
-            let mut rest = path.split(|b| *b == b'/').filter(|c| !c.is_empty()).peekable();
-            while let Some(name) = rest.next() {
-                let name = CString::new(name).map_err(|_| Errno::INVAL)?;
-                match statat(&at, name.as_c_str(), AtFlags::SYMLINK_NOFOLLOW) {
-                    Ok(stat) if is_whiteout(&stat) => return Ok(Below::Absent),
-                    Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Directory => {}
-                    Ok(_) => return Ok(if rest.peek().is_none() { Below::Other } else { Below::Absent }),
-                    Err(Errno::NOENT) if last => return Ok(Below::Absent),
-                    Err(Errno::NOENT) => continue 'layers,
-                    Err(e) => return Err(e),
-                }
-                at = open_dir(at.as_fd(), &name)?;
-                last |= is_opaque(at.as_fd())?;
-            }
-            return Ok(Below::Directory(at));
+        for layer in &self.0 {
+            return Ok(match said(layer.as_fd(), path)? {
+                Said::Nothing => continue,
+                Said::Gone => Below::Absent,
+                Said::Other => Below::Other,
+                Said::Directory(fd, _) => Below::Directory(fd),
+            });
         }
         Ok(Below::Absent)
     }
+
+    /// The directories that an overlay merges at `path`.
+    pub fn directories(&self, path: &[u8]) -> sys::Result<Vec<OwnedFd>> {
+        let mut found = Vec::new();
+        for layer in &self.0 {
+            match said(layer.as_fd(), path)? {
+                Said::Nothing => {}
+                Said::Directory(fd, false) => found.push(fd),
+                Said::Directory(fd, true) => {
+                    found.push(fd);
+                    break;
+                }
+                Said::Gone | Said::Other => break,
+            }
+        }
+        Ok(found)
+    }
+}
+
+fn said(layer: BorrowedFd, path: &[u8]) -> sys::Result<Said> {
+    let mut at = reopen(layer)?;
+    let mut hides = false;
+    let mut rest = path.split(|b| *b == b'/').filter(|c| !c.is_empty()).peekable();
+    while let Some(name) = rest.next() {
+        let name = CString::new(name).map_err(|_| Errno::INVAL)?;
+        match statat(&at, name.as_c_str(), AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Directory => {}
+            Ok(stat) if !is_whiteout(&stat) && rest.peek().is_none() => return Ok(Said::Other),
+            Ok(_) => return Ok(Said::Gone),
+            Err(Errno::NOENT) if hides => return Ok(Said::Gone),
+            Err(Errno::NOENT) => return Ok(Said::Nothing),
+            Err(e) => return Err(e),
+        }
+        at = open_dir(at.as_fd(), &name)?;
+        hides |= is_opaque(at.as_fd())?;
+    }
+    Ok(Said::Directory(at, hides))
 }
 
 /// A handle that can be read, of a directory that is given as a bare one.

@@ -46,7 +46,7 @@ pub fn begin(maps: &Maps, early: Vec<Step>) -> Result<Begun> {
 
 /// Bring a plan to life. On any error the child is dead and reaped when this returns.
 pub fn launch(begun: Begun, plan: &Plan) -> Result<Live> {
-    let born = begun.bear(&plan.tape, plan.early, plan.namespaces, &|fault| explain::fault(plan, fault))?;
+    let born = begun.bear(&plan.tape, plan.early, plan.namespaces, 0, &|fault| explain::fault(plan, fault))?;
     let terminal = if plan.has_terminal() { take_terminal(&born.wire) } else { Ok(None) };
     match terminal {
         Ok(terminal) => Ok(Live { pid: born.pid, pidfd: born.pidfd, wire: born.wire, terminal }),

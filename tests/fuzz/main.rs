@@ -11,7 +11,7 @@ use sandbox::ident::{Bytes, Name};
 use sandbox::image::registry::Challenge;
 use sandbox::image::registry::conf::Registries;
 use sandbox::image::registry::credentials::AuthFile;
-use sandbox::image::{archive, layout};
+use sandbox::image::{archive, layout, tar};
 use sandbox::spec::{IdMapping, Mount, Patch, Seccomp, SeccompProfile, Ulimit, User, policy, process, restrict, storage};
 use std::collections::{BTreeSet, HashSet};
 use std::fmt::Debug;
@@ -26,7 +26,7 @@ use std::time::{Duration, Instant};
 /// An input to the kind of answer it got. Panics where a promise is broken.
 type Target = fn(&[u8]) -> String;
 
-const TARGETS: [(&str, Target); 24] = [
+const TARGETS: [(&str, Target); 25] = [
     ("volume", volume),
     ("mount", |b| plain(text(b).and_then(|s| Mount::keys(&s).ok_text()))),
     ("tmpfs", |b| plain(text(b).and_then(|s| Mount::tmpfs(&s).ok_text()))),
@@ -51,6 +51,7 @@ const TARGETS: [(&str, Target); 24] = [
     ("config", config),
     ("archive", archive),
     ("place", place),
+    ("layer", layer),
 ];
 
 // -------------------------------------------------------------------------------------------------------------- targets
@@ -327,6 +328,62 @@ fn place(bytes: &[u8]) -> String {
         assert_eq!(place.to_string(), s);
     }
     kind(&read) + if read.is_ok_and(|p| p.is_some()) { " a place" } else { "" }
+}
+
+/// A tar, as it is, and with the checksums that its headers should have: what we take, another reader reads the same.
+fn layer(bytes: &[u8]) -> String {
+    let mut sealed = bytes.to_vec();
+    for block in sealed.chunks_exact_mut(tar::BLOCK).filter(|b| b[257..262] == *b"ustar") {
+        block[148..156].fill(b' ');
+        let sum: u32 = block.iter().map(|b| u32::from(*b)).sum();
+        block[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+    }
+    format!("{} {}", entries(bytes), entries(&sealed))
+}
+
+fn entries(bytes: &[u8]) -> String {
+    let mut reader = tar::Reader::new(bytes);
+    let mut ours = Vec::new();
+    let mut sparse = false;
+    let end = loop {
+        let entry = match reader.entry() {
+            Ok(Some(entry)) => entry,
+            Ok(None) => break Ok(()),
+            Err(e) => break Err(e),
+        };
+        let text = |path: &[u8]| path.split(|b| *b == b'/').all(|c| !matches!(c, b"." | b".." | b"") && c.len() <= 255 && !c.contains(&0));
+        assert!((entry.path.is_empty() || text(&entry.path)) && entry.path.len() <= 4096, "{entry:?}");
+        assert!(entry.form != tar::Form::Link || text(&entry.link), "{entry:?}");
+        assert!(entry.form == tar::Form::File || entry.size == 0, "{entry:?}");
+        let mut length = 0;
+        if let Err(e) = reader.content(&mut |piece| {
+            length += piece.len() as u64;
+            Ok(())
+        }) {
+            break Err(e);
+        }
+        match &entry.extents {
+            None => assert_eq!(length, entry.size),
+            Some(extents) => {
+                assert_eq!(length, extents.iter().map(|(_, n)| n).sum::<u64>());
+                assert!(extents.iter().all(|(at, n)| at + n <= entry.size));
+            }
+        }
+        sparse |= entry.extents.is_some();
+        ours.push((entry.path, length));
+    };
+    if end.is_ok() && !sparse {
+        let mut theirs = Vec::new();
+        for entry in ::tar::Archive::new(bytes).entries().unwrap() {
+            let mut entry = entry.expect("another reader finds an error");
+            if entry.header().entry_type() != ::tar::EntryType::XGlobalHeader {
+                let length = std::io::copy(&mut entry, &mut std::io::sink()).unwrap();
+                theirs.push((tar::inside(&entry.path_bytes()).expect("another reader finds another name"), length));
+            }
+        }
+        assert_eq!(ours, theirs, "another reader finds other entries");
+    }
+    kind(&end)
 }
 
 // ------------------------------------------------------------------------------------------------------------- mutation

@@ -8,6 +8,7 @@ mod support;
 mod crash;
 mod escape;
 mod image;
+mod layer;
 mod oldkernel;
 mod policy;
 mod run;

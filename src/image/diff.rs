@@ -1,0 +1,305 @@
+//! A directory as a tar, and what differs between a writable layer and those below it: in a helper, since not all of it is readable to us.
+//!
+//! *What*: `layer` writes an overlay's upper directory as a layer, `tree` a whole directory, `changes` lists what `docker diff` lists. Called by
+//! `commit`, `diff`, `export`, `import`; `act` is the helper's side, called by `main`.
+//!
+//! The order is that of the names' bytes, a directory before what is in it, its opaque mark first. What an overlay has written for itself
+//! (`user.overlay.*`) stays here; redirects and metacopies do not occur, since `userxattr` forbids them. A whiteout or an opaque mark
+//! that hides nothing is left out. Sockets are no part of a tree. oci: layer.md
+
+use super::pack::Packer;
+use super::tar::{self, Entry, Form, show};
+use super::whiteout::{self, Below, Stack};
+use crate::error::{Doing, Error, Kind, Result};
+use crate::ident::Digest;
+use crate::role::{self, Directory, Stage};
+use crate::sys::Errno;
+use crate::userns::Maps;
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawDir, Stat, fstat, statat};
+use serde::{Deserialize, Serialize};
+use sha2::Digest as _;
+use std::collections::{BTreeSet, HashMap};
+use std::ffi::{CStr, CString, OsStr, OsString};
+use std::fs::File;
+use std::io::{BufWriter, Read, Write};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+const PIECE: usize = 256 << 10;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+enum What {
+    Layer,
+    Tree,
+}
+
+/// The upper directory of an overlay over `lowers` (lowest first), as a layer's tar: its digest and its size.
+pub fn layer(upper: &Path, lowers: &[PathBuf], maps: &Maps, out: &mut dyn Write) -> Result<(Digest, u64)> {
+    packed(What::Layer, upper, lowers, maps, out)
+}
+
+/// All of a directory, as the only layer of an image would have it.
+pub fn tree(root: &Path, maps: &Maps, out: &mut dyn Write) -> Result<(Digest, u64)> {
+    packed(What::Tree, root, &[], maps, out)
+}
+
+/// What the upper directory adds (A), changes (C) and deletes (D), as absolute paths in order.
+pub fn changes(upper: &Path, lowers: &[PathBuf], maps: &Maps) -> Result<Vec<(char, PathBuf)>> {
+    let found: Vec<(char, Vec<u8>)> = role::start("@changes", maps, &(), directories(upper, lowers)?)?.finish()?;
+    Ok(found.into_iter().map(|(kind, path)| (kind, PathBuf::from(OsString::from_vec(path)))).collect())
+}
+
+fn directories(upper: &Path, lowers: &[PathBuf]) -> Result<Vec<Directory>> {
+    if lowers.len() >= role::MOST_DIRECTORIES {
+        return Err(Error::usage(format!("an image may have {} layers", role::MOST_DIRECTORIES - 1)));
+    }
+    std::iter::once(Directory::open(upper, false)).chain(lowers.iter().rev().map(|dir| Directory::open(dir, false))).collect()
+}
+
+fn packed(form: What, upper: &Path, lowers: &[PathBuf], maps: &Maps, out: &mut dyn Write) -> Result<(Digest, u64)> {
+    let mut role = role::start("@pack", maps, &form, directories(upper, lowers)?)?;
+    let (mut hash, mut size, mut piece) = (sha2::Sha256::new(), 0, vec![0; PIECE]);
+    loop {
+        match role.output.read(&mut piece).doing("read", "the layer")? {
+            0 => break,
+            n => {
+                hash.update(&piece[..n]);
+                out.write_all(&piece[..n]).doing("write", "the layer")?;
+                size += n as u64;
+            }
+        }
+    }
+    role.finish::<()>()?;
+    Ok((Digest::sha256(&hash.finalize().into()), size))
+}
+
+// -------------------------------------------------------------------------------------------------------- in the helper
+
+/// The helper that this word names; None: it is none of ours.
+pub fn act(word: &OsStr) -> Option<ExitCode> {
+    Some(match word.as_bytes() {
+        b"@pack" => role::act(|form: What, stage| pack(form, stage)),
+        b"@changes" => role::act(|(), stage: Stage| {
+            let (upper, below) = split(stage.directories)?;
+            let mut found = Vec::new();
+            compare(&upper, b"", &below, &mut found)?;
+            Ok(found)
+        }),
+        _ => return None,
+    })
+}
+
+fn split(mut directories: Vec<OwnedFd>) -> Result<(OwnedFd, Stack)> {
+    if directories.is_empty() {
+        return Err(Error::usage("this word is for sandbox itself"));
+    }
+    let upper = whiteout::reopen(directories.remove(0).as_fd()).map_err(|e| failed(b"", e))?;
+    Ok((upper, Stack(directories)))
+}
+
+fn pack(form: What, stage: Stage) -> Result<()> {
+    let (upper, below) = split(stage.directories)?;
+    let mut walk = Walk { packer: Packer::new(BufWriter::with_capacity(PIECE, stage.output)), below, linked: HashMap::new() };
+    walk.top(form, &upper)?;
+    walk.directory(&upper, b"")?;
+    walk.packer.finish().doing("write", "the layer")
+}
+
+struct Walk<W> {
+    packer: Packer<W>,
+    below: Stack,
+    /// Files with several names: the first of them.
+    linked: HashMap<(u64, u64), Vec<u8>>,
+}
+
+impl<W: Write> Walk<W> {
+    /// The top is an entry where nothing below says the same.
+    fn top(&mut self, form: What, upper: &OwnedFd) -> Result<()> {
+        let fail = |e| failed(b"", e);
+        let own = Entry { xattrs: xattrs(upper.as_fd(), b"")?, ..entry(b"", Form::Directory, &fstat(upper).map_err(fail)?) };
+        if form == What::Layer
+            && let Below::Directory(below) = self.below.look(b"").map_err(fail)?
+        {
+            let stat = fstat(&below).map_err(fail)?;
+            let same = (own.mode, own.uid, own.gid) == (stat.st_mode & 0o7777, stat.st_uid, stat.st_gid);
+            if same && own.xattrs == xattrs(below.as_fd(), b"")? {
+                return Ok(());
+            }
+        }
+        self.packer.entry(&own).doing("write", "the layer")
+    }
+
+    fn directory(&mut self, dir: &OwnedFd, path: &[u8]) -> Result<()> {
+        for name in names(dir).map_err(|e| failed(path, e))? {
+            let own = join(path, &name);
+            self.one(dir, &name, &own)?;
+        }
+        Ok(())
+    }
+
+    fn one(&mut self, dir: &OwnedFd, name: &CStr, path: &[u8]) -> Result<()> {
+        let fail = |e| failed(path, e);
+        let stat = statat(dir, name, AtFlags::SYMLINK_NOFOLLOW).map_err(fail)?;
+        tar::inside(path)?;
+        if name.to_bytes().starts_with(whiteout::PREFIX) {
+            return Err(Error::new(Kind::Io, format!("cannot pack '{}': in a layer its name means a deletion", show(path))).hint("rename it"));
+        }
+        let form = match FileType::from_raw_mode(stat.st_mode) {
+            FileType::RegularFile => Form::File,
+            FileType::Directory => Form::Directory,
+            FileType::Symlink => Form::Symlink,
+            FileType::Fifo => Form::Fifo,
+            FileType::CharacterDevice if whiteout::is_whiteout(&stat) => return self.gone(path, name),
+            _ => return Ok(()),
+        };
+        let mut own = entry(path, form, &stat);
+        if form == Form::Directory {
+            let inner = whiteout::open_dir(dir.as_fd(), name).map_err(fail)?;
+            own.xattrs = xattrs(inner.as_fd(), path)?;
+            self.write(&own)?;
+            if whiteout::is_opaque(inner.as_fd()).map_err(fail)? && matches!(self.below.look(path).map_err(fail)?, Below::Directory(_)) {
+                self.write(&mark(&[path, b"/", whiteout::OPAQUE].concat()))?;
+            }
+            return self.directory(&inner, path);
+        }
+        if stat.st_nlink > 1 {
+            if let Some(first) = self.linked.get(&(stat.st_dev, stat.st_ino)) {
+                own = Entry { form: Form::Link, link: first.clone(), ..own };
+                return self.write(&own);
+            }
+            self.linked.insert((stat.st_dev, stat.st_ino), path.to_vec());
+        }
+        match form {
+            Form::Symlink => own.link = rustix::fs::readlinkat(dir, name, Vec::new()).map_err(fail)?.into_bytes(),
+            Form::File => return self.file(dir, name, own),
+            _ => {}
+        }
+        self.write(&own)
+    }
+
+    fn file(&mut self, dir: &OwnedFd, name: &CStr, mut own: Entry) -> Result<()> {
+        let fail = |e| failed(&own.path, e);
+        let changed = |path: &[u8]| Error::new(Kind::Io, format!("cannot pack '{}': it changes while it is read", show(path)));
+        // Something else may have its name by now; that must not hold us up.
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(dir, name, flags, Mode::empty()).map_err(fail)?;
+        let stat = fstat(&file).map_err(fail)?;
+        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+            return Err(changed(&own.path));
+        }
+        own.size = u64::try_from(stat.st_size).unwrap_or(0);
+        own.xattrs = xattrs(file.as_fd(), &own.path)?;
+        self.write(&own)?;
+        let (mut file, mut left, mut piece) = (File::from(file), own.size, vec![0; PIECE.min(own.size as usize)]);
+        while left > 0 {
+            let most = piece.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+            let n = file.read(&mut piece[..most]).doing("read", format!("'{}'", show(&own.path)))?;
+            if n == 0 {
+                return Err(changed(&own.path));
+            }
+            self.packer.content(&piece[..n]).doing("write", "the layer")?;
+            left -= n as u64;
+        }
+        self.packer.padding(own.size).doing("write", "the layer")
+    }
+
+    fn gone(&mut self, path: &[u8], name: &CStr) -> Result<()> {
+        if matches!(self.below.look(path).map_err(|e| failed(path, e))?, Below::Absent) {
+            return Ok(());
+        }
+        let parent = &path[..path.len() - name.count_bytes()];
+        self.write(&mark(&[parent, whiteout::PREFIX, name.to_bytes()].concat()))
+    }
+
+    fn write(&mut self, entry: &Entry) -> Result<()> {
+        self.packer.entry(entry).doing("write", "the layer")
+    }
+}
+
+/// A whiteout or an opaque mark: an empty file of no time.
+fn mark(path: &[u8]) -> Entry {
+    Entry {
+        path: path.to_vec(),
+        form: Form::File,
+        link: Vec::new(),
+        mode: 0o600,
+        uid: 0,
+        gid: 0,
+        mtime: (0, 0),
+        size: 0,
+        extents: None,
+        xattrs: Vec::new(),
+    }
+}
+
+fn entry(path: &[u8], form: Form, stat: &Stat) -> Entry {
+    let mtime = (stat.st_mtime, u32::try_from(stat.st_mtime_nsec).unwrap_or(0));
+    Entry { form, mode: stat.st_mode & 0o7777, uid: stat.st_uid, gid: stat.st_gid, mtime, ..mark(path) }
+}
+
+fn xattrs(fd: BorrowedFd, path: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
+    let found = whiteout::xattrs(fd).map_err(|e| failed(path, e))?;
+    Ok(found.into_iter().map(|(name, value)| (name.into_bytes(), value)).collect())
+}
+
+/// What is in a directory, in the order of its bytes.
+fn names(dir: &OwnedFd) -> crate::sys::Result<Vec<CString>> {
+    let mut found = Vec::new();
+    rustix::fs::seek(dir, rustix::fs::SeekFrom::Start(0))?;
+    let mut buffer = vec![MaybeUninit::uninit(); 32 << 10];
+    let mut entries = RawDir::new(dir, &mut buffer);
+    while let Some(entry) = entries.next() {
+        let entry = entry?;
+        let name = entry.file_name();
+        if name != c"." && name != c".." {
+            found.push(name.to_owned());
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+fn join(path: &[u8], name: &CStr) -> Vec<u8> {
+    if path.is_empty() { name.to_bytes().to_vec() } else { [path, b"/", name.to_bytes()].concat() }
+}
+
+fn compare(dir: &OwnedFd, path: &[u8], below: &Stack, found: &mut Vec<(char, Vec<u8>)>) -> Result<()> {
+    let fail = |e| failed(path, e);
+    let own = names(dir).map_err(fail)?;
+    let mut all: BTreeSet<CString> = own.iter().cloned().collect();
+    // What an opaque directory hides is deleted, though no mark of its own says so.
+    if !path.is_empty() && whiteout::is_opaque(dir.as_fd()).map_err(fail)? {
+        for layer in below.directories(path).map_err(fail)? {
+            all.extend(names(&layer).map_err(fail)?);
+        }
+    }
+    for name in all {
+        let path = join(path, &name);
+        let fail = |e| failed(&path, e);
+        tar::inside(&path)?;
+        let before = !matches!(below.look(&path).map_err(fail)?, Below::Absent);
+        let stat = match statat(dir, name.as_c_str(), AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) if !whiteout::is_whiteout(&stat) => Some(stat),
+            Ok(_) | Err(Errno::NOENT) => None,
+            Err(e) => return Err(fail(e)),
+        };
+        let shown = [b"/", path.as_slice()].concat();
+        match (before, &stat) {
+            (true, None) => found.push(('D', shown)),
+            (false, None) => {}
+            (true, Some(_)) => found.push(('C', shown)),
+            (false, Some(_)) => found.push(('A', shown)),
+        }
+        if stat.is_some_and(|s| FileType::from_raw_mode(s.st_mode) == FileType::Directory) {
+            compare(&whiteout::open_dir(dir.as_fd(), &name).map_err(fail)?, &path, below, found)?;
+        }
+    }
+    Ok(())
+}
+
+fn failed(path: &[u8], e: Errno) -> Error {
+    Error::new(Kind::Io, format!("cannot pack '{}': {}", show(path), crate::error::why(&e.into())))
+}
