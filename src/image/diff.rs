@@ -62,7 +62,7 @@ fn directories(upper: &Path, lowers: &[PathBuf]) -> Result<Vec<Directory>> {
 }
 
 fn packed(form: What, upper: &Path, lowers: &[PathBuf], maps: &Maps, out: &mut dyn Write) -> Result<(Digest, u64)> {
-    pour(role::start("@pack", maps, &form, directories(upper, lowers)?)?, out)
+    pour(role::start("@pack", maps, &form, &directories(upper, lowers)?)?, out)
 }
 
 /// What a helper writes, to its end: its digest and its size.

@@ -24,7 +24,7 @@ use std::process::ExitCode;
 /// What an overlay of `layers`, the highest first, shows.
 pub fn shown(layers: &[PathBuf], maps: &Maps, out: &mut dyn Write) -> Result<()> {
     let directories = layers.iter().map(|dir| Directory::open(dir, false)).collect::<Result<Vec<_>>>()?;
-    diff::pour(role::start("@shown", maps, &(), directories)?, out).map(drop)
+    diff::pour(role::start("@shown", maps, &(), &directories)?, out).map(drop)
 }
 
 /// Where something of the host goes: its directory inside, and the one name that is wanted of what is there, or all.
@@ -62,7 +62,7 @@ pub fn host(paths: &[PathBuf], maps: &Maps, out: &mut dyn Write) -> Result<()> {
             w
         })
         .collect();
-    diff::pour(role::start("@host", maps, &request, directories)?, out).map(drop)
+    diff::pour(role::start("@host", maps, &request, &directories)?, out).map(drop)
 }
 
 // -------------------------------------------------------------------------------------------------------- in the helper
