@@ -430,7 +430,7 @@ impl Store {
         let chain_id = layout::chain(parent_chain, diff_id);
         let layer = Layer { blob: blob.clone(), diff_id: diff_id.clone(), chain_id };
         self.begin_adding()?;
-        if let Some(unpacked) = self.unpack(&layer, reader, true)? {
+        if let Some(unpacked) = self.unpack_one(&layer, reader, true)? {
             self.settle(unpacked, &layer, parent_chain)?;
         }
         Ok(layer)
@@ -492,7 +492,7 @@ impl Store {
                 let layer = &layers[number];
                 let parent = number.checked_sub(1).map(|n| &layers[n].chain_id);
                 let mut late = Late { open: &|| source(number), reader: None };
-                let made = self.unpack(layer, &mut late, keep);
+                let made = self.unpack_one(layer, &mut late, keep);
                 let mut turn = entry();
                 while turn.failed.is_none() && turn.settled < number {
                     turn = changed.wait(turn).unwrap_or_else(|e| e.into_inner());
@@ -531,7 +531,7 @@ impl Store {
     }
 
     /// Unpack a layer into `tmp/`; None: it is there, or somebody else made it while we waited. With `keep` its blob is there, too.
-    fn unpack(&self, layer: &Layer, reader: &mut dyn Read, keep: bool) -> Result<Option<Unpacked>> {
+    fn unpack_one(&self, layer: &Layer, reader: &mut dyn Read, keep: bool) -> Result<Option<Unpacked>> {
         let there = || self.has_layer(&layer.chain_id);
         let name = format!("layer-{}", layer.chain_id.hex());
         let Some(making) = Making::directory(&self.tmp(), &name, &there)? else {
