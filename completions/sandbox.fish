@@ -29,6 +29,12 @@ complete -c sandbox -n "__fish_sandbox_needs_command" -s V -l version -d 'Print 
 complete -c sandbox -n "__fish_sandbox_needs_command" -f -a "run" -d 'Run a command in a sandbox'
 complete -c sandbox -n "__fish_sandbox_needs_command" -f -a "stats" -d 'Show what living sandboxes use, again and again'
 complete -c sandbox -n "__fish_sandbox_needs_command" -f -a "slice" -d 'Show or set what all of your sandboxes may use together'
+complete -c sandbox -n "__fish_sandbox_needs_command" -f -a "commit" -d 'Make an image of what a kept sandbox wrote'
+complete -c sandbox -n "__fish_sandbox_needs_command" -f -a "diff" -d 'Say what a kept sandbox changed'
+complete -c sandbox -n "__fish_sandbox_needs_command" -f -a "export" -d 'Write the tree of a kept sandbox as a tar'
+complete -c sandbox -n "__fish_sandbox_needs_command" -f -a "import" -d 'Make an image of a tar or of files of the host'
+complete -c sandbox -n "__fish_sandbox_needs_command" -f -a "kept" -d 'List the writable layers that stayed'
+complete -c sandbox -n "__fish_sandbox_needs_command" -f -a "rm" -d 'Remove what a kept sandbox wrote'
 complete -c sandbox -n "__fish_sandbox_needs_command" -f -a "doctor" -d 'Say what this machine can do for sandboxes, and what mends the rest'
 complete -c sandbox -n "__fish_sandbox_needs_command" -f -a "policy" -d 'List, show, check and compare policies'
 complete -c sandbox -n "__fish_sandbox_needs_command" -f -a "pull" -d 'Bring images from registries into the store'
@@ -50,6 +56,13 @@ complete -c sandbox -n "__fish_sandbox_needs_command" -f -a "load" -d 'Take imag
 complete -c sandbox -n "__fish_sandbox_needs_command" -f -a "save" -d 'Write images into an archive or a directory'
 complete -c sandbox -n "__fish_sandbox_needs_command" -f -a "image" -d 'Do something with images: each verb is also a command of its own'
 complete -c sandbox -n "__fish_sandbox_using_subcommand run" -l rootfs -d 'Use a directory as the root: :O, the default, is copy-on-write; :rw writes through' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand run" -l pull -d 'When to fetch the image' -r -f -a "always\t'Even if it is there'
+missing\t'If it is not there'
+never\t'Not at all'
+newer\t'If the registry has another one under that name; if it cannot be asked, the one that is there'"
+complete -c sandbox -n "__fish_sandbox_using_subcommand run" -l platform -d 'Take the image for this platform: os/arch[/variant]' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand run" -l entrypoint -d 'Run this program instead of the image\'s entry point' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand run" -l layer -d 'Write to a layer of this name that stays, and is used again by the next run' -r
 complete -c sandbox -n "__fish_sandbox_using_subcommand run" -l rw -d 'Let writes below PATH through to the host' -r -F
 complete -c sandbox -n "__fish_sandbox_using_subcommand run" -l ro -d 'Show PATH read-only' -r -F
 complete -c sandbox -n "__fish_sandbox_using_subcommand run" -l hide -d 'Show nothing at PATH, now or later' -r -F
@@ -104,6 +117,7 @@ complete -c sandbox -n "__fish_sandbox_using_subcommand run" -l cgroup-parent -d
 complete -c sandbox -n "__fish_sandbox_using_subcommand run" -l status-fd -d 'Write one JSON object a line to this descriptor for what happens' -r
 complete -c sandbox -n "__fish_sandbox_using_subcommand run" -s i -l interactive -d 'Keep stdin open and pass it on'
 complete -c sandbox -n "__fish_sandbox_using_subcommand run" -s t -l tty -d 'Give the command a terminal of its own'
+complete -c sandbox -n "__fish_sandbox_using_subcommand run" -l keep -d 'Keep what was written when the command ends'
 complete -c sandbox -n "__fish_sandbox_using_subcommand run" -l read-only -d 'Make the whole root read-only'
 complete -c sandbox -n "__fish_sandbox_using_subcommand run" -l init -d 'Have our init as PID 1 also where the policy makes the command PID 1'
 complete -c sandbox -n "__fish_sandbox_using_subcommand run" -l dry-run -d 'Print what would be done, step by step, and do nothing'
@@ -134,6 +148,22 @@ complete -c sandbox -n "__fish_sandbox_using_subcommand slice; and __fish_seen_s
 complete -c sandbox -n "__fish_sandbox_using_subcommand slice; and __fish_seen_subcommand_from set" -l device-write-iops -d 'Write at most so many times a second to a device' -r
 complete -c sandbox -n "__fish_sandbox_using_subcommand slice; and __fish_seen_subcommand_from set" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c sandbox -n "__fish_sandbox_using_subcommand slice; and __fish_seen_subcommand_from reset" -s h -l help -d 'Print help'
+complete -c sandbox -n "__fish_sandbox_using_subcommand commit" -s c -l change -d 'Change how the image is to be run, by an instruction of a Dockerfile; may be said several times' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand commit" -s m -l message -d 'What to say in the image\'s history' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand commit" -s a -l author -d 'Who made it' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand commit" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c sandbox -n "__fish_sandbox_using_subcommand diff" -l format -d 'json, or a template such as \'{{.Path}}\'' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand diff" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c sandbox -n "__fish_sandbox_using_subcommand export" -s o -l output -d 'Write to this file instead of standard output' -r -F
+complete -c sandbox -n "__fish_sandbox_using_subcommand export" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c sandbox -n "__fish_sandbox_using_subcommand import" -s c -l change -d 'Change how the image is to be run, by an instruction of a Dockerfile; may be said several times' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand import" -s m -l message -d 'What to say in the image\'s history' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand import" -l platform -d 'The platform that it is for, if not this machine\'s: os/arch[/variant]' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand import" -l from-host -d 'Take files and directories of the host instead of a tar; may be said several times' -r -F
+complete -c sandbox -n "__fish_sandbox_using_subcommand import" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c sandbox -n "__fish_sandbox_using_subcommand kept" -l format -d 'table, json, or a template such as \'{{.Name}}\'' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand kept" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c sandbox -n "__fish_sandbox_using_subcommand rm" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c sandbox -n "__fish_sandbox_using_subcommand doctor" -l json -d 'Print one JSON array'
 complete -c sandbox -n "__fish_sandbox_using_subcommand doctor" -l print-apparmor-profile -d 'Print the AppArmor profile that lets this program make user namespaces, and nothing else'
 complete -c sandbox -n "__fish_sandbox_using_subcommand doctor" -s h -l help -d 'Print help (see more with \'--help\')'

@@ -21,7 +21,7 @@ use crate::sys::socket;
 use crate::tape::wire::Fault;
 use crate::tape::{Barrier, Step, Tape, play};
 use crate::userns::{Maps, Writing};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 
 /// The user namespace, while its maps are written. Dropping it undoes it.
 pub struct Begun {
@@ -50,18 +50,20 @@ pub struct Born {
 }
 
 impl Begun {
-    /// Have the child cloned with these further namespaces, and wait until it runs. `first` steps of the tape were played early; `place`
-    /// puts the child into its cgroup while the maps are still being written.
+    /// Have the child cloned with these further namespaces, and wait until it runs. `first` steps of the tape were played early; it uses
+    /// the descriptors below `floor` as it likes. `place` puts it into its cgroup while the maps are still being written.
     pub fn bear(
         self,
         tape: &Tape,
         first: usize,
         namespaces: u64,
+        floor: RawFd,
         place: &mut dyn FnMut(i32) -> Result<()>,
         explain: &dyn Fn(Fault) -> Error,
     ) -> Result<Born> {
         let (wire, child_wire) = socket::pair().doing("make", "a socket pair")?;
         let (faults, child_faults) = socket::pipe().doing("make", "a pipe")?;
+        let (child_wire, child_faults) = (above(floor, child_wire)?, above(floor, child_faults)?);
         let parents = [wire.as_raw_fd(), faults.as_raw_fd()];
         let life = || {
             let channels = play::Channels { fault: child_faults.as_fd(), wire: child_wire.as_fd(), parents };
@@ -128,6 +130,14 @@ impl Born {
         let _ = rustix::process::pidfd_send_signal(&self.pidfd, rustix::process::Signal::KILL);
         let _ = rustix::process::waitid(rustix::process::WaitId::PidFd(self.pidfd.as_fd()), rustix::process::WaitIdOptions::EXITED);
     }
+}
+
+/// The same descriptor, with a number from `floor` on.
+pub fn above(floor: RawFd, fd: OwnedFd) -> Result<OwnedFd> {
+    if fd.as_raw_fd() >= floor {
+        return Ok(fd);
+    }
+    rustix::io::fcntl_dupfd_cloexec(&fd, floor).doing("copy", "a descriptor")
 }
 
 /// A fault that is there already.

@@ -30,7 +30,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::io::{Read, Write};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::process::ExitCode;
 
 /// What a helper may hold in memory; a zstd window of 128 MiB is the largest thing that one needs.
@@ -39,7 +39,7 @@ const DESCRIPTORS: u64 = 1024;
 /// The longest request and the longest answer.
 const WORDS: u64 = 64 << 20;
 /// The most directories that one helper is given.
-pub const MOST_DIRECTORIES: usize = 600;
+pub const MOST_DIRECTORIES: usize = 480;
 
 /// What helpers do but making threads, which `seccomp::only` adds. `execve` is for the birth; Landlock lets it execute this program only.
 const CALLS: &[&str] = &[
@@ -57,7 +57,6 @@ const CALLS: &[&str] = &[
     "poll",
     "ppoll",
     "fcntl",
-    "pipe2",
     "openat",
     "openat2",
     "mkdirat",
@@ -72,12 +71,9 @@ const CALLS: &[&str] = &[
     "fchownat",
     "utimensat",
     "ftruncate",
-    "fallocate",
     "fsetxattr",
     "fgetxattr",
     "flistxattr",
-    "fsync",
-    "syncfs",
     "umask",
     "mmap",
     "munmap",
@@ -161,14 +157,24 @@ pub fn start(word: &'static str, maps: &Maps, request: &impl Serialize, director
     let early = || Step::Unshare { namespaces, names: "net uts ipc cgroup".into() };
     let begun = birth::begin(maps, vec![early()]).map_err(failed)?;
     let request = postcard::to_allocvec(request).map_err(|e| Error::new(Kind::Bug, format!("cannot write a request: {e}")))?;
+    // The child's own descriptors are 0 to this, so what it takes them from has higher numbers. // I2
+    let floor = 3 + directories.len() as i32;
     let (from_us, input) = pipe()?;
     let (output, to_us) = pipe()?;
     let (answer, answering) = pipe()?;
-    let mut given = vec![from_us, to_us, answering];
-    for d in directories {
-        given.push(high(d.handle.as_fd())?);
-    }
+    let mut ours = vec![birth::above(floor, from_us)?, birth::above(floor, to_us)?, birth::above(floor, answering)?];
+    let mut given: Vec<RawFd> = ours.iter().map(AsRawFd::as_raw_fd).collect();
     let (ruleset, missing) = restrict(directories)?;
+    let ruleset = ruleset.map(|fd| birth::above(floor, fd)).transpose()?;
+    for d in directories {
+        let mut number = d.handle.as_raw_fd();
+        if number < floor {
+            let copy = rustix::io::fcntl_dupfd_cloexec(&d.handle, floor).doing("copy", "a descriptor")?;
+            number = copy.as_raw_fd();
+            ours.push(copy);
+        }
+        given.push(number);
+    }
     let tape = tape(word, maps, early(), &given, ruleset.as_ref())?;
     let explain = |fault: crate::tape::wire::Fault| {
         let why = crate::error::why(&std::io::Error::from_raw_os_error(fault.errno));
@@ -179,8 +185,7 @@ pub fn start(word: &'static str, maps: &Maps, request: &impl Serialize, director
             (None, None) => Error::new(Kind::Bug, format!("cannot play step {}: {why}", fault.step)),
         }
     };
-    let born = begun.bear(&tape, 1, NEWNS | NEWPID, &mut |_| Ok(()), &explain).map_err(failed)?;
-    drop(given);
+    let born = begun.bear(&tape, 1, NEWNS | NEWPID, floor, &mut |_| Ok(()), &explain).map_err(failed)?;
     let mut role = Role { input: Some(File::from(input)), output: File::from(output), missing, answer: File::from(answer), born: Some(born), word };
     let length = (request.len() as u64).to_le_bytes();
     // If it is dead already, `finish` tells why.
@@ -188,15 +193,11 @@ pub fn start(word: &'static str, maps: &Maps, request: &impl Serialize, director
     Ok(role)
 }
 
-/// A pipe with room, its ends numbered beyond those that the child's own descriptors will have. // tape Stdio
+/// A pipe with room.
 fn pipe() -> Result<(OwnedFd, OwnedFd)> {
     let (read, write) = socket::pipe().doing("make", "a pipe")?;
     let _ = rustix::pipe::fcntl_setpipe_size(&write, 1 << 20); // as much as the host lets us
-    Ok((high(read.as_fd())?, high(write.as_fd())?))
-}
-
-fn high(fd: BorrowedFd) -> Result<OwnedFd> {
-    rustix::io::fcntl_dupfd_cloexec(fd, 3 + MOST_DIRECTORIES as i32).doing("copy", "a descriptor")
+    Ok((read, write))
 }
 
 /// I1
@@ -214,11 +215,10 @@ fn restrict(directories: &[Directory]) -> Result<(Option<OwnedFd>, Vec<String>)>
         let read = piece.read & !landlock::EXECUTE;
         allow(d.handle.as_fd(), if d.writable { read | piece.write } else { read })?;
     }
-    // As the others: the child's own descriptors would come in its place.
-    Ok((Some(high(ruleset.as_fd())?), Vec::new()))
+    Ok((piece.ruleset, Vec::new()))
 }
 
-fn tape(word: &str, maps: &Maps, early: Step, given: &[OwnedFd], ruleset: Option<&OwnedFd>) -> Result<Tape> {
+fn tape(word: &str, maps: &Maps, early: Step, given: &[RawFd], ruleset: Option<&OwnedFd>) -> Result<Tape> {
     let text = |s: &str| std::ffi::CString::new(s).map_err(|_| Error::new(Kind::Bug, "a NUL in a helper's name"));
     let mut r = Recorder::default();
     r.push(early);
@@ -229,7 +229,7 @@ fn tape(word: &str, maps: &Maps, early: Step, given: &[OwnedFd], ruleset: Option
     r.push(Step::DieWithParent(Phase::Root));
     r.push(Step::PrivatePropagation);
     for (to, from) in given.iter().enumerate() {
-        r.push(Step::Stdio { from: from.as_raw_fd(), to: to as i32 });
+        r.push(Step::Stdio { from: *from, to: to as i32 });
     }
     for (name, resource, most) in
         [("memory", libc::RLIMIT_AS, MEMORY), ("descriptors", libc::RLIMIT_NOFILE, DESCRIPTORS), ("core", libc::RLIMIT_CORE, 0)]

@@ -8,8 +8,9 @@ use sandbox::cgroup;
 use sandbox::host::Caller;
 use sandbox::host::mounts::MountPoint;
 use sandbox::host::subid::{Range, Subids};
+use sandbox::ident::Digest;
 use sandbox::launch::plan::{self, Facts, Io, Plan, freeze};
-use sandbox::spec::{Mount, NetworkMode, Patch, Root, RootMode, SeccompProfile, Share, Spec, Userns, policy};
+use sandbox::spec::{ImageRoot, Mount, NetworkMode, Patch, Root, RootMode, SeccompProfile, Share, Spec, Userns, policy};
 use sandbox::sys::confine::landlock_abi;
 use sandbox::sys::process::rlimit;
 use sandbox::tape::{Barrier, Phase, Slot, Step};
@@ -232,7 +233,16 @@ fn flags() {
     let shared = dir.0.join("shared");
     std::fs::set_permissions(&shared, PermissionsExt::from_mode(0o755)).unwrap();
     type Case<'a> = (&'a str, &'a [(u32, u32)], Option<Io>, &'a dyn Fn(&mut Patch));
-    let cases: [Case; 11] = [
+    let (low, high) = (dir.0.join("low"), dir.0.join("high"));
+    for layer in [&low, &high] {
+        std::fs::create_dir_all(layer).unwrap();
+        std::fs::set_permissions(layer, PermissionsExt::from_mode(0o755)).unwrap();
+    }
+    let image = |layers: &[&PathBuf], writable: Option<PathBuf>| {
+        let layers = layers.iter().map(|l| l.to_path_buf()).collect();
+        Some(Root::Image(ImageRoot { id: Digest::sha256(&[7; 32]), layers, writable, volumes: vec!["/var/volume".into()] }))
+    };
+    let cases: [Case; 14] = [
         ("terminal", FULL, None, &|p| p.process.tty = Some(true)),
         ("read-only", FULL, Some(io()), &|p| p.files.root_read_only = Some(true)),
         ("write-through", FULL, Some(io()), &|p| p.root = dir_root(&dir, RootMode::ReadWrite)),
@@ -257,6 +267,12 @@ fn flags() {
             p.process.no_new_privileges = Some(false);
             p.seccomp.profile = Some(SeccompProfile::Unconfined);
         }),
+        ("image", FULL, Some(io()), &|p| {
+            p.root = image(&[&low, &high], None);
+            p.process.cwd = Some("/srv/www".into());
+        }),
+        ("image-kept", FULL, Some(io()), &|p| p.root = image(&[&low], Some(dir.0.join("kept")))),
+        ("image-many", FULL, Some(io()), &|p| p.root = image(&[&low; 12], None)),
         ("mounts", FULL, Some(io()), &|p| {
             let at = |dest: &str| format!("{}:{dest}", shared.display());
             let volumes = [at("/mnt/a:ro"), at("/mnt/b:noexec"), at("/mnt/c:O"), format!("{}/file:/mnt/d", shared.display())];
@@ -336,7 +352,12 @@ fn any(dice: &mut Dice, dir: &Dir, policies: &[Patch]) -> Patch {
     if dice.roll(6) == 0 {
         p = p.then(dice.pick(policies));
     }
-    p.root = if dice.roll(3) == 0 { Some(Root::Host) } else { dir_root(dir, dice.pick(&[RootMode::Cow, RootMode::ReadWrite])) };
+    let image = |writable| ImageRoot { id: Digest::sha256(&[7; 32]), layers: vec![dir.0.clone()], writable, volumes: vec!["/srv/v".into()] };
+    p.root = match dice.roll(4) {
+        0 => Some(Root::Host),
+        1 => Some(Root::Image(image(dice.pick(&[None, Some(dir.0.clone())])))),
+        _ => dir_root(dir, dice.pick(&[RootMode::Cow, RootMode::ReadWrite])),
+    };
     p.process.argv = vec![dice.pick(&["sh", "/bin/sh", "./x y"]).into()];
     let share = [Share::Private, Share::Host];
     let n = &mut p.namespaces;

@@ -336,6 +336,24 @@ fn programs(sources: &Sources) -> Vec<String> {
     found
 }
 
+/// A library that unpacks by itself follows links, or sets what it should not. cve: 2018-20990, 2021-38511, 2007-4559
+fn extractions(sources: &Sources) -> Vec<String> {
+    let mut found = Vec::new();
+    for (path, text) in sources {
+        let words = words(text);
+        for method in ["unpack", "unpack_in", "extract"] {
+            let called = find(&words, &[".", method, "("]);
+            found.extend(called.into_iter().map(|(_, line)| format!("{path}:{line}: {method}() of a library")));
+        }
+        for (_, line) in
+            find(&words, &["std", ":", ":", "fs"]).into_iter().filter(|_| ["src/image/tree.rs", "src/image/tar.rs"].contains(&path.as_str()))
+        {
+            found.push(format!("{path}:{line}: a path where only handles may be"));
+        }
+    }
+    found
+}
+
 /// Nothing lies about at the top.
 fn top(entries: &[String]) -> Vec<String> {
     entries.iter().filter(|e| !TOP.contains(&e.as_str())).map(|e| format!("{e}: what is this at the top of the repository?")).collect()
@@ -468,6 +486,19 @@ fn programs_can_fail() {
     )));
     catches(programs(&one("src/a.rs", "std::process::Command::new(\n \"newuidmap\")")), "newuidmap");
     catches(programs(&one("src/a/b.rs", "Command::new(\"./x\")")), "./x");
+}
+
+#[test]
+fn i05_cve_2018_20990_no_library_unpacks() {
+    holds(extractions(&sources(&["src"])));
+}
+
+#[test]
+fn extractions_can_fail() {
+    holds(extractions(&one("src/image/a.rs", "use super::unpack; unpack::begin(dir); std::fs::read(x)")));
+    catches(extractions(&one("src/image/a.rs", "archive.unpack(dir)")), "unpack()");
+    catches(extractions(&one("src/image/a.rs", "entry\n.unpack_in(dir)?")), "unpack_in()");
+    catches(extractions(&one("src/image/tree.rs", "std::fs::set_permissions(p, m)")), "only handles");
 }
 
 #[test]

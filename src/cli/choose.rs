@@ -133,7 +133,7 @@ fn find(store: &Store, home: &Path, word: &str, pull: Pull, platform: Option<&Pl
     };
     let there = found.filter(|image| platform.is_none_or(|p| p.fits(&says(image))));
     let pull_it = || {
-        let options = Options { platform: platform.cloned().unwrap_or_default(), ..Options::new(home) };
+        let options = Options { platform: platform.cloned(), ..Options::new(home) };
         registry::pull(store, &name?, &options, &Progress::new(false))
     };
     match (pull, there) {

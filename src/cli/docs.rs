@@ -24,7 +24,7 @@ pub struct DocsArgs {
 const DATE: &str = "2026-11-24";
 
 /// The part of each page that no flag's definition has: name of the page, text.
-const REST: [(&str, &str); 12] = [
+const REST: [(&str, &str); 18] = [
     ("sandbox", include_str!("manual/sandbox.roff")),
     ("sandbox-run", include_str!("manual/run.roff")),
     ("sandbox-stats", include_str!("manual/stats.roff")),
@@ -37,10 +37,19 @@ const REST: [(&str, &str); 12] = [
     ("sandbox-login", REGISTRIES),
     ("sandbox-logout", REGISTRIES),
     ("sandbox-search", REGISTRIES),
+    ("sandbox-commit", KEPT),
+    ("sandbox-diff", KEPT),
+    ("sandbox-export", KEPT),
+    ("sandbox-import", KEPT),
+    ("sandbox-kept", KEPT),
+    ("sandbox-rm", KEPT),
 ];
 
 /// Whoever reads about one command on registries needs the same files and examples.
 const REGISTRIES: &str = include_str!("manual/registry.roff");
+
+/// The same for what becomes of a writable layer.
+const KEPT: &str = include_str!("manual/kept.roff");
 
 pub fn write(args: &DocsArgs) -> Result<()> {
     for (path, content) in files()? {

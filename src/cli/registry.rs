@@ -10,7 +10,9 @@ use crate::host::Caller;
 use crate::image::layout::Platform;
 use crate::image::registry::{self, Options, Progress};
 use crate::image::store::Store;
+use crate::sys::signal::{self, Set};
 use clap::{Args, ValueEnum};
+use rustix::event::{PollFd, PollFlags};
 use rustix::termios::{LocalModes, OptionalActions};
 use std::io::{BufRead, IsTerminal, Read, Write};
 use std::path::PathBuf;
@@ -42,7 +44,7 @@ impl Reach {
         options.tls_verify = tls_verify;
         options.auth_file = authfile;
         options.cert_dir = cert_dir;
-        options.platform = platform.unwrap_or_default();
+        options.platform = platform;
         Ok(options)
     }
 }
@@ -213,11 +215,14 @@ pub fn login(args: LoginArgs) -> Result<u8> {
     Ok(0)
 }
 
-/// One line from the terminal; what is typed is shown or not, and the terminal is as before afterwards.
+/// One line from the terminal; what is typed is shown or not, and the terminal is as before afterwards, also if Ctrl-C ends us.
 fn ask(prompt: &str, echo: bool) -> Result<Zeroizing<String>> {
     let input = std::io::stdin();
     let _ = write!(std::io::stderr(), "{prompt}");
     let before = rustix::termios::tcgetattr(&input).doing("look at", "the terminal")?;
+    let ends = [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGQUIT].into_iter().fold(Set::EMPTY, Set::with);
+    let mask = signal::block(ends).doing("block", "signals")?;
+    let ended = signal::signalfd(ends).doing("watch", "signals")?;
     if !echo {
         let mut silent = before.clone();
         silent.local_modes.remove(LocalModes::ECHO);
@@ -225,8 +230,13 @@ fn ask(prompt: &str, echo: bool) -> Result<Zeroizing<String>> {
         rustix::termios::tcsetattr(&input, OptionalActions::Flush, &silent).doing("silence", "the terminal")?;
     }
     let mut line = Zeroizing::new(String::new());
-    let read = input.lock().take(PASSWORD_LIMIT).read_line(&mut line);
+    let mut wait = [PollFd::new(&input, PollFlags::IN), PollFd::new(&ended, PollFlags::IN)];
+    let waited = rustix::event::poll(&mut wait, None);
+    let read = if wait[1].revents().is_empty() { input.lock().take(PASSWORD_LIMIT).read_line(&mut line) } else { Ok(0) };
     rustix::termios::tcsetattr(&input, OptionalActions::Now, &before).doing("restore", "the terminal")?;
+    // A signal that waits takes its effect here.
+    signal::set_mask(mask).doing("unblock", "signals")?;
+    waited.doing("wait for", "the terminal")?;
     read.doing("read", "the terminal")?;
     if line.is_empty() {
         return Err(Error::new(Kind::Io, "cannot log in: the terminal ended"));

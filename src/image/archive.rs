@@ -984,6 +984,31 @@ mod tests {
     }
 
     #[test]
+    fn cve_2025_62725_a_name_in_a_layout_is_no_path() {
+        let entry = |name: Option<&str>, full: Option<&str>| layout::Entry {
+            descriptor: Descriptor { media_type: layout::OCI_MANIFEST.into(), digest: layout::digest(b""), size: 0 },
+            platform: None,
+            name: name.map(str::to_string),
+            full_name: full.map(str::to_string),
+        };
+        for bad in ["../../x", "/etc/passwd", "a/../b", "a:b:c", "", "A", "a b", "--rm", "a\nb", "x@sha256:00", "@file", "..", "."] {
+            assert_eq!(name_of(&entry(Some(bad), Some(bad))), None, "{bad:?}");
+        }
+        let good = name_of(&entry(Some("v1"), Some("q.io/x:v1"))).unwrap();
+        assert_eq!((good.to_string().as_str(), name_of(&entry(None, None))), ("q.io/x:v1", None));
+    }
+
+    #[test]
+    fn cve_2014_9358_an_id_is_what_it_is_computed_to_be() {
+        // Old archives name a configuration by its digest, and have ids in `repositories`: neither is believed.
+        let lie = format!("{}.json", "0".repeat(64));
+        let entries = [(lie.as_str(), EntryType::Regular, "", CONFIG.as_bytes()), plain("repositories", br#"{"a":{"1":"../../x"}}"#)];
+        let offers = docker(&format!(r#"[{{"Config":"{lie}"}}]"#), &entries).unwrap();
+        let Document::Manifest(manifest) = layout::document(&offers[0].manifest, None).unwrap() else { panic!() };
+        assert_eq!(manifest.config.digest, layout::digest(CONFIG.as_bytes()));
+    }
+
+    #[test]
     fn a_layout_that_is_none() {
         const LAYOUT: &[u8] = br#"{"imageLayoutVersion":"1.0.0"}"#;
         let manifest = format!(

@@ -82,8 +82,8 @@ pub fn image(store: &Store, base: Option<&Image>, layer: &Layer, about: &About, 
         None => {
             let mut config = Map::new();
             let layout::Platform { os, arch, variant } = about.platform.clone();
-            (config.insert("os".into(), json!(os)), config.insert("architecture".into(), json!(arch)));
-            variant.map(|v| config.insert("variant".into(), json!(v)));
+            config.extend([("os".to_string(), json!(os)), ("architecture".to_string(), json!(arch))]);
+            config.extend(variant.map(|v| ("variant".to_string(), json!(v))));
             (config, Vec::new())
         }
     };

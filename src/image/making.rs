@@ -4,6 +4,7 @@
 //! nobody has locked is a dead maker's, and the next command sweeps it. Never touches what somebody has locked.
 #![forbid(unsafe_code)]
 
+use crate::birth::die_at;
 use crate::error::{Doing, Error, Kind, Result};
 use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
@@ -63,8 +64,10 @@ impl Making {
     /// It is whole: onto the disk, then to its name. // I1
     pub fn publish(mut self, to: &Path) -> Result<()> {
         self.lock.sync_all().doing("write", to.display())?;
+        die_at(20);
         rustix::fs::rename(&self.path, to).doing("put in place", to.display())?;
         self.over = true;
+        die_at(21);
         to.parent().map_or(Ok(()), sync)
     }
 

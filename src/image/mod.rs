@@ -1,7 +1,8 @@
 //! Images: a store of them on disk, how they come and go, how they become directories.
 //!
 //! *What*: `Store` is the directory of a user's images; `layout` the documents of the OCI image format; `blob` bytes by their
-//! digest; `unpack` a layer's tar as a directory, and `diff` the way back; `archive` and `registry` where images come from and go to.
+//! digest; `making` what is not done yet; `unpack` a layer's tar as a directory (`stream`, `tar`, `tree`, `whiteout`, `remove`), and `diff`
+//! the way back (`pack`); `archive` and `registry` where images come from and go to.
 //!
 //! *Why this way*: the directory is the database, as git's and the OCI layout's are. Content is named by its digest, records are
 //! renamed into place, and a lock is a lock on the very thing that is being made or used, so that the kernel knows who is alive.
@@ -21,12 +22,12 @@ pub mod compose;
 pub mod config;
 pub mod diff;
 pub mod gather;
+#[cfg(test)]
+mod hostile;
 pub mod kept;
 pub mod layout;
 pub mod lookup;
 pub mod making;
-#[cfg(test)]
-mod hostile;
 pub mod pack;
 pub mod registry;
 pub mod remove;

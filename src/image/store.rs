@@ -15,6 +15,7 @@
 #![forbid(unsafe_code)]
 
 use super::{Descriptor, Image, Layer, blob, kept, layout, making, unpack};
+use crate::birth::die_at;
 use crate::dirs;
 use crate::error::{Doing, Error, Kind, Result};
 use crate::ident::{Digest, ImageName};
@@ -328,6 +329,7 @@ impl Store {
             let note = self.tmp().join(making::unique(making::NOTE)?);
             File::create_new(&note).doing("make", note.display())?;
             *adding = Some(Adding { _lock: lock, note });
+            die_at(22);
         }
         Ok(())
     }
@@ -375,6 +377,7 @@ impl Store {
                 return Err(missing("layer", &layer.blob.digest));
             }
         }
+        die_at(23);
         let digest = layout::digest(manifest_bytes);
         let descriptor = Descriptor { media_type: manifest.media_type, digest: digest.clone(), size: manifest_bytes.len() as u64 };
         self.put_blob(&mut &*manifest_bytes, Some(&descriptor))?;
@@ -383,9 +386,11 @@ impl Store {
             let Descriptor { media_type, digest, size } = descriptor;
             self.put_record(&Record { media_type, digest, size, added: now() }, &path)?;
         }
+        die_at(24); // a record without its name
         if let Some(name) = name {
             self.put_record(&Named { name: name.clone(), manifest: digest.clone() }, &self.name(name))?;
         }
+        die_at(25);
         self.end_adding();
         let names = self.names()?;
         self.image(&self.path, &digest, &names)?.ok_or_else(|| Error::new(Kind::Conflict, "cannot add an image: somebody removed it at once"))
@@ -425,7 +430,7 @@ impl Store {
         let chain_id = layout::chain(parent_chain, diff_id);
         let layer = Layer { blob: blob.clone(), diff_id: diff_id.clone(), chain_id };
         self.begin_adding()?;
-        if let Some(unpacked) = self.unpack(&layer, reader, true)? {
+        if let Some(unpacked) = self.unpack_one(&layer, reader, true)? {
             self.settle(unpacked, &layer, parent_chain)?;
         }
         Ok(layer)
@@ -487,7 +492,7 @@ impl Store {
                 let layer = &layers[number];
                 let parent = number.checked_sub(1).map(|n| &layers[n].chain_id);
                 let mut late = Late { open: &|| source(number), reader: None };
-                let made = self.unpack(layer, &mut late, keep);
+                let made = self.unpack_one(layer, &mut late, keep);
                 let mut turn = entry();
                 while turn.failed.is_none() && turn.settled < number {
                     turn = changed.wait(turn).unwrap_or_else(|e| e.into_inner());
@@ -508,17 +513,25 @@ impl Store {
                 changed.notify_all();
             }
         };
+        let before = crate::sys::clone::threads();
         std::thread::scope(|scope| {
             for _ in 1..HANDS.min(layers.len()) {
                 scope.spawn(work);
             }
             work();
         });
+        // They have done their work; whoever clones next needs them gone, and the kernel takes a moment more.
+        for _ in 0..1000 {
+            if crate::sys::clone::threads() <= before {
+                break;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
         turn.into_inner().unwrap_or_else(|e| e.into_inner()).failed.map_or(Ok(()), Err)
     }
 
     /// Unpack a layer into `tmp/`; None: it is there, or somebody else made it while we waited. With `keep` its blob is there, too.
-    fn unpack(&self, layer: &Layer, reader: &mut dyn Read, keep: bool) -> Result<Option<Unpacked>> {
+    fn unpack_one(&self, layer: &Layer, reader: &mut dyn Read, keep: bool) -> Result<Option<Unpacked>> {
         let there = || self.has_layer(&layer.chain_id);
         let name = format!("layer-{}", layer.chain_id.hex());
         let Some(making) = Making::directory(&self.tmp(), &name, &there)? else {
@@ -540,6 +553,7 @@ impl Store {
     fn unpack_into(&self, making: &Making, layer: &Layer, reader: &mut dyn Read, keep: bool) -> Result<unpack::Unpacked> {
         let dir = making.path().join("diff");
         std::fs::create_dir(&dir).doing("make", dir.display())?;
+        die_at(26);
         let mut unpacking = Refusing { to: unpack::begin(&dir, self.maps()?, &unpack::Options::default())?, refused: false };
         let incoming = if keep { blob::Incoming::begin(&self.path, Some(&layer.blob))? } else { None };
         let what = &layer.blob.digest;
@@ -560,6 +574,7 @@ impl Store {
             (Err(e), true) => return Err(unpacking.to.finish().err().unwrap_or(e)),
             (Err(e), false) => return Err(e),
         };
+        die_at(27); // the blob is there, the layer not yet
         if unpacked.diff_id != layer.diff_id {
             return Err(Error::new(
                 Kind::Io,
@@ -696,7 +711,10 @@ impl Store {
                 self.untag(&named.name).or_else(|e| if e.kind() == Kind::NotFound { Ok(()) } else { Err(e) })?;
             }
         }
-        std::fs::remove_file(&path).doing("remove", path.display())
+        die_at(28); // no name any more
+        std::fs::remove_file(&path).doing("remove", path.display())?;
+        die_at(29);
+        Ok(())
     }
 
     /// Take a name of ours away, and what it stands for, though that cannot be read, unless it has other names.
@@ -772,6 +790,7 @@ impl Store {
             making::lock(&dir, FlockOperation::LockExclusive).doing("lock", path.display())?;
             dead.push((making::put_aside(&self.tmp(), &path)?, dir));
         }
+        die_at(30); // layers are aside
         for digest in &garbage.blobs {
             let path = blob::path(&self.path, digest);
             std::fs::remove_file(&path).doing("remove", path.display())?;
@@ -786,6 +805,7 @@ impl Store {
         }
         // The slow part; whoever wants to add something need not wait for it.
         drop(lock);
+        die_at(31);
         self.remove_trees(dead)?;
         garbage.layer_bytes -= used.iter().filter_map(|d| self.about(d).ok().flatten()).map(|a| a.size).sum::<u64>();
         garbage.layers.retain(|d| !used.contains(d));
@@ -908,12 +928,13 @@ fn entries(dir: &Path, suffix: &str) -> Result<Vec<Digest>> {
     Ok(found)
 }
 
-/// Shared stores that are there, in our format, and that not everybody may write.
+/// Shared stores that are there and that we may read, in our format, and that not everybody may write.
 fn shared() -> Vec<PathBuf> {
     use std::os::unix::fs::MetadataExt;
     let fine = |p: &PathBuf| {
         let safe = std::fs::metadata(p).is_ok_and(|m| m.is_dir() && m.mode() & 0o002 == 0);
-        safe && read(&p.join("format"), 64).is_ok_and(|f| f.trim_ascii() == FORMAT.as_bytes())
+        let open = ["names", "images", "blobs/sha256"].iter().all(|dir| std::fs::read_dir(p.join(dir)).is_ok());
+        safe && open && read(&p.join("format"), 64).is_ok_and(|f| f.trim_ascii() == FORMAT.as_bytes())
     };
     dirs::shared_stores().into_iter().filter(fine).collect()
 }

@@ -54,7 +54,7 @@ pub fn launch(begun: Begun, plan: &Plan) -> Result<Live> {
         cgroup = plan.cgroup.as_ref().map(|piece| piece.apply(pid)).transpose()?;
         Ok(())
     };
-    let born = begun.bear(&plan.tape, plan.early, plan.namespaces, place, &|fault| explain::fault(plan, fault))?;
+    let born = begun.bear(&plan.tape, plan.early, plan.namespaces, 0, place, &|fault| explain::fault(plan, fault))?;
     cgroup.iter().for_each(Held::started);
     let terminal = if plan.has_terminal() { take_terminal(&born.wire) } else { Ok(None) };
     match terminal {

@@ -30,7 +30,7 @@ pub fn filesystem<'a>(fstype: &CStr, options: impl Iterator<Item = (&'a CStr, Op
 
 /// A new instance of a file system at `target`, from a list of options that may be a page long. man: mount(2)
 pub fn at(fstype: &CStr, target: &CStr, options: &CStr) -> Result<()> {
-    rustix::mount::mount(fstype, target, fstype, rustix::mount::MountFlags::NOSUID | rustix::mount::MountFlags::NODEV, options)
+    rustix::mount::mount(fstype, target, fstype, rustix::mount::MountFlags::empty(), options)
 }
 
 /// A copy of the mount tree at `path`, attached nowhere yet; with its submounts if `recursive`.

@@ -327,6 +327,34 @@ fn root_directory(bench: &Bench) {
             println!("  (no crun to compare with)");
         }
     }
+    image(bench);
+}
+
+/// The same tree as an image.
+fn image(bench: &Bench) {
+    println!("\nThe same tree as an image");
+    let (sandbox, tar) = (bench.path("sandbox"), bench.path("bundle.tar"));
+    let made = Command::new("tar").args(["-cf", &tar, "-C", &bench.path("bundle/rootfs"), "."]).status().is_ok_and(|s| s.success());
+    bench.give(Path::new("bundle.tar"), 0o644);
+    let bench_image = "localhost/sandbox-bench";
+    let imported = bench.command(&words(&format!("{sandbox} import {tar} {bench_image}"))).status().is_ok_and(|s| s.success());
+    if !made || !imported {
+        return println!("  (the image could not be made)");
+    }
+    let ours = words(&format!("{sandbox} run {bench_image} /bin/true"));
+    match bench.crun() {
+        Some(crun) => {
+            let times = bench.paired(&[&crun, &ours]);
+            ms("crun run, rootless, no cgroup", times[0]);
+            ms("sandbox run IMAGE", times[1]);
+            ratio("sandbox : crun", times[1] / times[0], 0.6);
+        }
+        None => {
+            ms("sandbox run IMAGE", bench.paired(&[&ours])[0]);
+            println!("  (no crun to compare with)");
+        }
+    }
+    let _ = bench.command(&words(&format!("{sandbox} rmi -f {bench_image}"))).status();
 }
 
 fn many(bench: &Bench, ours: &Words, bwrap: Option<&Words>) {

@@ -373,6 +373,22 @@ fn the_helper_is_confined_and_dies_with_its_parent() {
     place.nothing_left();
 }
 
+/// More than the numbers that our own descriptors have, which the helper's must not overwrite.
+#[test]
+fn a_helper_can_have_hundreds_of_directories() {
+    let place = place();
+    let mut words = vec!["layer".to_string(), "changes".into(), place.dir("upper").display().to_string()];
+    place.file("upper/d/f", "");
+    place.file("upper/e/f", "");
+    for n in 0..470 {
+        place.dir(&format!("{n}/d"));
+        words.push(place.at(&n.to_string()));
+    }
+    assert_eq!(place.sandbox(&words).ok(), "C /d\nA /d/f\nA /e\nA /e/f");
+    words.extend(words[3..].to_vec());
+    place.sandbox(&words).refused("layers");
+}
+
 #[test]
 fn a_helpers_word_typed_by_hand_does_nothing() {
     let place = place();
@@ -524,4 +540,69 @@ fn nothing_outside_is_touched_by_the_helper() {
     }
     before.unchanged();
     assert_eq!(std::fs::metadata(out.join("secret")).unwrap().permissions().mode() & 0o7777, 0o644);
+}
+
+/// I04: what we accept has the same entries for Python's reader and for GNU tar.
+#[test]
+fn cve_2025_62518_cve_2026_32766_other_readers_find_the_same_entries() {
+    let place = place();
+    let whole: [&[u8]; 4] = [
+        include_bytes!("../fuzz/corpus/layer/gnu"),
+        include_bytes!("../fuzz/corpus/layer/pax"),
+        include_bytes!("../fuzz/corpus/layer/ustar"),
+        include_bytes!("../fuzz/corpus/layer/v7"),
+    ];
+    let mut dice = 1u64;
+    let mut roll = |sides: usize| {
+        dice = dice.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407); // Knuth, MMIX
+        (dice >> 33) as usize % sides
+    };
+    let (mut wanted, mut refused) = (String::new(), 0);
+    for n in 0..3000 {
+        let mut bytes = whole[n % whole.len()].to_vec();
+        for _ in 0..=roll(3) {
+            let at = roll(bytes.len() / 512) * 512 + [roll(100), 100 + roll(57), 156, 257 + roll(90), roll(512)][roll(5)];
+            bytes[at] = [0, b' ', b'/', b'0' + roll(8) as u8, roll(256) as u8][roll(5)];
+        }
+        for block in bytes.chunks_exact_mut(512).filter(|b| b[257..262] == *b"ustar") {
+            block[148..156].fill(b' ');
+            let sum: u32 = block.iter().map(|b| u32::from(*b)).sum();
+            block[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+        }
+        let mut reader = sandbox::image::tar::Reader::new(bytes.as_slice());
+        let mut names = Vec::new();
+        let end = loop {
+            match reader.entry() {
+                Ok(Some(e)) => names.push(e.path.iter().map(|b| format!("{b:02x}")).collect::<String>()),
+                other => break other,
+            }
+        };
+        if end.is_err() {
+            refused += 1;
+            continue;
+        }
+        std::fs::write(place.path(&format!("{n}.tar")), &bytes).unwrap();
+        wanted += &format!("{n} {}\n", names.join(" "));
+    }
+    assert!(refused > 500 && wanted.lines().count() > 500, "{refused} refused, {} accepted", wanted.lines().count());
+    let script = place.file(
+        "readers.py",
+        "import sys, tarfile, subprocess\n\
+         def clean(p): return b'/'.join(c for c in p.split(b'/') if c not in (b'', b'.')).hex()\n\
+         for n in sys.stdin.read().split():\n\
+         \x20   with tarfile.open(n + '.tar', encoding='utf-8', errors='surrogateescape') as t:\n\
+         \x20       python = [clean(m.name.encode('utf-8', 'surrogateescape')) for m in t.getmembers()]\n\
+         \x20   r = subprocess.run(['tar', '-tf', n + '.tar', '--quoting-style=literal'], capture_output=True)\n\
+         \x20   gnu = r.stdout.split(b'\\n')[:-1]\n\
+         \x20   if not any('0a' in name for name in python) and ([clean(p) for p in gnu] != python or r.returncode):\n\
+         \x20       python = ['GNU', str(gnu), str(r.stderr)]\n\
+         \x20   print(n, *python)\n",
+    );
+    let numbers: String = wanted.lines().map(|l| l.split(' ').next().unwrap().to_string() + " ").collect();
+    let child = place.command("python3").arg(script).stdin(Stdio::piped()).spawn().expect("python3");
+    let theirs = finish(child, numbers.as_bytes());
+    for (ours, theirs) in wanted.lines().zip(theirs.ok().lines()) {
+        assert_eq!(ours.trim_end(), theirs.trim_end());
+    }
+    assert_eq!(wanted.lines().count(), theirs.stdout.lines().count());
 }

@@ -48,7 +48,8 @@ use zeroize::Zeroizing;
 /// How to talk to a registry, whichever.
 #[derive(Debug, Clone)]
 pub struct Options {
-    pub platform: Platform,
+    /// None: this machine's, or whatever is in the store.
+    pub platform: Option<Platform>,
     /// None: as registries.conf says.
     pub tls_verify: Option<bool>,
     /// Instead of the usual files.
@@ -61,7 +62,7 @@ pub struct Options {
 
 impl Options {
     pub fn new(home: &Path) -> Options {
-        Options { platform: Platform::default(), tls_verify: None, auth_file: None, cert_dir: None, home: home.to_path_buf() }
+        Options { platform: None, tls_verify: None, auth_file: None, cert_dir: None, home: home.to_path_buf() }
     }
 }
 
@@ -108,12 +109,12 @@ pub fn ensure(store: &Store, text: &str, policy: Policy, options: &Options, prog
         None => store.find(text)?,
         found => found,
     };
-    // Another platform than the one that is here was asked for.
+    // Another platform than the one that is here may be asked for.
     let fits = |image: &Image| {
-        let config = &image.config;
-        (config.os().to_string(), config.architecture().to_string()) == (options.platform.os.clone(), options.platform.arch.clone())
+        let (os, arch) = (image.config.os().to_string(), image.config.architecture().to_string());
+        options.platform.as_ref().is_none_or(|p| (&p.os, &p.arch) == (&os, &arch))
     };
-    match found.filter(|image| policy == Policy::Never || fits(image) || options.platform == Platform::default()) {
+    match found.filter(|image| policy == Policy::Never || fits(image)) {
         Some(image) if !asks => Ok(image),
         Some(image) => match pull(store, &name?, options, progress) {
             Err(e) if policy == Policy::Newer && e.kind() == Kind::Io => {

@@ -28,7 +28,7 @@ impl Progress {
         let text = printable(text);
         match &self.0 {
             How::Quiet => {}
-            How::Bars(bars) => drop(bars.println(text)),
+            How::Bars(bars) => bars.suspend(|| drop(writeln!(std::io::stderr(), "{text}"))),
             How::Lines => drop(writeln!(std::io::stderr(), "{text}")),
         }
     }
@@ -43,7 +43,8 @@ impl Progress {
             }
             _ => None,
         };
-        Meter { bar, line: matches!(self.0, How::Lines).then(|| format!("{name}: {}", bytes(size))) }
+        let line = (!matches!(self.0, How::Quiet)).then(|| format!("{name}: {}", bytes(size)));
+        Meter { bar, line, is_copy: false }
     }
 }
 
@@ -51,6 +52,7 @@ impl Progress {
 pub struct Meter {
     bar: Option<ProgressBar>,
     line: Option<String>,
+    is_copy: bool,
 }
 
 impl Meter {
@@ -59,7 +61,7 @@ impl Meter {
         if let Some(bar) = &self.bar {
             bar.set_position(0);
         }
-        Metered { reader, meter: Meter { bar: self.bar.clone(), line: None } }
+        Metered { reader, meter: Meter { bar: self.bar.clone(), line: None, is_copy: true } }
     }
 
     fn advance(&self, n: u64) {
@@ -68,12 +70,22 @@ impl Meter {
         }
     }
 
+    /// The bar becomes a line.
     pub fn done(&mut self) {
-        if let Some(bar) = self.bar.take() {
-            bar.finish();
+        let Some(line) = self.line.take() else { return };
+        let say = || drop(writeln!(std::io::stderr(), "{line}"));
+        match &self.bar {
+            Some(bar) => bar.suspend(say),
+            None => say(),
         }
-        if let Some(line) = self.line.take() {
-            let _ = writeln!(std::io::stderr(), "{line}");
+    }
+}
+
+impl Drop for Meter {
+    /// Whatever is said next begins on a line of its own.
+    fn drop(&mut self) {
+        if let Some(bar) = self.bar.take().filter(|_| !self.is_copy) {
+            bar.finish_and_clear();
         }
     }
 }

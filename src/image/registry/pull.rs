@@ -45,7 +45,7 @@ fn from(store: &Store, name: &ImageName, source: &Endpoint, options: &Options, p
     let (headers, bytes) = fetch(reference)?;
     check(&remote, name, &headers, &bytes)?;
     let said = said(&headers);
-    let (bytes, manifest) = layout::resolve(bytes, said.as_deref(), &options.platform, |entry| {
+    let (bytes, manifest) = layout::resolve(bytes, said.as_deref(), &options.platform.clone().unwrap_or_default(), |entry| {
         let (_, bytes) = fetch(entry.digest.as_str())?;
         layout::verify(entry, &bytes)?;
         Ok(bytes)

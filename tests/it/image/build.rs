@@ -18,7 +18,9 @@ impl Layer {
         let mut header = tar::Header::new_ustar();
         header.set_entry_type(kind);
         header.set_mode(mode);
-        (header.set_uid(uid), header.set_gid(gid), header.set_mtime(1_000_000_000));
+        header.set_uid(uid);
+        header.set_gid(gid);
+        header.set_mtime(1_000_000_000);
         header.set_size(content.len() as u64);
         // As they stand: the crate refuses names that we want to see refused elsewhere.
         let old = header.as_old_mut();

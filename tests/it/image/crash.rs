@@ -87,6 +87,53 @@ fn prune_killed_at_any_time() {
     killed(48, prepare, &["prune", "-f"], None);
 }
 
+#[test]
+fn killed_at_each_step() {
+    let place = place();
+    let kept = keeper(&place);
+    let baseline = place.stored();
+    let archive = place.archive("victim.tar", &victim());
+    let mut died = Vec::new();
+    for step in 20..=31 {
+        for args in [&["load", "-i", &archive][..], &["tag", "victim:1", "other:1"], &["rmi", "-f", "victim:1", "other:1"], &["prune", "-af"]] {
+            if args[0] != "load" {
+                place.sandbox(&["load", "-i", &archive]).ok();
+            }
+            // What `prune -a` must not take.
+            let hold = std::fs::File::open(record(&place, "keeper:1")).unwrap();
+            rustix::fs::flock(&hold, rustix::fs::FlockOperation::LockShared).unwrap();
+            let mut command = place.cli(args);
+            command.env("SANDBOX_DIE_AT", step.to_string());
+            let output = finish(command.spawn().unwrap(), b"");
+            if output.code() == 1009 {
+                died.push((step, args[0]));
+            } else {
+                output.ok();
+            }
+            assert!(within(Duration::from_secs(2), || place.processes().is_empty()), "{step} {args:?}: {:?}", place.processes());
+            let next = place.sandbox(&["images", "--format", "{{.Repository}}"]);
+            assert!(next.ok().contains("keeper") && next.stderr.is_empty(), "{step} {args:?}: {next:?}");
+            // One command on, and nothing of an interrupted work is left, but images that are whole.
+            let left = place.stored();
+            assert!(!left.iter().any(|f| f.starts_with("tmp/")), "{step} {args:?}: {left:?}");
+            place.sandbox(&["rmi", "-f", "victim:1", "other:1"]).ok();
+            place.sandbox(&["prune", "-f"]).ok();
+            assert_eq!(place.stored(), baseline, "{step} {args:?}");
+            assert_eq!(whole(&place), kept, "{step} {args:?}");
+        }
+    }
+    for step in 20..=31 {
+        assert!(died.iter().any(|(s, _)| *s == step), "nobody dies at step {step}: {died:?}");
+    }
+    place.sandbox(&["rmi", "keeper:1"]).ok();
+}
+
+/// The record of an image.
+fn record(place: &Place, name: &str) -> PathBuf {
+    let digest = place.sandbox(&["inspect", "-f", "{{.Descriptor.digest}}", name]);
+    place.store().join("images").join(format!("{}.json", digest.ok().trim_start_matches("sha256:")))
+}
+
 /// A small file system of the user's, for a store.
 struct Disk(PathBuf);
 

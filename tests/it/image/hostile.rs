@@ -633,6 +633,17 @@ fn blobs_lie_and_break() {
             }),
         ),
         (
+            "a byte, and a break",
+            Says("end of file"),
+            for_layer(&image, |asked, bytes, stream| {
+                let from: usize = asked.header("range").trim_matches(|c: char| !c.is_ascii_digit()).parse().unwrap_or(0);
+                let range = format!("bytes {from}-{}/{}", bytes.len() - 1, bytes.len());
+                let headers = [("Content-Length", &*(bytes.len() - from).to_string()), ("Content-Range", &range)];
+                answer(stream, if from == 0 { "200 OK" } else { "206 Partial Content" }, &headers, &bytes[from..from + 1]);
+                true
+            }),
+        ),
+        (
             "slower than a snail",
             Says("it sends less than"),
             for_layer(&image, |_, bytes, stream| {
@@ -801,4 +812,29 @@ fn cve_2020_15157_uploads() {
         }
     }
     assert!(stage.other.asked().is_empty(), "{:?}", stage.other.asked());
+}
+
+#[test]
+fn proxies() {
+    let mut stage = Stage::new();
+    // A proxy is asked for the name, whose address we do not know; this machine is not asked for through it.
+    let proxy = Server::start("127.0.0.2", Some(stage.image.clone()), Arc::new(|_, _| false));
+    stage.place.file(".config/containers/registries.conf", "[[registry]]\nlocation = \"r.invalid\"\ninsecure = true\n");
+    stage.place.env.insert("HTTP_PROXY".into(), format!("http://{}", proxy.address));
+    stage.pull_name("by a proxy", "r.invalid/x", Works);
+    assert!(proxy.asked().iter().all(|a| a.path.starts_with("http://r.invalid/v2/x/")), "{:?}", proxy.asked());
+    let seen = proxy.asked().len();
+    let server = stage.registry(false, |_, _| false);
+    stage.pull("not for this machine", &server, Works);
+    stage.place.env.insert("NO_PROXY".into(), ".invalid".into());
+    stage.pull_name("not for some", "r.invalid/x", Says("no address is known for r.invalid"));
+    assert_eq!(proxy.asked().len(), seen);
+    // TLS goes through it whole: it is asked to connect, and told no password.
+    stage.place.env.insert("HTTPS_PROXY".into(), format!("http://u:proxy@{}", proxy.address));
+    stage.passwords(&[("s.example", PASSWORD)]);
+    let output = stage.pull_name("a proxy that does not connect", "s.example/x", Says("cannot talk to s.example"));
+    assert!(!output.stderr.contains("proxy@"), "{output:?}");
+    let connect = proxy.asked().into_iter().find(|a| a.method == "CONNECT").unwrap();
+    assert_eq!(connect.path, "s.example:443");
+    proxy.never_saw_a_secret();
 }

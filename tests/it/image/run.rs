@@ -158,8 +158,8 @@ fn kept_layers_are_compared_committed_exported_and_removed() {
     );
     place.sandbox(&["import", "-c", "CMD cat /new", &tar, "localhost/three"]).ok();
     assert_eq!(place.run(&[], "localhost/three", &[]).ok(), "hi");
-    let umoci = Command::new("skopeo").arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
-    if umoci.is_ok() {
+    let skopeo = Command::new("skopeo").arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
+    if skopeo.is_ok() {
         let saved = place.at("saved");
         place.sandbox(&["save", "--format", "oci-dir", "-o", &saved, "localhost/two"]).ok();
         let skopeo = place.command("skopeo").args(["inspect", "--config", &format!("oci:{saved}")]).output().unwrap();
@@ -448,6 +448,27 @@ fn import_takes_tars_and_files_of_the_host() {
         assert!(list.contains(&format!("{below}/link -> sub/file")) && !list.contains("beside"), "{list}");
         place.sandbox(&["rm", "seen"]).ok();
     }
+}
+
+/// Without subordinate ids there is one id inside: images are unpacked for it, and all verbs work.
+#[test]
+fn one_id_is_enough_for_an_image_of_one() {
+    let Some(plain) = accounts().plain.clone() else { return skip("needs root, to become another user") };
+    let place = Place::of(plain);
+    let name = image(&place, "single", json!({ "Cmd": ["sh", "-c", "id -u"] }));
+    let out = place.run(&[], &name, &[]);
+    assert_eq!(out.ok(), "0");
+    assert!(out.stderr.contains("no subuid range"), "{out:?}");
+    place.run(&["--require", "subids"], &name, &[]).refused("subids");
+    place.run(&["-u", "1000"], &name, &[]).refused("cannot run as uid 1000").hinted();
+    place.shell(&["--layer", "l"], &name, "echo x > /x; rm /bin/wc").ok();
+    assert_eq!(place.sandbox(&["diff", "l"]).ok(), "C /bin\nD /bin/wc\nA /x");
+    place.sandbox(&["commit", "l", "localhost/more"]).ok();
+    assert_eq!(place.run(&[], "localhost/more", &["cat", "/x"]).ok(), "x");
+    // Files of other ids are refused, not given to somebody else.
+    let layer = Layer::new().dir("srv", 0o755, (1000, 1000)).end();
+    let word = oci(&place, "several", &[tiny(&place), layer], json!({ "Cmd": ["true"] }));
+    assert_eq!(place.run(&[], &word, &[]).hinted().code(), 125);
 }
 
 /// A real distribution: packages, users, su; and what a set-uid program says.

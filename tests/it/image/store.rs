@@ -346,6 +346,7 @@ fn stores_of_others_are_read() {
     let shared = user.at("shared");
     let copied = std::process::Command::new("cp").args(["-r", owner.store().to_str().unwrap(), &shared]).output().unwrap();
     assert!(root() || copied.status.success());
+    std::fs::remove_dir_all(user.path("shared/layers")).unwrap();
     std::process::Command::new("chmod").args(["-R", "a+rX,go-w", &shared]).status().unwrap();
     let before = user.snapshot("shared");
     user.env.insert("SANDBOX_STORES".into(), format!("/nonexistent:{shared}:relative"));
@@ -364,6 +365,15 @@ fn stores_of_others_are_read() {
     assert_eq!(user.sandbox(&["images", "-q"]).ok().lines().count(), 1);
     assert_eq!(user.stored(), Vec::<String>::new());
     before.unchanged();
+    // What cannot be read is not there, and in nobody's way.
+    for part in ["names", "images", "blobs/sha256", "."] {
+        let path = user.path("shared").join(part);
+        let was = std::fs::metadata(&path).unwrap().mode();
+        mode(&path, 0);
+        assert_eq!(user.sandbox(&["images", "-q"]).ok(), "", "{part}");
+        mode(&path, was & 0o7777);
+    }
+    assert_eq!(user.sandbox(&["images", "-q"]).ok().lines().count(), 1);
     // In another format it is not there.
     std::fs::write(user.path("shared/format"), "2\n").unwrap();
     assert_eq!(user.sandbox(&["images", "-q"]).ok(), "");

@@ -11,6 +11,12 @@
 //!   link-local one; names are judged by what they resolve to, at the moment of connecting.
 //! - I3 nothing is read beyond its limit, and nothing is waited for longer than `stall` without progress.
 
+mod body;
+mod names;
+
+pub use body::{Blame, Blob, Outgoing};
+use names::{Names, NotPublic, Unknown};
+
 use super::auth::{self, Challenge};
 use super::conf::Endpoint;
 use super::credentials::{self, Secret};
@@ -19,20 +25,15 @@ use crate::error::{Error, Kind, Result, printable};
 use crate::ident::Digest;
 use crate::image::Descriptor;
 use base64::Engine;
-use bytes::Bytes;
-use hickory_resolver::TokioResolver;
 use hyper_util::client::proxy::matcher::Matcher;
-use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::header::{self, HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Body, Client, Method, Request, Response, StatusCode, Url};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::io::Read;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use zeroize::Zeroizing;
 
 /// SECURITY limits on hostile bytes.
@@ -177,40 +178,6 @@ impl Ask<'_> {
     pub fn header(mut self, name: HeaderName, value: impl Into<String>) -> Self {
         self.headers.push((name, value.into()));
         self
-    }
-}
-
-/// A body on its way out: a reader of known length.
-pub struct Outgoing {
-    pub reader: Box<dyn Read + Send + Sync>,
-    pub left: u64,
-    pub sent: Arc<AtomicU64>,
-}
-
-impl http_body::Body for Outgoing {
-    type Data = Bytes;
-    type Error = std::io::Error;
-
-    fn poll_frame(
-        mut self: std::pin::Pin<&mut Self>,
-        _: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<Option<std::io::Result<http_body::Frame<Bytes>>>> {
-        if self.left == 0 {
-            return std::task::Poll::Ready(None);
-        }
-        // A file of ours: reading it does not wait for anybody.
-        let mut buffer = vec![0; self.left.min(128 << 10) as usize];
-        let read = self.reader.read(&mut buffer).and_then(|n| if n == 0 { Err(std::io::ErrorKind::UnexpectedEof.into()) } else { Ok(n) });
-        std::task::Poll::Ready(Some(read.map(|n| {
-            buffer.truncate(n);
-            self.left -= n as u64;
-            self.sent.fetch_add(n as u64, Ordering::Relaxed);
-            http_body::Frame::data(buffer.into())
-        })))
-    }
-
-    fn size_hint(&self) -> http_body::SizeHint {
-        http_body::SizeHint::with_exact(self.left)
     }
 }
 
@@ -433,7 +400,7 @@ impl Wire {
         let error = self.remote.error(format!("{place}{}", shown(&why)));
         let refused = sources(e).any(|s| s.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == std::io::ErrorKind::ConnectionRefused));
         let tls = sources(e).any(|s| s.is::<rustls::Error>());
-        let dns = sources(e).any(|s| s.is::<hickory_resolver::net::NetError>() || s.is::<NotPublic>());
+        let dns = sources(e).any(|s| s.is::<Unknown>() || s.is::<NotPublic>());
         if why.contains("UnknownIssuer") {
             let host = self.remote.host();
             return Failure::Final(error.hint(format!(
@@ -506,7 +473,8 @@ impl Wire {
         let remote = &*self.remote;
         let host = realm.host_str().unwrap_or("?").to_string();
         let proxied = self.is_proxied(&realm);
-        let client = self.client(remote.is_own(&realm), guarded && !proxied, proxied)?;
+        // certs.d is about the registry's own token service, too. cve: 2019-10214
+        let client = self.client(auth::belongs(&realm, &remote.base), guarded && !proxied, proxied)?;
         let mut fields: Vec<(&str, String)> = service.map(|s| ("service", s)).into_iter().collect();
         fields.extend(scope.split(' ').filter(|s| !s.is_empty()).map(|s| ("scope", s.to_string())));
         let mut url = realm;
@@ -637,8 +605,7 @@ impl Wire {
 
     /// A large thing. Nothing is asked for before the first read.
     pub fn blob(self, url: Url, scope: &str, what: &Descriptor, blame: &Blame) -> Blob {
-        let (digest, size, blame) = (what.digest.clone(), what.size, blame.clone());
-        Blob { wire: self, url, scope: scope.to_string(), digest, size, at: 0, rest: Bytes::new(), response: None, tries: 0, window: None, blame }
+        Blob::new(self, url, scope, what, blame)
     }
 
     /// Bring a blob there: begun, filled and closed anew for every try. False: the registry found it elsewhere and took it from there.
@@ -668,162 +635,6 @@ impl Wire {
             place.query_pairs_mut().append_pair("digest", digest.as_str());
             step(&Ask::new(Method::PUT, place, scope).header(length.clone(), "0"), &[201, 204])??;
             Ok(true)
-        })
-    }
-}
-
-/// What went wrong on the wire, in our words: who reads has only an I/O error.
-pub type Blame = Arc<Mutex<Option<Error>>>;
-
-/// A blob as a reader: exactly its size, and a lost connection is taken up where it broke. Its digest is checked by who keeps it.
-pub struct Blob {
-    wire: Wire,
-    url: Url,
-    scope: String,
-    digest: Digest,
-    size: u64,
-    /// Read so far.
-    at: u64,
-    rest: Bytes,
-    response: Option<Response>,
-    /// Without a byte in between.
-    tries: u32,
-    /// When the last look at the speed was, and what had been read then.
-    window: Option<(Instant, u64)>,
-    blame: Blame,
-}
-
-impl Blob {
-    fn short(&self) -> String {
-        short(&self.digest)
-    }
-
-    fn open(&mut self) -> Result<(), Failure> {
-        let remote = self.wire.remote.clone();
-        let mut ask = Ask::new(Method::GET, self.url.clone(), &self.scope);
-        if self.at > 0 {
-            ask = ask.header(header::RANGE, format!("bytes={}-", self.at));
-        }
-        let response = self.wire.runtime.block_on(self.wire.exchange(&ask))?;
-        plain_coding(response.headers()).map_err(|why| remote.error(format!("{}: {why}", self.short())))?;
-        let length = response.content_length();
-        let lie = |n: u64, wanted: u64| remote.error(format!("it sends {n} bytes of {}, which has {wanted}", self.short()));
-        match response.status().as_u16() {
-            200 => {
-                if let Some(n) = length.filter(|n| *n != self.size) {
-                    return Err(Failure::Final(lie(n, self.size)));
-                }
-                self.response = Some(response);
-                // The range was ignored: what we have is skipped, and must still be there.
-                let mut skip = self.at;
-                while skip > 0 {
-                    let Some(mut chunk) = self.chunk()? else {
-                        return Err(Failure::Passing(remote.error(format!("{} breaks off", self.short())), None));
-                    };
-                    let part = chunk.split_to(chunk.len().min(usize::try_from(skip).unwrap_or(usize::MAX)));
-                    skip -= part.len() as u64;
-                    self.rest = chunk;
-                }
-            }
-            206 if self.at > 0 => {
-                let range = response.headers().get(header::CONTENT_RANGE).and_then(|v| v.to_str().ok()).unwrap_or_default();
-                if range != format!("bytes {}-{}/{}", self.at, self.size - 1, self.size) && range != format!("bytes {}-{}/*", self.at, self.size - 1)
-                {
-                    return Err(Failure::Final(remote.error(format!("it answers with another part of {} than asked for", self.short()))));
-                }
-                if let Some(n) = length.filter(|n| *n != self.size - self.at) {
-                    return Err(Failure::Final(lie(n, self.size - self.at)));
-                }
-                self.response = Some(response);
-            }
-            _ => return Err(Failure::Final(self.wire.refusal(&self.short(), response))),
-        }
-        Ok(())
-    }
-
-    /// The next bytes of the open response, or its end. I3
-    fn chunk(&mut self) -> Result<Option<Bytes>, Failure> {
-        let wire = &self.wire;
-        let remote = &*wire.remote;
-        let Some(response) = &mut self.response else { return Ok(None) };
-        let own = remote.is_own(response.url());
-        let slow = || Failure::Passing(remote.error(format!("nothing comes for {} s", remote.stall.as_secs_f32())), None);
-        let next = wire.runtime.block_on(async { tokio::time::timeout(remote.stall, response.chunk()).await }).map_err(|_| slow())?;
-        let next = next.map_err(|e| wire.lost(&e, own))?;
-        let (since, had) = *self.window.get_or_insert((Instant::now(), self.at));
-        if since.elapsed() > remote.stall {
-            if self.at - had < TRICKLE {
-                return Err(Failure::Final(remote.error(format!("it sends less than {} bytes in {} s", TRICKLE, remote.stall.as_secs_f32()))));
-            }
-            self.window = Some((Instant::now(), self.at));
-        }
-        Ok(next)
-    }
-
-    fn next(&mut self) -> Result<Bytes, Failure> {
-        if self.response.is_none() {
-            self.open()?;
-        }
-        if !self.rest.is_empty() {
-            return Ok(std::mem::take(&mut self.rest));
-        }
-        let remote = self.wire.remote.clone();
-        match self.chunk()? {
-            Some(chunk) => Ok(chunk),
-            None if self.at < self.size => {
-                Err(Failure::Passing(remote.error(format!("{} breaks off at {} of {}", self.short(), self.at, self.size)), None))
-            }
-            None => Ok(Bytes::new()),
-        }
-    }
-
-    fn advance(&mut self) -> Result<Bytes> {
-        loop {
-            match self.next() {
-                Ok(chunk) => {
-                    if !chunk.is_empty() {
-                        self.tries = 0;
-                    }
-                    return Ok(chunk);
-                }
-                Err(Failure::Final(error)) => return Err(error),
-                Err(Failure::Passing(error, wished)) => {
-                    self.response = None;
-                    self.rest = Bytes::new();
-                    if self.tries >= RETRIES || wished.is_some_and(|w| w > self.wire.remote.stall * 2) {
-                        return Err(error);
-                    }
-                    std::thread::sleep(wished.unwrap_or(Duration::ZERO).max(self.wire.remote.pause(self.tries)));
-                    self.tries += 1;
-                    self.window = None;
-                }
-            }
-        }
-    }
-
-    fn fill(&mut self, buffer: &mut [u8]) -> Result<usize> {
-        let mut chunk = self.advance()?;
-        let remote = &*self.wire.remote;
-        if self.at + chunk.len() as u64 > self.size {
-            return Err(remote.error(format!("it sends more of {} than its {} bytes", self.short(), self.size)));
-        }
-        let part = chunk.split_to(chunk.len().min(buffer.len()));
-        buffer[..part.len()].copy_from_slice(&part);
-        self.at += part.len() as u64;
-        self.rest = chunk;
-        Ok(part.len())
-    }
-}
-
-impl Read for Blob {
-    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        if buffer.is_empty() {
-            return Ok(0);
-        }
-        self.fill(buffer).map_err(|error| {
-            let text = error.message().to_string();
-            *self.blame.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
-            std::io::Error::other(text)
         })
     }
 }
@@ -888,44 +699,10 @@ fn cause(e: &reqwest::Error) -> String {
     }
 }
 
-/// Names to addresses, by the servers of resolv.conf and /etc/hosts: a static program has no getaddrinfo. Without a configuration it fails.
-struct Names {
-    guarded: bool,
-    resolver: OnceLock<TokioResolver>,
-}
-
-#[derive(Debug)]
-struct NotPublic;
-
-impl std::fmt::Display for NotPublic {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("a public registry leads to a private address")
-    }
-}
-
-impl std::error::Error for NotPublic {}
-
-impl Resolve for Names {
-    fn resolve(&self, name: Name) -> Resolving {
-        let made = match self.resolver.get() {
-            Some(resolver) => Ok(resolver.clone()),
-            None => TokioResolver::builder_tokio().and_then(|b| b.build()).inspect(|r| drop(self.resolver.set(r.clone()))),
-        };
-        let guarded = self.guarded;
-        Box::pin(async move {
-            let found = made?.lookup_ip(name.as_str()).await?;
-            let addresses: Vec<SocketAddr> = found.iter().filter(|ip| !guarded || auth::is_public(*ip)).map(|ip| SocketAddr::new(ip, 0)).collect();
-            if addresses.is_empty() {
-                return Err(NotPublic.into());
-            }
-            Ok(Box::new(addresses.into_iter()) as Addrs)
-        })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use reqwest::dns::Resolve;
 
     fn public() -> Wire {
         let home = std::env::temp_dir().join("sandbox-no-home");
