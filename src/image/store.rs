@@ -17,7 +17,7 @@
 use super::{Descriptor, Image, Layer, blob, kept, layout, making, unpack};
 use crate::birth::die_at;
 use crate::dirs;
-use crate::error::{Doing, Error, Kind, Result};
+use crate::error::{Doing, Error, Kind, Result, why};
 use crate::ident::{Digest, ImageName};
 use crate::role;
 use crate::tape::step::Extent;
@@ -430,7 +430,7 @@ impl Store {
         let chain_id = layout::chain(parent_chain, diff_id);
         let layer = Layer { blob: blob.clone(), diff_id: diff_id.clone(), chain_id };
         self.begin_adding()?;
-        if let Some(unpacked) = self.unpack_one(&layer, reader, true)? {
+        if let Some(unpacked) = self.make_layer(&layer, reader, true)? {
             self.settle(unpacked, &layer, parent_chain)?;
         }
         Ok(layer)
@@ -492,7 +492,7 @@ impl Store {
                 let layer = &layers[number];
                 let parent = number.checked_sub(1).map(|n| &layers[n].chain_id);
                 let mut late = Late { open: &|| source(number), reader: None };
-                let made = self.unpack_one(layer, &mut late, keep);
+                let made = self.make_layer(layer, &mut late, keep);
                 let mut turn = entry();
                 while turn.failed.is_none() && turn.settled < number {
                     turn = changed.wait(turn).unwrap_or_else(|e| e.into_inner());
@@ -531,7 +531,7 @@ impl Store {
     }
 
     /// Unpack a layer into `tmp/`; None: it is there, or somebody else made it while we waited. With `keep` its blob is there, too.
-    fn unpack_one(&self, layer: &Layer, reader: &mut dyn Read, keep: bool) -> Result<Option<Unpacked>> {
+    fn make_layer(&self, layer: &Layer, reader: &mut dyn Read, keep: bool) -> Result<Option<Unpacked>> {
         let there = || self.has_layer(&layer.chain_id);
         let name = format!("layer-{}", layer.chain_id.hex());
         let Some(making) = Making::directory(&self.tmp(), &name, &there)? else {
@@ -697,9 +697,21 @@ impl Store {
     /// The same by the digest of the manifest: for images that cannot be read any more.
     pub fn remove_manifest(&self, manifest: &Digest) -> Result<()> {
         let path = self.record(manifest);
-        let lock = File::open(&path).doing("open", path.display())?;
-        if making::lock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
-            return Err(Error::new(Kind::Conflict, format!("cannot remove image {manifest}: a sandbox uses it")).hint("stop the sandbox first"));
+        let gone = || Error::new(Kind::NotFound, format!("cannot remove image {manifest}: somebody removed it at once"));
+        let lock = File::open(&path).map_err(|e| {
+            if e.kind() == io::ErrorKind::NotFound { gone() } else { Error::new(Kind::Io, format!("cannot open {}: {}", path.display(), why(&e))) }
+        })?;
+        // Whoever removes or names it has it for a moment; a sandbox, for longer.
+        let mut tries = 100;
+        while making::lock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
+            tries -= 1;
+            if tries == 0 {
+                return Err(Error::new(Kind::Conflict, format!("cannot remove image {manifest}: a sandbox uses it")).hint("stop the sandbox first"));
+            }
+            std::thread::sleep(std::time::Duration::from_millis(2));
+        }
+        if !making::is_at(&lock, &path) {
+            return Err(gone());
         }
         if let Some(layer) = kept::on(self, manifest)?.first() {
             return Err(Error::new(Kind::Conflict, format!("cannot remove image {manifest}: the kept layer '{layer}' lies on it"))

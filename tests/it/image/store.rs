@@ -224,8 +224,8 @@ fn thirty_loads_at_once() {
     }
     for (n, child) in children {
         let output = finish(child, b"");
-        // A loser is told so; a load that was overtaken by a removal is not a loss.
-        assert!(output.code() == 0 || output.stderr.contains("removed"), "{n}: {output:?}");
+        // A load that was overtaken by a removal is told so; a removal has nothing to complain about.
+        assert!(output.code() == 0 || (n % 2 == 0 && output.stderr.contains("somebody removed it")), "{n}: {output:?}");
     }
     place.load(&busybox(&["bb:1"])).ok();
     place.sandbox(&["rmi", "bb:1"]).ok();
