@@ -7,6 +7,7 @@ mod support;
 
 mod crash;
 mod escape;
+mod machine;
 mod oldkernel;
 mod policy;
 mod run;
