@@ -7,6 +7,7 @@ mod support;
 
 mod crash;
 mod escape;
+mod limits;
 mod machine;
 mod oldkernel;
 mod policy;

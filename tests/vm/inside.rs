@@ -1,6 +1,6 @@
 //! The side inside: PID 1's child that runs the cases, each in a process of its own with a limit of its own, and writes down how it ended.
 //!
-//! Cases of `it::machine` change the machine, so they run alone, after all others. Those with `rebooted` in their name come after a second
+//! Cases of `it::machine` change the machine, so they run alone, after all others, and so do those with `alone` in their name. Those with `rebooted` in their name come after a second
 //! boot from the same disk.
 
 use crate::Result;
@@ -37,7 +37,7 @@ pub fn run() -> Result<()> {
     let is_done = |name: &&str| before.iter().any(|r| matches!(r, Record::Case { name: n, .. } if n == *name));
     let todo: Vec<&str> = plan.lines().filter(|name| !is_done(name)).collect();
     let (later, now): (Vec<&str>, Vec<&str>) = todo.into_iter().partition(|name| name.contains("rebooted") && number == 1);
-    let (alone, together): (Vec<&str>, Vec<&str>) = now.into_iter().partition(|name| name.starts_with("machine::"));
+    let (alone, together): (Vec<&str>, Vec<&str>) = now.into_iter().partition(|name| name.starts_with("machine::") || name.contains("alone"));
     let queue = Mutex::new(together.into_iter());
     std::thread::scope(|scope| {
         for _ in 0..2 {
