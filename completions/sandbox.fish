@@ -27,6 +27,8 @@ end
 complete -c sandbox -n "__fish_sandbox_needs_command" -s h -l help -d 'Print help'
 complete -c sandbox -n "__fish_sandbox_needs_command" -s V -l version -d 'Print version'
 complete -c sandbox -n "__fish_sandbox_needs_command" -f -a "run" -d 'Run a command in a sandbox'
+complete -c sandbox -n "__fish_sandbox_needs_command" -f -a "stats" -d 'Show what living sandboxes use, again and again'
+complete -c sandbox -n "__fish_sandbox_needs_command" -f -a "slice" -d 'Show or set what all of your sandboxes may use together'
 complete -c sandbox -n "__fish_sandbox_needs_command" -f -a "doctor" -d 'Say what this machine can do for sandboxes, and what mends the rest'
 complete -c sandbox -n "__fish_sandbox_needs_command" -f -a "policy" -d 'List, show, check and compare policies'
 complete -c sandbox -n "__fish_sandbox_using_subcommand run" -l rootfs -d 'Use a directory as the root: :O, the default, is copy-on-write; :rw writes through' -r
@@ -67,14 +69,53 @@ complete -c sandbox -n "__fish_sandbox_using_subcommand run" -l security-opt -d 
 complete -c sandbox -n "__fish_sandbox_using_subcommand run" -l policy -d 'The rules to start from: a name (sandbox policy list), or a file with a slash' -r
 complete -c sandbox -n "__fish_sandbox_using_subcommand run" -l require -d 'Fail where one of these cannot be had in full' -r
 complete -c sandbox -n "__fish_sandbox_using_subcommand run" -l best-effort -d 'Go on where one of these cannot be had' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand run" -s m -l memory -d 'The most memory, in bytes or with a unit (k, m, g), or as a share of the machine\'s (50%); -1: no limit' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand run" -l memory-swap -d 'The most memory and swap together; -1: any swap' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand run" -l memory-reservation -d 'Memory that is not taken away while others have some to give' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand run" -l cpus -d 'How many processors\' time, as in 1.5' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand run" -s c -l cpu-shares -d 'Share of the processors where others want them too; 1024 is what everybody has' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand run" -l cpuset-cpus -d 'Use these processors only, as in 0-3,5' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand run" -l cpuset-mems -d 'Use the memory of these nodes only' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand run" -l pids-limit -d 'The most processes and threads; -1: no limit' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand run" -l blkio-weight -d 'Share of the devices where others want them too, from 10 to 1000' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand run" -l device-read-bps -d 'Read at most so many bytes a second from a device' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand run" -l device-write-bps -d 'Write at most so many bytes a second to a device' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand run" -l device-read-iops -d 'Read at most so many times a second from a device' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand run" -l device-write-iops -d 'Write at most so many times a second to a device' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand run" -l cgroup-parent -d 'Where its cgroup is: a slice of your systemd (NAME.slice), or the path of a cgroup that was delegated to you' -r
 complete -c sandbox -n "__fish_sandbox_using_subcommand run" -l status-fd -d 'Write one JSON object a line to this descriptor for what happens' -r
 complete -c sandbox -n "__fish_sandbox_using_subcommand run" -s i -l interactive -d 'Keep stdin open and pass it on'
 complete -c sandbox -n "__fish_sandbox_using_subcommand run" -s t -l tty -d 'Give the command a terminal of its own'
 complete -c sandbox -n "__fish_sandbox_using_subcommand run" -l read-only -d 'Make the whole root read-only'
 complete -c sandbox -n "__fish_sandbox_using_subcommand run" -l init -d 'Have our init as PID 1 also where the policy makes the command PID 1'
 complete -c sandbox -n "__fish_sandbox_using_subcommand run" -l dry-run -d 'Print what would be done, step by step, and do nothing'
+complete -c sandbox -n "__fish_sandbox_using_subcommand run" -l summary -d 'Say at the end how much memory, time and processes it took'
 complete -c sandbox -n "__fish_sandbox_using_subcommand run" -l json -d 'Errors, and --dry-run, as JSON'
 complete -c sandbox -n "__fish_sandbox_using_subcommand run" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c sandbox -n "__fish_sandbox_using_subcommand stats" -l no-stream -d 'Show it once'
+complete -c sandbox -n "__fish_sandbox_using_subcommand stats" -l json -d 'Print one JSON array each time, on one line'
+complete -c sandbox -n "__fish_sandbox_using_subcommand stats" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c sandbox -n "__fish_sandbox_using_subcommand slice; and not __fish_seen_subcommand_from show set reset" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c sandbox -n "__fish_sandbox_using_subcommand slice; and not __fish_seen_subcommand_from show set reset" -f -a "show" -d 'Print the budget'
+complete -c sandbox -n "__fish_sandbox_using_subcommand slice; and not __fish_seen_subcommand_from show set reset" -f -a "set" -d 'Set parts of the budget'
+complete -c sandbox -n "__fish_sandbox_using_subcommand slice; and not __fish_seen_subcommand_from show set reset" -f -a "reset" -d 'Take every limit off'
+complete -c sandbox -n "__fish_sandbox_using_subcommand slice; and __fish_seen_subcommand_from show" -l json -d 'Print one JSON object'
+complete -c sandbox -n "__fish_sandbox_using_subcommand slice; and __fish_seen_subcommand_from show" -s h -l help -d 'Print help'
+complete -c sandbox -n "__fish_sandbox_using_subcommand slice; and __fish_seen_subcommand_from set" -s m -l memory -d 'The most memory, in bytes or with a unit (k, m, g), or as a share of the machine\'s (50%); -1: no limit' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand slice; and __fish_seen_subcommand_from set" -l memory-swap -d 'The most memory and swap together; -1: any swap' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand slice; and __fish_seen_subcommand_from set" -l memory-reservation -d 'Memory that is not taken away while others have some to give' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand slice; and __fish_seen_subcommand_from set" -l cpus -d 'How many processors\' time, as in 1.5' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand slice; and __fish_seen_subcommand_from set" -s c -l cpu-shares -d 'Share of the processors where others want them too; 1024 is what everybody has' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand slice; and __fish_seen_subcommand_from set" -l cpuset-cpus -d 'Use these processors only, as in 0-3,5' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand slice; and __fish_seen_subcommand_from set" -l cpuset-mems -d 'Use the memory of these nodes only' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand slice; and __fish_seen_subcommand_from set" -l pids-limit -d 'The most processes and threads; -1: no limit' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand slice; and __fish_seen_subcommand_from set" -l blkio-weight -d 'Share of the devices where others want them too, from 10 to 1000' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand slice; and __fish_seen_subcommand_from set" -l device-read-bps -d 'Read at most so many bytes a second from a device' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand slice; and __fish_seen_subcommand_from set" -l device-write-bps -d 'Write at most so many bytes a second to a device' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand slice; and __fish_seen_subcommand_from set" -l device-read-iops -d 'Read at most so many times a second from a device' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand slice; and __fish_seen_subcommand_from set" -l device-write-iops -d 'Write at most so many times a second to a device' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand slice; and __fish_seen_subcommand_from set" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c sandbox -n "__fish_sandbox_using_subcommand slice; and __fish_seen_subcommand_from reset" -s h -l help -d 'Print help'
 complete -c sandbox -n "__fish_sandbox_using_subcommand doctor" -l json -d 'Print one JSON array'
 complete -c sandbox -n "__fish_sandbox_using_subcommand doctor" -l print-apparmor-profile -d 'Print the AppArmor profile that lets this program make user namespaces, and nothing else'
 complete -c sandbox -n "__fish_sandbox_using_subcommand doctor" -s h -l help -d 'Print help (see more with \'--help\')'

@@ -9,6 +9,7 @@ pub mod tape; // the child's instruction set, its recorder, its player
 pub mod host; // what this machine can do, and the cure for what it cannot
 pub mod spec; // what the user asked for, and the policies that shape it
 pub mod userns; // id maps
+pub mod cgroup; // limits, through the user's systemd
 pub mod confine; // capabilities, landlock, seccomp
 pub mod image; // the store: OCI layout, layers, registry
 pub mod rootfs; // the tree the process will see

@@ -4,6 +4,7 @@
 //! /proc has, how high one's own limits are, which kernel libseccomp was built for) is left out or put back to what the Spec said,
 //! each by a named rule below; nothing else is. Must never need a privilege, and never change anything but those files.
 
+use sandbox::cgroup;
 use sandbox::host::Caller;
 use sandbox::host::mounts::MountPoint;
 use sandbox::host::subid::{Range, Subids};
@@ -39,7 +40,16 @@ fn frozen(spec: &Spec, subids: &[(u32, u32)], mounts: Vec<MountPoint>, io: Optio
     let ranges = || subids.iter().map(|(start, count)| Range { start: *start, count: *count }).collect();
     let facts = facts(mounts);
     let ids = plan::ids(spec, &facts.caller, &Subids { uids: ranges(), gids: ranges() })?;
-    freeze(spec, &facts, ids, io, Some(&cache.0))
+    let mut spec = spec.clone();
+    spec.limits.resolve(4 << 30);
+    let limits = cgroup::plan(&spec, place())?;
+    freeze(&spec, &facts, ids, limits, io, Some(&cache.0))
+}
+
+/// A systemd of the user, with what Debian delegates.
+fn place() -> cgroup::Place {
+    let controllers = ["cpu", "memory", "pids"].map(String::from).into();
+    cgroup::Place::Systemd { bus: "/run/user/1000/bus".into(), slice: cgroup::SLICE.into(), controllers }
 }
 
 fn facts(mounts: Vec<MountPoint>) -> Facts {

@@ -23,9 +23,11 @@ pub struct DocsArgs {
 const DATE: &str = "2026-11-24";
 
 /// The part of each page that no flag's definition has: name of the page, text.
-const REST: [(&str, &str); 4] = [
+const REST: [(&str, &str); 6] = [
     ("sandbox", include_str!("manual/sandbox.roff")),
     ("sandbox-run", include_str!("manual/run.roff")),
+    ("sandbox-stats", include_str!("manual/stats.roff")),
+    ("sandbox-slice", include_str!("manual/slice.roff")),
     ("sandbox-doctor", include_str!("manual/doctor.roff")),
     ("sandbox-policy", include_str!("manual/policy.roff")),
 ];

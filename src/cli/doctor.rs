@@ -2,6 +2,7 @@
 //!
 //! Called by `cli`. Tries rather than believes where trying is possible, takes well under a second, and changes nothing.
 
+use crate::cgroup;
 use crate::error::{Error, Kind, Result, printable};
 use crate::host::mounts::{self, MountPoint, Visible};
 use crate::host::remedy::{self, Missing};
@@ -368,7 +369,7 @@ fn session(caller: &Caller, mounts: &[MountPoint]) -> Vec<Finding> {
     let mut found = Vec::new();
     if root.is_some_and(|m| m.fstype == "cgroup2") {
         let own = host::word("/proc/self/cgroup").unwrap_or_default();
-        let manager = manager_cgroup(&own, caller.uid);
+        let manager = cgroup::manager(&own, caller.uid);
         let controllers = host::word(Path::new("/sys/fs/cgroup").join(&manager).join("cgroup.controllers"));
         found.push(Finding::ok("cgroup", "version 2"));
         found.push(delegation(controllers.as_deref(), &manager));
@@ -391,16 +392,6 @@ fn session(caller: &Caller, mounts: &[MountPoint]) -> Vec<Finding> {
         Finding::missing("user bus", Severity::Note, format!("{} is no socket of yours", bus.display()), Missing::NoUserBus)
     });
     found
-}
-
-/// The cgroup of the user's systemd below the mount point: where we are in one, or where it would be.
-fn manager_cgroup(own: &str, uid: u32) -> PathBuf {
-    let path = own.lines().find_map(|line| line.strip_prefix("0::/")).unwrap_or_default();
-    let service = format!("user@{uid}.service");
-    match path.split_once(&service) {
-        Some((above, after)) if after.is_empty() || after.starts_with('/') => PathBuf::from(format!("{above}{service}")),
-        _ => PathBuf::from(format!("user.slice/user-{uid}.slice/{service}")),
-    }
 }
 
 fn delegation(controllers: Option<&str>, manager: &Path) -> Finding {
@@ -521,16 +512,7 @@ mod tests {
     }
 
     #[test]
-    fn cgroups_of_the_user() {
-        for (own, expected) in [
-            ("0::/user.slice/user-1000.slice/user@1000.service/app.slice/x.scope", "user.slice/user-1000.slice/user@1000.service"),
-            ("0::/user.slice/user-1000.slice/session-3.scope", "user.slice/user-1000.slice/user@1000.service"),
-            ("1:name=systemd:/x\n0::/a/user@1000.service", "a/user@1000.service"),
-            ("0::/user@1000.service2", "user.slice/user-1000.slice/user@1000.service"),
-            ("", "user.slice/user-1000.slice/user@1000.service"),
-        ] {
-            assert_eq!(manager_cgroup(own, 1000), Path::new(expected), "{own}");
-        }
+    fn what_is_not_delegated_is_named() {
         let manager = Path::new("m");
         assert!(delegation(Some("cpuset cpu io memory hugetlb pids"), manager).ok);
         let less = delegation(Some("memory pids"), manager);

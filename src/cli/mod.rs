@@ -12,6 +12,7 @@
 
 pub mod docs;
 pub mod doctor;
+pub mod limits;
 pub mod policy;
 pub mod run;
 
@@ -41,6 +42,8 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     Run(Box<run::RunArgs>),
+    Stats(limits::StatsArgs),
+    Slice(limits::SliceArgs),
     Doctor(DoctorArgs),
     Policy(PolicyArgs),
     #[command(hide = true)]
@@ -123,6 +126,8 @@ pub fn main() -> ExitCode {
             let json = args.json;
             report(run::run(*args), json)
         }
+        Command::Stats(args) => report(limits::stats(&args), false),
+        Command::Slice(args) => report(limits::slice(args), false),
         Command::Doctor(args) => {
             let json = args.json;
             report(doctor(args), json)

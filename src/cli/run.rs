@@ -3,6 +3,8 @@
 //! Called by `cli::main`. `RunArgs` is what was typed; `into_patch` what it means; `run` does it.
 #![forbid(unsafe_code)]
 
+use super::limits::{self, LimitArgs};
+use crate::cgroup::{self, Held, Usage};
 use crate::dirs;
 use crate::error::{Doing, Error, Kind, Result};
 use crate::host::{self, Caller, mounts, subid};
@@ -19,7 +21,7 @@ use std::io::Write;
 use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Run a command in a sandbox
 ///
@@ -227,7 +229,7 @@ pub struct RunArgs {
     policy: Option<String>,
     /// Fail where one of these cannot be had in full
     ///
-    /// Of subids, seccomp, landlock, ulimits; joined by commas.
+    /// Of subids, seccomp, landlock, ulimits, memory, cpu, cpuset, pids, io; joined by commas.
     #[arg(long, value_name = "LIST", value_delimiter = ',', help_heading = "Policy")]
     require: Vec<Control>,
     /// Go on where one of these cannot be had
@@ -236,9 +238,18 @@ pub struct RunArgs {
     #[arg(long, value_name = "LIST", value_delimiter = ',', help_heading = "Policy", hide_short_help = true)]
     best_effort: Vec<Control>,
 
+    #[command(flatten)]
+    limits: LimitArgs,
+    /// Where its cgroup is: a slice of your systemd (NAME.slice), or the path of a cgroup that was delegated to you
+    #[arg(long, value_name = "PARENT", help_heading = "Limits", hide_short_help = true)]
+    cgroup_parent: Option<String>,
+
     /// Print what would be done, step by step, and do nothing
     #[arg(long, help_heading = "Output")]
     dry_run: bool,
+    /// Say at the end how much memory, time and processes it took
+    #[arg(long, help_heading = "Output")]
+    summary: bool,
     /// Errors, and --dry-run, as JSON
     #[arg(long, help_heading = "Output", hide_short_help = true)]
     pub json: bool,
@@ -298,6 +309,7 @@ pub fn run(args: RunArgs) -> Result<u8> {
     let caller = Caller::me()?;
     let (dry_run, json, status_fd, tty, interactive) = (args.dry_run, args.json, args.status_fd, args.tty, args.interactive);
     let named = args.policy.clone();
+    let (summary, start) = (args.summary, Instant::now());
     let preserved = args.preserve_fds.unwrap_or(0);
     check_descriptors(preserved, status_fd)?;
     let env: Environment = std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v))).collect();
@@ -313,13 +325,21 @@ pub fn run(args: RunArgs) -> Result<u8> {
     let flags = args.into_patch(&env, &cwd, &caller.home)?;
     let (under, named_limit) = policy::choose(named.as_deref(), &caller.home)?;
     // Never dropped: freeing a thousand strings one by one only delays the end of a process.
-    let spec = std::mem::ManuallyDrop::new(under.then(flags).settle()?);
+    let mut spec = std::mem::ManuallyDrop::new(under.then(flags).settle()?);
+    let total = host::memory_total();
+    spec.limits.resolve(total);
+    spec.budget.resolve(total);
+    spec.limits.check()?;
     let word = named.unwrap_or_default();
-    let limits = [
+    let mut ceilings = [
         (named_limit, format!("policy {word}"), "name another policy to loosen; flags only tighten a named one"),
         (policy::ceiling()?, dirs::ceiling().display().to_string(), "the site's ceiling holds for everybody"),
     ];
-    for (limit, source, hint) in limits.iter().filter_map(|(l, s, h)| l.as_ref().map(|l| (l, s, h))) {
+    for limit in ceilings.iter_mut().filter_map(|(l, ..)| l.as_mut()) {
+        limit.limits.resolve(total);
+        spec.limits.within(&limit.limits);
+    }
+    for (limit, source, hint) in ceilings.iter().filter_map(|(l, s, h)| l.as_ref().map(|l| (l, s, h))) {
         if let Some(first) = spec.exceeds(limit, &caller.home, caller.uid).first() {
             return Err(Error::new(Kind::Denied, format!("cannot go beyond {source}: {first}")).hint(*hint));
         }
@@ -333,7 +353,8 @@ pub fn run(args: RunArgs) -> Result<u8> {
     }
     let subids = if spec.userns == Userns::Single { subid::Subids::default() } else { subid::subids(&caller)? };
     let ids = plan::ids(&spec, &caller, &subids)?;
-    let begun = if dry_run { None } else { Some(begin(&ids.maps, plan::early(&spec))?) };
+    let bounds = cgroup::plan(&spec, cgroup::place(spec.cgroup_parent.as_deref(), caller.uid)?)?;
+    let begun = if dry_run { None } else { Some(begin(&ids.maps, plan::early(&spec, bounds.piece.is_some()))?) };
     let (io, streams) = if tty { (None, None) } else { streams(interactive).map(|(io, s)| (Some(io), Some(s)))? };
     let facts =
         Facts { mounts: mounts::mounts()?, cwd, env, mask: signals.old_mask(), window: window(), landlock_abi: sys::confine::landlock_abi(), caller };
@@ -346,11 +367,16 @@ pub fn run(args: RunArgs) -> Result<u8> {
             dirs::make(&config)?;
         }
     }
-    let plan = freeze(&spec, &facts, ids, io, cache.as_deref())?;
+    let plan = freeze(&spec, &facts, ids, bounds, io, cache.as_deref())?;
     let Some(begun) = begun else { return dry(&spec, &plan, json).map(|()| 0) };
-    for sentence in plan.notes.iter().chain(plan.degraded.iter().filter(|(c, _)| *c == Control::Subids).map(|(_, why)| why)) {
-        let _ = writeln!(std::io::stderr(), "sandbox: note: {sentence}");
-    }
+    let note = |sentence: &str| {
+        // With --json, stderr is for one error as JSON; what is weaker is told to --status-fd.
+        if !json {
+            let _ = writeln!(std::io::stderr(), "sandbox: note: {sentence}");
+        }
+    };
+    let subids = plan.degraded.iter().filter(|(c, _)| *c == Control::Subids).map(|(_, why)| why);
+    plan.notes.iter().chain(subids).chain(&lost_limits(&plan, &spec)).for_each(|sentence| note(sentence));
     let _lock = spec.name.as_ref().map(|name| lock_name(name, &facts.caller.home)).transpose()?;
     let mut status = Status::new(status_fd);
     status.degraded(&plan);
@@ -359,7 +385,8 @@ pub fn run(args: RunArgs) -> Result<u8> {
 
     // Play it.
     let live = launch(begun, &plan)?;
-    status.started(live.pid);
+    status.started(live.pid, live.cgroup.as_ref());
+    let held = live.cgroup;
     let streams = match (streams, live.terminal) {
         (Some(streams), _) => streams,
         (None, Some(master)) => Streams::Terminal { master, interactive },
@@ -367,13 +394,38 @@ pub fn run(args: RunArgs) -> Result<u8> {
     };
     drop(plan); // our copies of the command's ends of the pipes
     let timeout = spec.process.timeout.map(Duration::from_secs);
-    let living = Living { pidfd: live.pidfd, wire: live.wire, streams, stop_signal: spec.process.stop_signal, timeout };
-    let exit = stay(living, signals, &mut |event| status.event(event))?;
+    let lingers = held.is_some();
+    let living = Living { pidfd: live.pidfd, wire: live.wire, streams, stop_signal: spec.process.stop_signal, timeout, lingers };
+    let mut used = None;
+    let exit = stay(living, signals, &mut |event| match event {
+        Event::Ended => used = held.as_ref().map(Held::usage),
+        event => status.event(event),
+    })?;
+    // If PID 1 could not tell us in time, perhaps the cgroup still can.
+    let used = used.or_else(|| held.as_ref().map(Held::usage));
+    drop(held);
     for (path, why) in absent.iter().filter(|(path, _)| std::fs::symlink_metadata(path).is_ok()) {
         let _ = writeln!(std::io::stderr(), "sandbox: warning: {} was made inside ({why}): look at it before you go on", path.display());
     }
-    status.exited(&exit);
+    used.iter().flat_map(|usage| limits::reached(&exit, usage, &spec.limits)).for_each(|sentence| note(&sentence));
+    if summary {
+        let _ = writeln!(std::io::stderr(), "sandbox: summary: {}", limits::summary(start, used.as_ref()));
+    }
+    status.exited(&exit, used.as_ref());
     Ok(exit.code())
+}
+
+/// What to say of limits that cannot be had: one line for all that were not asked for, since nothing is refused.
+fn lost_limits(plan: &Plan, spec: &Spec) -> Vec<String> {
+    let lost = plan.degraded.iter().filter(|(c, _)| cgroup::controller(*c).is_some());
+    let (asked, defaults): (Vec<_>, Vec<_>) = lost.partition(|(c, _)| spec.limits.asked.contains(c));
+    let mut said: Vec<_> = asked.into_iter().map(|(_, why)| why.clone()).collect();
+    if let Some((_, why)) = defaults.first() {
+        let names: Vec<_> = defaults.iter().map(|(c, _)| c.as_str()).collect();
+        let why = why.split_once(": ").map_or(why.as_str(), |(_, why)| why).split(';').next().unwrap_or_default();
+        said.push(format!("no limits on {}: {why} (the cure: sandbox doctor)", names.join(" and ")));
+    }
+    said
 }
 
 impl RunArgs {
@@ -422,7 +474,10 @@ impl RunArgs {
             policy: _,
             require,
             best_effort,
+            limits,
+            cgroup_parent,
             dry_run: _,
+            summary: _,
             json: _,
             status_fd: _,
             command,
@@ -540,6 +595,8 @@ impl RunArgs {
                 _ => return Err(Error::usage(format!("bad --security-opt '{word}': seccomp=FILE|unconfined, no-new-privileges[=false] or nested"))),
             }
         }
+        patch.limits = limits.into_patch()?;
+        patch.cgroup_parent = cgroup_parent;
         patch.require = require.into_iter().collect();
         patch.best_effort = best_effort.into_iter().collect::<BTreeSet<_>>();
         Ok(patch)
@@ -756,8 +813,8 @@ impl Status {
         }
     }
 
-    fn started(&mut self, pid: i32) {
-        self.say(serde_json::json!({ "event": "started", "pid": pid }));
+    fn started(&mut self, pid: i32, cgroup: Option<&Held>) {
+        self.say(serde_json::json!({ "event": "started", "pid": pid, "cgroup": cgroup.map(Held::path) }));
     }
 
     fn event(&mut self, event: Event) {
@@ -768,12 +825,16 @@ impl Status {
             Event::TimedOut => serde_json::json!({ "event": "timeout" }),
             Event::HungUp => serde_json::json!({ "event": "hangup" }),
             Event::Killed => serde_json::json!({ "event": "killed" }),
+            Event::Ended => return, // `exited` will say it all
         });
     }
 
-    fn exited(&mut self, exit: &Exit) {
+    fn exited(&mut self, exit: &Exit, usage: Option<&Usage>) {
         let signal = exit.status.signal().map(process::signal_name);
-        self.say(serde_json::json!({ "event": "exited", "exit": exit.code(), "signal": signal, "timed_out": exit.timed_out }));
+        let reason = usage.and_then(|u| limits::reason(exit, u));
+        self.say(serde_json::json!({
+            "event": "exited", "exit": exit.code(), "signal": signal, "timed_out": exit.timed_out, "reason": reason, "usage": usage,
+        }));
     }
 }
 
@@ -786,7 +847,7 @@ fn dry(spec: &Spec, plan: &Plan, json: bool) -> Result<()> {
         let map = |list: &[crate::tape::step::Extent]| list.iter().map(|e| [e.inside, e.outside, e.count]).collect::<Vec<_>>();
         let degraded: Vec<_> = plan.degraded.iter().map(|(c, why)| serde_json::json!({ "control": c.as_str(), "why": why })).collect();
         let value = serde_json::json!({
-            "spec": spec, "uids": map(&plan.maps.uids), "gids": map(&plan.maps.gids), "steps": steps, "notes": plan.notes, "degraded": degraded,
+            "spec": spec, "cgroup": plan.cgroup.as_ref().map(|c| c.to_string()), "uids": map(&plan.maps.uids), "gids": map(&plan.maps.gids), "steps": steps, "notes": plan.notes, "degraded": degraded,
         });
         format!("{value:#}\n")
     } else {

@@ -150,6 +150,12 @@ pub fn word(path: impl AsRef<Path>) -> Option<String> {
     Some(String::from_utf8_lossy(&text).trim_matches(['\0', '\n', ' ']).to_string())
 }
 
+/// Bytes. man: sysinfo(2)
+pub fn memory_total() -> u64 {
+    let info = rustix::system::sysinfo();
+    info.totalram.saturating_mul(u64::from(info.mem_unit))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

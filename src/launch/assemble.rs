@@ -7,6 +7,7 @@ use crate::error::{Error, Result};
 use crate::rootfs::{self, Tree};
 use crate::spec::process::{ULIMITS, Ulimit};
 use crate::spec::{LandlockFiles, NetworkMode, Share, Source};
+use crate::sys::clone::NEWCGROUP;
 use crate::sys::process::{Pointers, rlimit};
 use crate::tape::step::Extent;
 use crate::tape::{Barrier, Groups, Phase, Recorder, Slot, Step, Tape};
@@ -39,11 +40,19 @@ enum Kind {
 pub fn assemble(f: Frozen, tree: Tree) -> Result<(Tape, Option<OwnedFd>)> {
     let mut tape = Recorder::default();
     let (spec, process, namespaces) = (f.spec, &f.spec.process, &f.spec.namespaces);
-    let site = rootfs::Site { spec, caller: &f.facts.caller, maps: f.maps, mounts: &f.facts.mounts, cwd: &f.facts.cwd, home: &f.home };
+    let site = rootfs::Site {
+        spec,
+        caller: &f.facts.caller,
+        maps: f.maps,
+        mounts: &f.facts.mounts,
+        cwd: &f.facts.cwd,
+        home: &f.home,
+        own_cgroup: f.own_cgroup,
+    };
     let owns_pids = namespaces.pid == Share::Private;
 
     // Identity. What needs no id map comes first: newuidmap is at work meanwhile.
-    plan::early(spec).into_iter().for_each(|step| tape.push(step));
+    plan::early(spec, f.limited).into_iter().for_each(|step| tape.push(step));
     tape.push(rootfs::procfs(&site)?);
     let private_net = spec.network.mode == NetworkMode::None;
     if private_net {
@@ -71,6 +80,10 @@ pub fn assemble(f: Frozen, tree: Tree) -> Result<(Tape, Option<OwnedFd>)> {
         }
     }
     tape.push(Step::Await(Barrier::Mapped));
+    if f.own_cgroup {
+        // Not before we are in it: its root is the cgroup of whoever unshares. kernel: kernel/cgroup/namespace.c copy_cgroup_ns()
+        tape.push(Step::Unshare { namespaces: NEWCGROUP, names: "cgroup".into() });
+    }
     let born = (f.maps.uid_inside(f.facts.caller.uid), f.maps.gid_inside(f.facts.caller.gid));
     if born.0.is_none() || born.1.is_none() {
         // The caller has no id inside, so whatever we made would belong to nobody (EOVERFLOW).
@@ -111,12 +124,16 @@ pub fn assemble(f: Frozen, tree: Tree) -> Result<(Tape, Option<OwnedFd>)> {
     for (name, limit) in &process.ulimits {
         tape.push(ulimit(name, limit)?);
     }
+    // In the place of limits that cannot be had, unless the user has set them himself.
+    for (name, limit) in f.stand_ins.iter().filter(|(name, _)| !process.ulimits.contains_key(*name)) {
+        tape.push(ulimit(name, limit)?);
+    }
     tape.push(Step::Umask(process.umask));
 
     // Seal. The order and its reasons: `confine`.
     if !namespaces.nested || process.init {
         let (uids, gids) = f.maps.inner();
-        tape.push(Step::Split { uids, gids, owns_pids });
+        tape.push(Step::Split { uids, gids, owns_pids, lingers: f.limited });
         tape.push(Step::Await(Barrier::Inner));
     }
     if let Some(score) = f.oom_score {

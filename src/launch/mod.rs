@@ -20,6 +20,7 @@ pub mod assemble;
 pub mod explain;
 pub mod plan;
 
+use crate::cgroup::Held;
 use crate::error::{Doing, Error, Kind, Result};
 use crate::sys::clone::{self, Intermediate, Stillborn};
 use crate::sys::socket;
@@ -37,6 +38,8 @@ pub struct Live {
     pub wire: OwnedFd,
     /// Our side of the sandbox's terminal.
     pub terminal: Option<OwnedFd>,
+    /// What holds its limits.
+    pub cgroup: Option<Held>,
 }
 
 /// The outer user namespace, while its maps are written. Dropping it undoes it.
@@ -86,7 +89,7 @@ pub fn launch(begun: Begun, plan: &Plan) -> Result<Live> {
     die_at(3);
     let born = Born { pid: child.pid, pidfd: child.pidfd };
     match born.prepare(plan, intermediate, writing, &wire, faults) {
-        Ok(terminal) => Ok(Live { pid: born.pid, pidfd: born.pidfd, wire, terminal }),
+        Ok((terminal, cgroup)) => Ok(Live { pid: born.pid, pidfd: born.pidfd, wire, terminal, cgroup }),
         Err(e) => {
             born.kill();
             Err(e)
@@ -100,8 +103,18 @@ struct Born {
 }
 
 impl Born {
-    fn prepare(&self, plan: &Plan, intermediate: Intermediate, writing: Writing, wire: &OwnedFd, faults: OwnedFd) -> Result<Option<OwnedFd>> {
+    fn prepare(
+        &self,
+        plan: &Plan,
+        intermediate: Intermediate,
+        writing: Writing,
+        wire: &OwnedFd,
+        faults: OwnedFd,
+    ) -> Result<(Option<OwnedFd>, Option<Held>)> {
+        // While the maps are written.
+        let cgroup = plan.cgroup.as_ref().map(|piece| piece.apply(self.pid)).transpose();
         let mapped = writing.finish();
+        let cgroup = cgroup?;
         die_at(4);
         if let Err(e) = mapped {
             // If the child failed meanwhile, that is the cause.
@@ -118,14 +131,15 @@ impl Born {
             _ => return Err(Error::new(Kind::Bug, "half a fault")),
         }
         die_at(6);
+        cgroup.iter().for_each(Held::started);
         if !plan.has_terminal() {
-            return Ok(None);
+            return Ok((None, cgroup));
         }
         let (byte, terminal) = socket::recv_fd(wire.as_fd()).doing("take", "the terminal")?;
         if byte != crate::tape::wire::TERMINAL {
             return Err(Error::new(Kind::Bug, "no terminal came"));
         }
-        Ok(terminal)
+        Ok((terminal, cgroup))
     }
 
     fn kill(&self) {

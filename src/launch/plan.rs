@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::assemble;
+use crate::cgroup::{self, Planned};
 use crate::confine::{landlock, seccomp};
 use crate::error::{Doing, Error, Kind, Result};
 use crate::host::caller::{self, Caller};
@@ -61,6 +62,8 @@ pub struct Plan {
     pub tape: Tape,
     /// So many of its steps are played before the child is born: `early`.
     pub early: usize,
+    /// The cgroup that the child is put into.
+    pub cgroup: Option<cgroup::Piece>,
     /// The ruleset that the tape names by number lives as long as the plan.
     pub ruleset: Option<OwnedFd>,
     pub io: Option<Io>,
@@ -105,6 +108,12 @@ pub struct Frozen<'a> {
     pub filter: Option<seccomp::Program>,
     pub landlock: landlock::Piece,
     pub io: Option<&'a Io>,
+    /// There is a cgroup for it.
+    pub limited: bool,
+    /// And it is all that is seen of cgroups inside.
+    pub own_cgroup: bool,
+    /// rlimits in the place of limits that cannot be had.
+    pub stand_ins: Vec<(&'static str, process::Ulimit)>,
 }
 
 /// Landlock's version with scopes, Linux 6.12. man: landlock(7)
@@ -116,15 +125,15 @@ fn at_clone(spec: &Spec) -> u64 {
 }
 
 /// What is done in the new user namespace before the child is born, while the id maps are written and the rest is planned. The
-/// network namespace alone takes half a millisecond.
-pub fn early(spec: &Spec) -> Vec<Step> {
+/// network namespace alone takes half a millisecond. `limited`: a cgroup namespace waits until the child is in its cgroup.
+pub fn early(spec: &Spec, limited: bool) -> Vec<Step> {
     let n = &spec.namespaces;
     let private_net = spec.network.mode == NetworkMode::None;
     let all = [
         (private_net, NEWNET, "net"),
         (n.uts == Share::Private, NEWUTS, "uts"),
         (n.ipc == Share::Private, NEWIPC, "ipc"),
-        (n.cgroup == Share::Private, NEWCGROUP, "cgroup"),
+        (n.cgroup == Share::Private && !limited, NEWCGROUP, "cgroup"),
     ];
     let made = all.iter().filter(|(private, ..)| *private);
     let namespaces = made.clone().fold(0, |set, (_, flag, _)| set | flag);
@@ -134,11 +143,16 @@ pub fn early(spec: &Spec) -> Vec<Step> {
 }
 
 /// No effects, but reading. Same Spec and same Facts give the same Plan.
-pub fn freeze(spec: &Spec, facts: &Facts, ids: Ids, io: Option<Io>, cache: Option<&Path>) -> Result<Plan> {
+pub fn freeze(spec: &Spec, facts: &Facts, ids: Ids, limits: Planned, io: Option<Io>, cache: Option<&Path>) -> Result<Plan> {
     let Ids { maps, mut degraded } = ids;
+    let Planned { piece, degraded: unlimited, ulimits: stand_ins } = limits;
+    degraded.extend(unlimited);
+    let limited = piece.is_some();
+    let own_cgroup = limited && spec.namespaces.cgroup == Share::Private;
     let who = who(spec, facts, &maps)?;
     let home = std::fs::canonicalize(&facts.caller.home).unwrap_or_else(|_| facts.caller.home.clone());
-    let tree = rootfs::plan(&rootfs::Site { spec, caller: &facts.caller, maps: &maps, mounts: &facts.mounts, cwd: &facts.cwd, home: &home })?;
+    let site = rootfs::Site { spec, caller: &facts.caller, maps: &maps, mounts: &facts.mounts, cwd: &facts.cwd, home: &home, own_cgroup };
+    let tree = rootfs::plan(&site)?;
 
     let filter = if sys::confine::has_seccomp() {
         seccomp::compile(&spec.restrict.seccomp, spec.namespaces.nested, &spec.restrict.capabilities, cache)?
@@ -190,6 +204,9 @@ pub fn freeze(spec: &Spec, facts: &Facts, ids: Ids, io: Option<Io>, cache: Optio
         landlock,
         io: io.as_ref(),
         who,
+        limited,
+        own_cgroup,
+        stand_ins,
     };
     let mut notes = tree.notes.clone();
     if scopes_missing && spec.network.mode == NetworkMode::Host {
@@ -198,7 +215,8 @@ pub fn freeze(spec: &Spec, facts: &Facts, ids: Ids, io: Option<Io>, cache: Optio
     let (tape, ruleset) = assemble::assemble(frozen, tree)?;
     let text = |s: OsString| s.to_string_lossy().into_owned();
     let (command, path) = (text(command), text(path));
-    Ok(Plan { namespaces: at_clone(spec), maps, tape, early: early(spec).len(), ruleset, io, notes, degraded, command, path })
+    let early = early(spec, limited).len();
+    Ok(Plan { namespaces: at_clone(spec), maps, tape, early, cgroup: piece, ruleset, io, notes, degraded, command, path })
 }
 
 fn hostname(spec: &Spec) -> String {
@@ -398,6 +416,9 @@ impl std::fmt::Display for Plan {
         for (name, extents) in [("uids", &self.maps.uids), ("gids", &self.maps.gids)] {
             let list: Vec<_> = extents.iter().map(|e| format!("{} -> {} ({})", e.inside, e.outside, e.count)).collect();
             write!(f, "\n{name:9} {}", list.join(", "))?;
+        }
+        if let Some(cgroup) = &self.cgroup {
+            write!(f, "\ncgroup    {cgroup}")?;
         }
         for (control, why) in &self.degraded {
             write!(f, "\ndegraded  {control}: {why}")?;

@@ -3,7 +3,7 @@
 //! *What*: after clone the command line's own process stays in the foreground and does nothing but this. `stay` is called once by
 //! `cli` (through `launch`) and comes back when PID 1 of the sandbox, and with it every process inside, is gone.
 //!
-//! *Why this way*: one thread, one poll(2) over at most eight descriptors, no runtime. Signals arrive on a descriptor, the end of
+//! *Why this way*: one thread, one poll(2) over at most nine descriptors, no runtime. Signals arrive on a descriptor, the end of
 //! PID 1 on its pidfd, so there are no signal races and nothing to interrupt. Rejected: a process per stream (as `script` does),
 //! which survives us; tokio, which needs threads before clone or a second loop.
 //!
@@ -36,6 +36,7 @@ pub use signals::Signals;
 use crate::error::{Doing, Error, Kind, Result};
 use crate::sys;
 use crate::sys::signal::{pidfd_send, suffer};
+use crate::tape::wire::FAREWELL;
 use relay::{Flow, Orphan, Port, REST};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::OFlags;
@@ -63,6 +64,8 @@ pub struct Living {
     pub streams: Streams,
     pub stop_signal: i32,
     pub timeout: Option<Duration>,
+    /// After its last words the init waits for us: `Event::Ended` is the time to look at the cgroup.
+    pub lingers: bool,
 }
 
 /// What the parent has to carry between the caller's descriptors 0, 1, 2 and the sandbox.
@@ -106,6 +109,8 @@ pub enum Event {
     HungUp,
     /// SIGKILL went to PID 1.
     Killed,
+    /// The command has ended; its cgroup is still there.
+    Ended,
 }
 
 /// Stay until PID 1 is gone, and reap it. In the thread that called `Signals::take`.
@@ -127,9 +132,12 @@ struct Caller<'a> {
 }
 
 fn stay_on<'a>(living: Living, signals: Signals, caller: Caller<'a>, on_event: &'a mut (dyn FnMut(Event) + 'a)) -> Result<Exit> {
-    let Living { pidfd, wire, streams, stop_signal, timeout } = living;
+    let Living { pidfd, wire, streams, stop_signal, timeout, lingers } = living;
     let mut watch = Watch {
         pidfd,
+        wire,
+        lingers,
+        words: None,
         settle_at: Instant::now().checked_add(SETTLED),
         signals,
         caller,
@@ -147,12 +155,18 @@ fn stay_on<'a>(living: Living, signals: Signals, caller: Caller<'a>, on_event: &
     };
     watch.open(streams)?;
     let own = watch.run()?;
-    Ok(Exit { status: last_words(wire.as_fd()).unwrap_or(own), timed_out: watch.timed_out })
+    let words = watch.words.or_else(|| last_words(watch.wire.as_fd()));
+    Ok(Exit { status: words.unwrap_or(own), timed_out: watch.timed_out })
 }
 
 /// The state of the loop.
 struct Watch<'a> {
     pidfd: OwnedFd,
+    wire: OwnedFd,
+    /// The init is going to wait for us.
+    lingers: bool,
+    /// How the command ended, once we have been told.
+    words: Option<ExitStatus>,
     /// When to give back the memory that was for starting: if we stay, but not for a command that is done by then.
     settle_at: Option<Instant>,
     signals: Signals,
@@ -222,16 +236,20 @@ impl<'a> Watch<'a> {
     /// Wait for one thing to happen, and deal with all that has.
     fn turn(&mut self) -> Result<()> {
         let now = Instant::now();
-        let (mut signalled, mut over, mut inward, mut outward) = (false, false, [false; 2], [[false; 2]; 2]);
+        let (mut signalled, mut over, mut told, mut inward, mut outward) = (false, false, false, [false; 2], [[false; 2]; 2]);
         {
             // The end of PID 1 and signals first, then the flows; `marks` says where each answer goes.
-            let mut fds: Vec<PollFd<'_>> = Vec::with_capacity(8);
-            let mut marks: Vec<&mut bool> = Vec::with_capacity(8);
+            let mut fds: Vec<PollFd<'_>> = Vec::with_capacity(9);
+            let mut marks: Vec<&mut bool> = Vec::with_capacity(9);
             fds.push(PollFd::from_borrowed_fd(self.signals.as_fd(), PollFlags::IN));
             marks.push(&mut signalled);
             if self.gone.is_none() {
                 fds.push(PollFd::new(&self.pidfd, PollFlags::IN));
                 marks.push(&mut over);
+                if self.lingers {
+                    fds.push(PollFd::new(&self.wire, PollFlags::IN));
+                    marks.push(&mut told);
+                }
             }
             for (flow, [readable, writable]) in self.inward.iter().zip([&mut inward]).chain(self.outward.iter().zip(&mut outward)) {
                 // Once PID 1 is gone the sources are read without asking: they are full, or at their end.
@@ -260,6 +278,12 @@ impl<'a> Watch<'a> {
         }
         let now = Instant::now();
         self.clock(now)?;
+        if told {
+            self.lingers = false;
+            self.words = last_words(self.wire.as_fd());
+            (self.on_event)(Event::Ended);
+            let _ = rustix::net::send(&self.wire, &[FAREWELL], rustix::net::SendFlags::NOSIGNAL);
+        }
         if over {
             self.gone = Some(reap(self.pidfd.as_fd())?);
             (self.inward, self.terminal) = (None, None); // restored now: Ctrl-C must end a wait for the reader of the rest

@@ -57,6 +57,8 @@ pub struct Site<'a> {
     pub cwd: &'a Path,
     /// The caller's home, resolved.
     pub home: &'a Path,
+    /// The sandbox has a cgroup of its own, and shows it.
+    pub own_cgroup: bool,
 }
 
 /// The planned tree.

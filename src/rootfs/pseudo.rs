@@ -51,6 +51,11 @@ fn like(host: &MountPoint) -> u64 {
 pub(super) fn lay(b: &mut Builder) -> Result<()> {
     b.attach(Slot::Proc, Path::new("/proc"), Create::Directory, false)?;
     b.attach(Slot::Sys, Path::new("/sys"), Create::Directory, false)?;
+    if b.site.own_cgroup {
+        // Its root is the root of our cgroup namespace. Not there without /sys/fs/cgroup, where the host has none either.
+        b.mount(Step::Filesystem { fstype: c"cgroup2".into(), options: Box::default(), attributes: SEALED | RDONLY, slot: Slot::Mount });
+        b.attach(Slot::Mount, Path::new("/sys/fs/cgroup"), Create::Absent, false)?;
+    }
     dev(b)?;
     let restrict = &b.site.spec.restrict;
     for path in &restrict.read_only {

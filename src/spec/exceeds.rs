@@ -27,6 +27,9 @@ impl Spec {
             seccomp,
             landlock,
             proc,
+            limits,
+            budget: _, // of all sandboxes together, whoever starts them
+            cgroup_parent,
             require,
             best_effort: _, // a permission, not a limit; `require` is its limit
         } = limit;
@@ -38,6 +41,13 @@ impl Spec {
         self.capabilities_exceed(capabilities, &mut over);
         self.seccomp_exceeds(seccomp, &mut over);
         self.landlock_exceeds(landlock, &mut over);
+
+        for (key, ours, limit) in self.limits.exceeds(limits) {
+            over.say(key, ours, limit);
+        }
+        if let Some(limit) = cgroup_parent.as_ref().filter(|l| self.cgroup_parent.as_ref() != Some(*l)) {
+            over.say("cgroup-parent", self.cgroup_parent.as_deref().unwrap_or("the default"), limit);
+        }
 
         let ProcPatch { masks, mask, read_only } = proc;
         if *masks != Some(false) {
@@ -384,6 +394,10 @@ mod tests {
             ("[landlock]\ntcp-bind = []", "[landlock]\ntcp-bind = []", ""),
             ("[proc]\nmask = [{ path = '/proc/kcore', why = 'x' }]", "", "[proc]\nmasks = false"),
             ("[proc]\nread-only = [{ path = '/proc/sys', why = 'x' }]", "", "[proc]\nmasks = false"),
+            ("[limits]\nmemory = '1g'", "[limits]\nmemory = '64m'", "[limits]\nmemory = '2g'"),
+            ("[limits]\npids = 9", "[limits]\npids = 9", ""),
+            ("[limits]\ncpus = '1'", "[limits]\ncpus = '0.5'", ""),
+            ("cgroup-parent = 'a.slice'", "cgroup-parent = 'a.slice'", ""),
             ("require = ['seccomp']", "require = ['seccomp']", ""),
             ("require = ['seccomp']", "require = ['seccomp']", "require = ['seccomp']\nbest-effort = ['seccomp']"),
             ("[[files.hide]]\npath = '/a/b'\nwhy = 'x'", "[[files.hide]]\npath = '/a'\nwhy = 'x'", ""),
@@ -490,7 +504,7 @@ mod tests {
 
         fn patch(&mut self) -> Patch {
             let share = [Share::Private, Share::Host];
-            let limits = [("nofile", "1:2"), ("cpu", "unlimited"), ("core", "0:0")];
+            let ulimits = [("nofile", "1:2"), ("cpu", "unlimited"), ("core", "0:0")];
             Patch {
                 userns: self.maybe(&[Userns::Auto, Userns::Root, Userns::Nomap, Userns::Single, Userns::KeepId { uid: None, gid: Some(1) }]),
                 process: ProcessPatch {
@@ -501,7 +515,7 @@ mod tests {
                     no_new_privileges: self.maybe(&[true, false]),
                     timeout: self.maybe(&[0, 1, 60]),
                     oom_score_adj: self.maybe(&[-1, 0, 500]),
-                    ulimits: self.some(&limits).iter().map(|(k, v)| (k.to_string(), v.parse().unwrap())).collect(),
+                    ulimits: self.some(&ulimits).iter().map(|(k, v)| (k.to_string(), v.parse().unwrap())).collect(),
                     ..Default::default()
                 },
                 files: FilesPatch {
@@ -549,6 +563,13 @@ mod tests {
                     mask: self.reasoned(&["/proc/a", "/proc/b"]),
                     read_only: self.reasoned(&["/proc/b/c", "/sys/d"]),
                 },
+                limits: LimitsPatch {
+                    memory: self.maybe(&["64m".parse().unwrap(), "-1".parse().unwrap()]),
+                    cpus: self.maybe(&["0.5".parse().unwrap(), "2".parse().unwrap()]),
+                    pids: self.maybe(&[limits::Pids::try_from(8).unwrap(), limits::Pids::try_from(-1).unwrap()]),
+                    ..Default::default()
+                },
+                cgroup_parent: self.maybe(&["a.slice".to_string()]),
                 require: self.some(&[Control::Seccomp, Control::Subids]).into_iter().collect(),
                 best_effort: self.some(&[Control::Landlock]).into_iter().collect(),
                 ..Default::default()

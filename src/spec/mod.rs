@@ -15,11 +15,13 @@
 #![forbid(unsafe_code)]
 
 pub mod exceeds;
+pub mod limits;
 pub mod policy;
 pub mod process;
 pub mod restrict;
 pub mod storage;
 
+pub use limits::{Limits, LimitsPatch};
 pub use process::{IdMapping, Process, Stream, Ulimit, User};
 pub use restrict::{Control, Landlock, LandlockFiles, Reasoned, Restrict, Seccomp, SeccompProfile};
 pub use storage::{Mount, Root, RootMode, Source};
@@ -42,6 +44,11 @@ pub struct Spec {
     pub network: Network,
     pub namespaces: Namespaces,
     pub restrict: Restrict,
+    pub limits: Limits,
+    /// Of all of the user's sandboxes together.
+    pub budget: Limits,
+    /// Where the sandbox's cgroup is to be: a slice of the user's systemd, or a cgroup's path. None: where it belongs.
+    pub cgroup_parent: Option<String>,
     /// Controls whose loss is an error even where it would be tolerated.
     pub require: BTreeSet<Control>,
     /// Controls whose loss the user allowed by name.
@@ -143,6 +150,9 @@ pub struct Patch {
     pub seccomp: SeccompPatch,
     pub landlock: LandlockPatch,
     pub proc: ProcPatch,
+    pub limits: LimitsPatch,
+    pub budget: LimitsPatch,
+    pub cgroup_parent: Option<String>,
     pub require: BTreeSet<Control>,
     pub best_effort: BTreeSet<Control>,
 }
@@ -291,6 +301,9 @@ impl Patch {
             seccomp,
             landlock,
             proc,
+            limits,
+            budget,
+            cgroup_parent,
             require,
             best_effort,
         } = later;
@@ -392,6 +405,10 @@ impl Patch {
         lay_reasoned(&mut self.proc.mask, mask);
         lay_reasoned(&mut self.proc.read_only, read_only);
 
+        self.limits.lay(limits);
+        self.budget.lay(budget);
+        pick(&mut self.cgroup_parent, cgroup_parent);
+
         self.require.extend(require);
         self.best_effort.extend(best_effort);
         self
@@ -422,7 +439,12 @@ impl Patch {
             mask: proc.mask,
             read_only: proc.read_only,
         };
+        self.limits.check()?;
+        self.budget.check()?;
         Ok(Spec {
+            limits: self.limits,
+            budget: self.budget,
+            cgroup_parent: self.cgroup_parent,
             name: self.name,
             root: must(self.root, "root")?,
             files: Files {

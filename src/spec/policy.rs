@@ -154,7 +154,8 @@ impl Found {
     /// What this one says, without what it includes.
     fn patch(&self) -> Result<Patch> {
         match self {
-            Found::File(path, text) => parse(text, path),
+            // What somebody wrote down is asked for; what is built in is a default.
+            Found::File(path, text) => parse(text, path).map(|patch| Patch { limits: patch.limits.asked(), ..patch }),
             Found::BuiltIn(name, compiled) => decode(name, compiled),
         }
     }

@@ -108,10 +108,30 @@ pub enum Control {
     Landlock,
     /// Resource limits (rlimits) as high as asked for.
     Ulimits,
+    /// The limit on memory and swap. This and what follows: a cgroup's.
+    Memory,
+    /// The share of the processors.
+    Cpu,
+    /// Which processors and memory nodes.
+    Cpuset,
+    /// The limit on processes.
+    Pids,
+    /// The share of devices.
+    Io,
 }
 
 impl Control {
-    pub const ALL: [Control; 4] = [Control::Subids, Control::Seccomp, Control::Landlock, Control::Ulimits];
+    pub const ALL: [Control; 9] = [
+        Control::Subids,
+        Control::Seccomp,
+        Control::Landlock,
+        Control::Ulimits,
+        Control::Memory,
+        Control::Cpu,
+        Control::Cpuset,
+        Control::Pids,
+        Control::Io,
+    ];
 
     pub fn as_str(self) -> &'static str {
         match self {
@@ -119,6 +139,12 @@ impl Control {
             Control::Seccomp => "seccomp",
             Control::Landlock => "landlock",
             Control::Ulimits => "ulimits",
+            // As the kernel names its controllers.
+            Control::Memory => "memory",
+            Control::Cpu => "cpu",
+            Control::Cpuset => "cpuset",
+            Control::Pids => "pids",
+            Control::Io => "io",
         }
     }
 }

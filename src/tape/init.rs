@@ -19,6 +19,8 @@ pub struct Stay<'a> {
     pub gids: &'a [Extent],
     /// We are PID 1 of a pid namespace: our end is everybody's. Otherwise descendants must be hunted down.
     pub owns_pids: bool,
+    /// Our end is the end of the cgroup: not before the parent has seen what it used.
+    pub lingers: bool,
     pub wire: BorrowedFd<'a>,
     pub proc: BorrowedFd<'a>,
 }
@@ -104,6 +106,10 @@ fn serve(stay: Stay, workload: i32) -> ! {
                             end_descendants(proc);
                         }
                         let _ = rustix::io::write(wire, &status.to_ne_bytes());
+                        if stay.lingers {
+                            // A byte, or end-of-file from a parent that died.
+                            let _ = clone::interrupted(|| rustix::io::read(wire, &mut [0]));
+                        }
                         clone::exit(0);
                     }
                 }

@@ -70,7 +70,8 @@ impl Player<'_> {
                 // End-of-file: whoever we wait for is dead, and nobody is left to hear a fault.
                 if n == 1 && byte == [barrier.byte()] { Ok(()) } else { clone::exit(125) }
             }
-            Step::Unshare { .. } | Step::LoopbackUp => Err(Errno::INVAL), // `early`
+            Step::Unshare { namespaces, .. } => clone::unshare(*namespaces),
+            Step::LoopbackUp => Err(Errno::INVAL), // `early`
             Step::Filesystem { fstype, options, attributes, slot } => {
                 let options = options.iter().map(|(key, value)| (key.as_c_str(), value.as_deref()));
                 self.fill(*slot, mount::filesystem(fstype, options, *attributes)?)
@@ -184,9 +185,9 @@ impl Player<'_> {
                 Ok(())
             }
 
-            Step::Split { uids, gids, owns_pids } => {
+            Step::Split { uids, gids, owns_pids, lingers } => {
                 let proc = self.take(Slot::Proc)?;
-                let stay = init::Stay { uids, gids, owns_pids: *owns_pids, wire: self.channels.wire, proc: proc.as_fd() };
+                let stay = init::Stay { uids, gids, owns_pids: *owns_pids, lingers: *lingers, wire: self.channels.wire, proc: proc.as_fd() };
                 self.inner = Some(init::split(stay)?);
                 // We lead a process group now: where there is a terminal, the one in the foreground.
                 if let Ok(terminal) = self.get(Slot::Terminal) {

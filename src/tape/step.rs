@@ -25,7 +25,7 @@ pub enum Phase {
 /// What the parent says to the waiting child.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Barrier {
-    /// The id maps are written.
+    /// The id maps are written, and the cgroup is entered.
     Mapped,
     /// The inner id maps are written; said by PID 1.
     Inner,
@@ -89,7 +89,7 @@ pub struct Extent {
 pub enum Step {
     // -- Identity
     Await(Barrier),
-    /// Namespaces beyond those of the clone; like `LoopbackUp`, done before the child is born. // play.rs `early`
+    /// Namespaces beyond those of the clone. What needs no cgroup and, like `LoopbackUp`, no tree is done before the child is born. // play.rs `early`
     Unshare {
         namespaces: u64,
         names: String,
@@ -215,6 +215,8 @@ pub enum Step {
         uids: Box<[Extent]>,
         gids: Box<[Extent]>,
         owns_pids: bool,
+        /// After the last words, init waits until the parent has read what the cgroup used.
+        lingers: bool,
     },
     OomScore(CString),
     NotDumpable,
@@ -374,7 +376,7 @@ impl fmt::Display for Step {
                 write!(f, "limit {name} to {}:{}", n(soft), n(hard))
             }
             Umask(mask) => write!(f, "set the umask to {mask:04o}"),
-            Split { uids, gids, owns_pids } => {
+            Split { uids, gids, owns_pids, lingers: _ } => {
                 let end = if *owns_pids { "" } else { " as subreaper" };
                 write!(f, "split: init stays{end}, the workload goes to an inner user namespace (uid{}; gid{})", Map(uids), Map(gids))
             }

@@ -2,8 +2,8 @@
 //!
 //! - the *fault pipe*, child to parent: one `Fault` of 8 bytes, or end-of-file, which means that exec happened.
 //! - the *wire*, a seqpacket socket: one byte per `Barrier` from the parent; from the child one byte `b'T'` with the terminal's
-//!   descriptor, and at the end the workload's wait status (4 bytes, native order) from PID 1. End-of-file means that the other
-//!   side is dead; a child that waits then leaves.
+//!   descriptor, and at the end the workload's wait status (4 bytes, native order) from PID 1, which then waits for `FAREWELL` if there
+//!   is a cgroup to look at. End-of-file means that the other side is dead; a child that waits then leaves.
 
 /// All that the child can ever say about failure. The parent owns the tape, so it can explain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,6 +25,9 @@ impl Fault {
         Fault { step: u32::from_ne_bytes([a, b, c, d]), errno: i32::from_ne_bytes([e, f, g, h]) }
     }
 }
+
+/// The parent has read what the cgroup used.
+pub const FAREWELL: u8 = b'F';
 
 /// The byte that comes with the terminal.
 pub const TERMINAL: u8 = b'T';

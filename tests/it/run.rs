@@ -665,7 +665,10 @@ fn events() {
         let text = std::fs::read_to_string(place.path("events")).unwrap();
         let all = text.lines().map(|l| serde_json::from_str(l).unwrap_or_else(|e| panic!("{e}: {l}")));
         // The caller's own hard limits may be below the policy's, and this kernel older than landlock's scopes.
-        all.filter(|e: &serde_json::Value| e["control"] != "ulimits" && (scopes() || e["control"] != "landlock")).collect::<Vec<serde_json::Value>>()
+        // And cgroups may not be had.
+        let ours =
+            |e: &serde_json::Value| !["ulimits", "memory", "pids"].iter().any(|c| e["control"] == *c) && (scopes() || e["control"] != "landlock");
+        all.filter(ours).collect::<Vec<serde_json::Value>>()
     };
     let list = events("", "sh -c 'exit 7'");
     assert_eq!(list.iter().map(|e| e["event"].as_str().unwrap()).collect::<Vec<_>>(), ["started", "exited"]);
@@ -680,6 +683,65 @@ fn events() {
     let script = format!("{} run --status-fd 3 -- {} fds 3>events", program().display(), place.probe());
     assert_eq!(finish(place.command("sh").args(["-c", &script]).spawn().unwrap(), b"").answers().len(), 3);
     place.sandbox(&["run", "--status-fd", "77", "--", "true"]).refused("not open");
+}
+
+/// On a machine without cgroup version 2, or without a systemd of the user.
+#[test]
+fn limits_that_cannot_be_had() {
+    let place = place();
+    let plan = place.sandbox(&["run", "--dry-run", "--", "true"]);
+    if !plan.ok().contains("degraded  memory") {
+        return assert!(plan.ok().contains("cgroup    sandbox-ID"), "{plan:?}"); // its own tests are in limits.rs
+    }
+    assert!(place.inside("true").unlimited.is_some_and(|note| note.contains("memory and pids") && note.contains("doctor")));
+    for flag in ["--memory=64m", "--cpus=0.5", "--pids-limit=9", "--cpuset-cpus=0", "--blkio-weight=100", "--device-read-bps=/dev/null:1m"] {
+        place.sandbox(&["run", flag, "--", "true"]).refused("cannot limit ").hinted();
+    }
+    place.sandbox(&["run", "--require", "memory", "--", "true"]).refused("cannot limit memory").hinted();
+    // With leave, the rlimits that come closest, as the kernel has them.
+    let limits = place.inside_with(&["-m", "64m", "--pids-limit", "99", "--best-effort", "memory,pids"], "cat /proc/self/limits");
+    let row = |name: &str| {
+        limits.ok().lines().find(|l| l.starts_with(name)).unwrap().split_whitespace().filter_map(|w| w.parse::<u64>().ok()).collect::<Vec<_>>()
+    };
+    assert_eq!((row("Max data size"), row("Max processes")), (vec![64 << 20; 2], vec![99; 2]));
+    assert!(limits.stderr.contains("RLIMIT_DATA") && limits.stderr.contains("RLIMIT_NPROC"), "{limits:?}");
+    // Without any limit there is nothing to say.
+    assert_eq!(place.inside_with(&["-m", "-1", "--pids-limit", "-1"], "true").unlimited, None);
+    let summary = place.inside_with(&["--summary"], "true").stderr;
+    assert!(summary.contains("sandbox: summary: ") && summary.contains("no cgroup"), "{summary}");
+    place.sandbox(&["stats", "--no-stream"]).refused("cannot show").hinted();
+    place.sandbox(&["slice", "show"]).refused("cannot reach sandbox.slice").hinted();
+}
+
+/// Also where they cannot be had: what contradicts itself, or is out of bounds, is told at once. cve: 2018-20699
+#[test]
+fn g03_cve_2018_20699_limits_that_make_no_sense() {
+    let place = place();
+    for args in [
+        &["-m", "1m"][..],
+        &["-m", "1e30"],
+        &["-m", "9EiB"],
+        &["-m", "64m", "--memory-swap", "32m"],
+        &["--memory-swap", "32m", "-m", "-1"],
+        &["-m", "64m", "--memory-reservation", "65m"],
+        &["--cpus", "0"],
+        &["--cpus", "-1"],
+        &["--cpus", "99999999"],
+        &["--cpuset-cpus", "0-4294967295"],
+        &["--cpuset-cpus", "3-1"],
+        &["--cpuset-mems", "x"],
+        &["--pids-limit", "-2"],
+        &["--pids-limit", "4294967296"],
+        &["--cpu-shares", "1"],
+        &["--blkio-weight", "9"],
+        &["--device-read-bps", "sda:1m"],
+        &["--cgroup-parent", "../x"],
+        &["--cgroup-parent", "/../../etc"],
+    ] {
+        let output = place.sandbox(&[&["run"], args, &["--", "true"]].concat());
+        assert_eq!((output.code(), output.stderr.lines().count() <= 8), (125, true), "{args:?} {output:?}");
+        assert!(output.took < Duration::from_secs(1) * patience(), "{args:?}");
+    }
 }
 
 #[test]

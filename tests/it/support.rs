@@ -236,7 +236,10 @@ pub fn mode(path: &Path, bits: u32) {
 pub struct Output {
     pub status: ExitStatus,
     pub stdout: String,
+    /// Without the next.
     pub stderr: String,
+    /// The word on default limits that this machine cannot set: it is about the machine, and comes with every run.
+    pub unlimited: Option<String>,
     pub took: Duration,
 }
 
@@ -322,8 +325,12 @@ pub fn finish(mut child: Child, stdin: &[u8]) -> Output {
             Err(_) => open = true,
         }
     }
-    let [stdout, stderr] = texts;
-    let output = Output { status, stdout, stderr, took: start.elapsed() };
+    let [stdout, mut stderr] = texts;
+    let unlimited = stderr.find("sandbox: note: no limits on ").map(|at| {
+        let end = stderr[at..].find('\n').map_or(stderr.len(), |n| at + n + 1);
+        stderr.drain(at..end).collect()
+    });
+    let output = Output { status, stdout, stderr, unlimited, took: start.elapsed() };
     assert!(in_time, "the watchdog had to kill it: {output:?}");
     assert!(!open, "somebody still holds the output of a run that ended: {output:?}");
     output
