@@ -54,6 +54,9 @@ use std::path::{Path, PathBuf};
 const ROOT: &str = "/sys/fs/cgroup";
 /// The slice of all of a user's sandboxes.
 pub const SLICE: &str = "sandbox.slice";
+const SYSTEM_BUS: &str = "/run/dbus/system_bus_socket";
+/// Where processes go that were in a delegated cgroup itself, ours among them.
+const ASIDE: &str = "supervisor";
 const PAYLOAD: &str = "payload";
 const INIT: &str = "init";
 
@@ -86,10 +89,11 @@ pub fn place(parent: Option<&str>, uid: u32) -> Result<Place> {
         return Ok(Place::Nowhere { missing: Missing::NoCgroup2, why: why.into() });
     }
     let own = word("/proc/self/cgroup").unwrap_or_default();
-    let bus = bus(uid);
-    let manager = Path::new(ROOT).join(manager(&own, uid));
-    let systemd =
-        |slice: &str| bus.clone().map(|bus| Place::Systemd { bus, slice: slice.into(), controllers: words(&manager.join("cgroup.controllers")) });
+    let systemd = |slice: &str| {
+        let bus = bus(uid)?;
+        let controllers = words(&managed(&bus, &own, uid).join("cgroup.controllers"));
+        Some(Place::Systemd { bus, slice: slice.into(), controllers })
+    };
     let no_bus =
         || Place::Nowhere { missing: Missing::NoUserBus, why: "no systemd of yours is to be reached, and no cgroup was delegated to us".into() };
     match parent {
@@ -108,11 +112,10 @@ pub fn place(parent: Option<&str>, uid: u32) -> Result<Place> {
         None => {}
     }
     let delegated = delegated(Path::new(ROOT), &own, uid);
-    let empty = |dir: &PathBuf| std::fs::read(dir.join("cgroup.procs")).is_ok_and(|procs| procs.is_empty());
     let direct = |above: PathBuf| Place::Delegated { controllers: words(&above.join("cgroup.controllers")), above };
     // With its processes in a subgroup, a delegated cgroup is ready; moving processes of others aside is for where nobody else can help.
     Ok(match (delegated, systemd(SLICE)) {
-        (Some(dir), _) if empty(&dir) => direct(dir),
+        (Some(dir), _) if has_no_processes(&dir) => direct(dir),
         (_, Some(systemd)) => systemd,
         (Some(dir), None) => direct(dir),
         (None, None) => no_bus(),
@@ -128,23 +131,33 @@ fn words(file: &Path) -> BTreeSet<String> {
     word(file).unwrap_or_default().split_whitespace().map(String::from).collect()
 }
 
-/// The nearest cgroup around us that was delegated: marked so by systemd, or writable where systemd is not the one who hands them out.
+fn has_no_processes(dir: &Path) -> bool {
+    std::fs::read(dir.join("cgroup.procs")).is_ok_and(|procs| procs.is_empty())
+}
+
+/// The nearest cgroup around us that was delegated (marked so by systemd, or writable where systemd is not the one who hands them out) and
+/// has no processes of its own; or else the nearest.
 fn delegated(root: &Path, own: &str, uid: u32) -> Option<PathBuf> {
     let path = own.lines().find_map(|line| line.strip_prefix("0::/"))?;
+    // Where we have been moved aside, we look from where we were.
+    let path = path.strip_suffix(ASIDE).map_or(path, |above| above.trim_end_matches('/'));
     let manager = format!("user@{uid}.service");
     let under_systemd = path.split('/').any(|part| part == manager);
-    let mut dir = root.join(path);
+    let (mut dir, mut nearest) = (root.join(path), None);
     while dir.starts_with(root) && dir.file_name() != Some(OsStr::new(&manager)) {
         // What is writable below the user's systemd is systemd's, unless it says otherwise; to root everything is writable.
         let ours = if under_systemd || (uid == 0 && !path.is_empty()) { is_marked(&dir) } else { true };
         if ours && is_ours(&dir) && (dir != root || path.is_empty()) {
-            return Some(dir);
+            if has_no_processes(&dir) {
+                return Some(dir);
+            }
+            nearest.get_or_insert_with(|| dir.clone());
         }
         if !dir.pop() {
             break;
         }
     }
-    None
+    nearest
 }
 
 /// systemd: docs/CGROUP_DELEGATION.md, "Delegation"
@@ -168,7 +181,15 @@ pub fn bus(uid: u32) -> Option<PathBuf> {
     });
     let session = std::env::var_os("XDG_RUNTIME_DIR").map(|dir| PathBuf::from(dir).join("bus"));
     let usual = PathBuf::from(format!("/run/user/{uid}/bus"));
-    named.into_iter().chain(session).chain([usual]).find(|path| std::fs::metadata(path).is_ok_and(|m| m.file_type().is_socket() && m.uid() == uid))
+    // Root's own systemd is the machine's.
+    let machine = (uid == 0).then(|| PathBuf::from(SYSTEM_BUS));
+    let usable = |path: &PathBuf| std::fs::metadata(path).is_ok_and(|m| m.file_type().is_socket() && m.uid() == uid);
+    named.into_iter().chain(session).chain([usual]).chain(machine).find(usable)
+}
+
+/// The cgroup of the systemd behind a bus.
+fn managed(bus: &Path, own: &str, uid: u32) -> PathBuf {
+    if bus == Path::new(SYSTEM_BUS) { PathBuf::from(ROOT) } else { Path::new(ROOT).join(manager(own, uid)) }
 }
 
 /// The cgroup of the user's systemd below the mount point: where we are in one, or where it would be.
@@ -403,7 +424,7 @@ fn enable(dir: &Path, limits: &Limits) -> Result<()> {
 
 /// Processes that live in a delegated cgroup itself go into a child of it: the rule of cgroup v2 leaves no other way.
 fn aside(dir: &Path) {
-    let beside = dir.join("supervisor");
+    let beside = dir.join(ASIDE);
     let _ = std::fs::create_dir(&beside);
     for _ in 0..10 {
         let procs = word(dir.join("cgroup.procs")).unwrap_or_default();
@@ -541,8 +562,7 @@ impl Drop for Held {
 /// The user's living sandboxes that have a cgroup: (name, usage).
 pub fn living(uid: u32) -> Vec<(String, PathBuf)> {
     let own = word("/proc/self/cgroup").unwrap_or_default();
-    let manager = Path::new(ROOT).join(manager(&own, uid));
-    let mut above = vec![manager.join(SLICE)];
+    let mut above: Vec<_> = bus(uid).map(|bus| managed(&bus, &own, uid).join(SLICE)).into_iter().collect();
     above.extend(delegated(Path::new(ROOT), &own, uid));
     let entries = above.iter().filter_map(|dir| std::fs::read_dir(dir).ok()).flatten().flatten();
     let mut all: Vec<_> = entries
