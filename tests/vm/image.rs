@@ -26,6 +26,14 @@ impl Kernel {
             Kernel::Backports => "linux-image-cloud-amd64/bookworm-backports",
         }
     }
+
+    /// As qemu is to emulate it. What Debian 12's qemu (7.2) emulates badly, kernels did not use before.
+    pub fn processor(self) -> &'static str {
+        match self {
+            Kernel::Stable => "max",
+            Kernel::Backports => "max,-cx16,-la57",
+        }
+    }
 }
 
 /// Run in the new root, by the shell, with its path as $1: the users that tests/run makes, of whom one lingers, and the service that runs

@@ -78,7 +78,7 @@ fn run(arguments: &[String]) -> Result<u8> {
     let results = work.0.join("results");
     File::create(&results).and_then(|f| f.set_len(256 << 20)).map_err(|e| format!("cannot make a disk: {e}"))?;
     let console = work.0.join("console");
-    let ended = boot(&image, &payload, &results, &console);
+    let ended = boot(kernel, &image, &payload, &results, &console);
     let (records, _) = record::read(&results).map_err(|e| format!("cannot read the results: {e}"))?;
     keep(&records, &console);
     tell(&plan, &records, ended, &console)
@@ -197,12 +197,12 @@ fn it() -> Result<PathBuf> {
 }
 
 /// Until the machine turns itself off; what it writes down is printed on the way.
-fn boot(image: &Path, payload: &Path, results: &Path, console: &Path) -> Result<()> {
+fn boot(kernel: Kernel, image: &Path, payload: &Path, results: &Path, console: &Path) -> Result<()> {
     let log = File::create(console).map_err(|e| e.to_string())?;
     let disk = |file: &Path, more: &str| format!("file={},format=raw,if=virtio,cache=unsafe{more}", file.display());
     let file = |name: &str| image.join(name).display().to_string();
     let mut qemu = Command::new("qemu-system-x86_64");
-    qemu.args(["-machine", "q35", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "3072", "-nographic"]);
+    qemu.args(["-machine", "q35", "-accel", "tcg,thread=multi", "-cpu", kernel.processor(), "-smp", "2", "-m", "3072", "-nographic"]);
     qemu.args(["-kernel", &file("vmlinuz"), "-initrd", &file("initrd")]);
     qemu.args(["-append", "root=/dev/vda rw console=ttyS0 quiet systemd.log_level=warning"]);
     // What is written to the first lasts as long as this qemu, over its reboots too.
