@@ -143,10 +143,11 @@ fn delegated(root: &Path, own: &str, uid: u32) -> Option<PathBuf> {
     let path = path.strip_suffix(ASIDE).map_or(path, |above| above.trim_end_matches('/'));
     let manager = format!("user@{uid}.service");
     let under_systemd = path.split('/').any(|part| part == manager);
-    let (mut dir, mut nearest) = (root.join(path), None);
+    let below = root.join(path);
+    let (mut dir, mut nearest) = (below.clone(), None);
     while dir.starts_with(root) && dir.file_name() != Some(OsStr::new(&manager)) {
         // What is writable below the user's systemd is systemd's, unless it says otherwise; to root everything is writable.
-        let ours = if under_systemd || (uid == 0 && !path.is_empty()) { is_marked(&dir) } else { true };
+        let ours = if under_systemd || (uid == 0 && !path.is_empty()) { is_marked(&dir) || (dir != below && is_unit(&dir)) } else { true };
         if ours && is_ours(&dir) && (dir != root || path.is_empty()) {
             if has_no_processes(&dir) {
                 return Some(dir);
@@ -158,6 +159,11 @@ fn delegated(root: &Path, own: &str, uid: u32) -> Option<PathBuf> {
         }
     }
     nearest
+}
+
+/// Below a unit that was not delegated nobody makes a cgroup, so to live in one says that it was: the user's systemd before 254 leaves no mark.
+fn is_unit(dir: &Path) -> bool {
+    dir.extension().is_some_and(|kind| kind == "scope" || kind == "service")
 }
 
 /// systemd: docs/CGROUP_DELEGATION.md, "Delegation"
@@ -540,6 +546,13 @@ impl Held {
     pub fn started(&self) {
         if self.moved {
             let _ = put(&self.top.join(INIT), "cgroup.procs", &self.pid.to_string());
+        }
+    }
+
+    /// It is going to end: not as slowly as it was made to live.
+    pub fn let_go(&self) {
+        for dir in [&self.payload, &self.top] {
+            let _ = put(dir, "cpu.max", "max");
         }
     }
 

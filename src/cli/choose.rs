@@ -53,7 +53,7 @@ impl Chosen {
     /// `fetch`: it may be pulled or loaded.
     pub fn new(store: Store, home: &Path, word: &str, pull: Pull, platform: Option<&str>, fetch: bool) -> Result<Chosen> {
         let platform = platform.map(str::parse::<Platform>).transpose()?;
-        let image = find(&store, home, word, pull, platform.as_ref(), fetch)?;
+        let image = find(&store, home, word, pull, platform.as_ref(), fetch).map_err(|e| or_command(e, word))?;
         fits(&image, word, platform.as_ref())?;
         let held = store.hold(&image)?;
         Ok(Chosen { store, image, word: word.to_string(), held, kept: None })
@@ -147,6 +147,15 @@ fn find(store: &Store, home: &Path, word: &str, pull: Pull, platform: Option<&Pl
             Ok(image)
         }),
     }
+}
+
+/// Who forgets the dashes means a command of the host.
+fn or_command(e: Error, word: &str) -> Error {
+    if word.contains(['/', ':', '@', '.']) {
+        return e;
+    }
+    let cure = e.cure().map(|cure| format!("{cure}\n    or, ")).unwrap_or_default();
+    e.hint(format!("{cure}for the host's own command: sandbox run -- {word}"))
 }
 
 fn missing(word: &str) -> Error {

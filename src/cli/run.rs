@@ -449,8 +449,16 @@ pub fn run(args: RunArgs) -> Result<u8> {
     let living = Living { pidfd: live.pidfd, wire: live.wire, streams, stop_signal: spec.process.stop_signal, timeout, lingers };
     let mut used = None;
     let exit = stay(living, signals, &mut |event| match event {
-        Event::Ended => used = held.as_ref().map(Held::usage),
-        event => status.event(event),
+        Event::Ended => {
+            used = held.as_ref().map(Held::usage);
+            held.iter().for_each(Held::let_go);
+        }
+        event => {
+            if event == Event::Killed {
+                held.iter().for_each(Held::let_go);
+            }
+            status.event(event);
+        }
     })?;
     // If PID 1 could not tell us in time, perhaps the cgroup still can.
     let used = used.or_else(|| held.as_ref().map(Held::usage));
@@ -588,7 +596,7 @@ impl RunArgs {
         if patch.root != Some(Root::Host)
             && let Some(path) = rw.iter().chain(&ro).chain(&hide).chain(&cow).next()
         {
-            return Err(Error::usage(format!("cannot use --rw, --ro, --hide or --cow for {} but on the host's own tree", path.display()))
+            return Err(Error::usage(format!("cannot use --rw, --ro, --hide or --cow for {} with --rootfs or an image", path.display()))
                 .hint("-v HOST:DEST[:ro|O]"));
         }
         // What would be ignored is refused.

@@ -9,6 +9,8 @@ mod crash;
 mod escape;
 mod image;
 mod layer;
+mod limits;
+mod machine;
 mod oldkernel;
 mod policy;
 mod run;

@@ -868,6 +868,189 @@ static int cmd_pty(char **argv) {
     return failed;
 }
 
+/* Bombs: each takes as much of one thing as it can get, forever, and dies of SIGTERM like anybody. `wall=ERRNO` is said when something was
+ * refused for the first time. `stubborn` in front: nothing but SIGKILL ends it. */
+
+static void wall(void) {
+    static int told;
+    if (!told++) {
+        /* Not by stdio: many of us share a buffer. */
+        char line[64];
+        int n = snprintf(line, sizeof line, "wall=%s\n", strerrorname_np(errno) ? strerrorname_np(errno) : "E?");
+        if (write(1, line, n) < 0) _exit(1);
+    }
+}
+
+static void bomb_fork(void) {
+    for (;;)
+        if (fork() < 0) wall(), usleep(1000);
+}
+
+static void bomb_memory(void) {
+    for (;;) {
+        char *p = mmap(0, 1 << 20, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if (p == MAP_FAILED) wall(), usleep(1000);
+        else memset(p, 1, 1 << 20);
+    }
+}
+
+static void bomb_bytes(void) {
+    static char block[1 << 16];
+    const char *dirs[] = {"/tmp", "/dev/shm", "/var/tmp", "/run"};
+    for (int i = 0;; i++) {
+        char path[64];
+        snprintf(path, sizeof path, "%s/bytes-%d", dirs[i % 4], i);
+        int fd = open(path, O_CREAT | O_WRONLY, 0600);
+        if (fd < 0) {
+            wall();
+            usleep(1000);
+            continue;
+        }
+        for (int n = 0; n < 256; n++)
+            if (write(fd, block, sizeof block) < 0) {
+                wall();
+                usleep(1000);
+                break;
+            }
+        close(fd);
+    }
+}
+
+static void bomb_inodes(void) {
+    const char *dirs[] = {"/tmp", "/dev/shm", "/var/tmp", "/run"};
+    for (int i = 0;; i++) {
+        char path[64];
+        snprintf(path, sizeof path, "%s/inode-%d", dirs[i % 4], i);
+        if (mkdir(path, 0700)) wall(), usleep(1000);
+    }
+}
+
+static void bomb_fds(void) {
+    for (;;) {
+        if (open("/dev/null", O_RDONLY) >= 0) continue;
+        wall();
+        /* A table of its own for each child. */
+        pid_t pid = fork();
+        if (!pid) {
+            close_range(3, ~0u, 0);
+        } else
+            usleep(1000);
+    }
+}
+
+static void bomb_pipes(void) {
+    static char block[1 << 16];
+    for (;;) {
+        int ends[2];
+        if (pipe2(ends, O_NONBLOCK)) {
+            wall();
+            if (!fork()) close_range(3, ~0u, 0);
+            else usleep(1000);
+            continue;
+        }
+        fcntl(ends[1], F_SETPIPE_SZ, 1 << 20);
+        while (write(ends[1], block, sizeof block) > 0) continue;
+    }
+}
+
+static void bomb_log(void) {
+    static char lines[1 << 16];
+    memset(lines, 'x', sizeof lines);
+    for (size_t i = 99; i < sizeof lines; i += 100) lines[i] = '\n';
+    for (;;)
+        if (write(1 + (rand() & 1), lines, sizeof lines) < 0) usleep(1000);
+}
+
+static void bomb_cgroup(void) {
+    for (int i = 0;; i++) {
+        char path[96];
+        snprintf(path, sizeof path, "/sys/fs/cgroup/storm-%d", i);
+        int made = mkdir(path, 0755);
+        if (made) wall(), usleep(1000);
+        snprintf(path, sizeof path, "/sys/fs/cgroup/storm-%d/cgroup.procs", i);
+        int fd = made ? -1 : open(path, O_WRONLY);
+        if (fd >= 0 && write(fd, "0", 1) < 0) wall();
+        if (fd >= 0) close(fd);
+    }
+}
+
+static int cmd_bomb(const char *kind, int stubborn) {
+    static const struct {
+        const char *name;
+        void (*go)(void);
+    } bombs[] = {{"fork", bomb_fork}, {"memory", bomb_memory}, {"bytes", bomb_bytes}, {"inodes", bomb_inodes},
+                 {"fds", bomb_fds},   {"pipes", bomb_pipes},   {"log", bomb_log},     {"cgroup", bomb_cgroup}};
+    for (size_t i = 0; i < sizeof bombs / sizeof *bombs; i++)
+        if (!strcmp(kind, bombs[i].name)) {
+            for (int s = 1; stubborn && s < 32; s++) signal(s, SIG_IGN);
+            if (write(1, "ready\n", 6) != 6) return 1;
+            bombs[i].go();
+        }
+    return 99;
+}
+
+/* Turn in a circle for so many seconds. */
+static int cmd_spin(int seconds) {
+    time_t end = time(0) + seconds;
+    if (write(1, "ready\n", 6) != 6) return 1;
+    for (volatile unsigned long n = 0;; n++)
+        if (n % 1000000 == 0 && time(0) > end) return 0;
+}
+
+/* What of the cgroup file system lets itself be written: every file and directory below it, the limits above all. */
+static void cgroup_walk(const char *dir, int depth) {
+    DIR *d = depth < 12 ? opendir(dir) : 0;
+    if (!d) return;
+    for (struct dirent *e; (e = readdir(d));) {
+        char path[4096];
+        if (!strcmp(e->d_name, ".") || !strcmp(e->d_name, "..")) continue;
+        snprintf(path, sizeof path, "%s/%s", dir, e->d_name);
+        struct stat st;
+        if (lstat(path, &st)) continue;
+        if (S_ISDIR(st.st_mode)) cgroup_walk(path, depth + 1);
+        else if (S_ISREG(st.st_mode)) {
+            int fd = open(path, O_WRONLY | O_CLOEXEC);
+            if (fd >= 0) printf("writable:%s=OK\n", path), close(fd);
+        }
+    }
+    closedir(d);
+}
+
+static int cmd_cgroup(void) {
+    const char *limits[] = {"memory.max", "memory.swap.max", "memory.high", "memory.oom.group", "pids.max", "cpu.max", "cpu.weight", "cgroup.procs",
+                            "cgroup.threads", "cgroup.subtree_control", "cgroup.max.depth", "cgroup.max.descendants", "cgroup.freeze", "cgroup.kill"};
+    for (size_t i = 0; i < sizeof limits / sizeof *limits; i++) {
+        char path[96];
+        snprintf(path, sizeof path, "/sys/fs/cgroup/%s", limits[i]);
+        int fd = open(path, O_WRONLY | O_CLOEXEC);
+        const char *value = strstr(limits[i], "procs") || strstr(limits[i], "threads") ? "0" : strstr(limits[i], "subtree") ? "+pids" : strstr(limits[i], "freeze") || strstr(limits[i], "kill") || strstr(limits[i], "group") ? "0" : "max";
+        say(limits[i], fd < 0 ? -1 : write(fd, value, strlen(value)));
+        if (fd >= 0) close(fd);
+    }
+    /* Above: by name, where an engine shows the host's tree, and by a mount of our own, where one may mount. */
+    say("mkdir", mkdir("/sys/fs/cgroup/escape", 0755));
+    mkdir("/tmp/cg", 0755);
+    long mounted = mount("none", "/tmp/cg", "cgroup2", 0, 0);
+    say("mount", mounted);
+    if (!mounted) {
+        char root[4096] = "?";
+        FILE *f = fopen("/proc/self/cgroup", "r");
+        if (f && fgets(root, sizeof root, f)) root[strcspn(root, "\n")] = 0;
+        printf("own=%s\n", root);
+        const char *own[] = {"memory.max", "pids.max", "cpu.max"};
+        for (size_t i = 0; i < 3; i++) {
+            char path[96], name[96];
+            snprintf(path, sizeof path, "/tmp/cg/%s", own[i]);
+            snprintf(name, sizeof name, "mounted_%s", own[i]);
+            int fd = open(path, O_WRONLY | O_CLOEXEC);
+            say(name, fd < 0 ? -1 : write(fd, "max", 3));
+            if (fd >= 0) close(fd);
+        }
+    }
+    cgroup_walk("/sys/fs/cgroup", 0);
+    return 0;
+}
+
 int main(int argc, char **argv) {
     const char *cmd = argc > 1 ? argv[1] : "";
     const char *one = argc > 2 ? argv[2] : "";
@@ -898,6 +1081,10 @@ int main(int argc, char **argv) {
     if (!strcmp(cmd, "leak")) return cmd_leak(atoi(one), argv + 3);
     if (!strcmp(cmd, "without")) return cmd_without(argv[2], argv + 3);
     if (!strcmp(cmd, "pty")) return cmd_pty(argv + 2);
+    if (!strcmp(cmd, "bomb")) return cmd_bomb(one, 0);
+    if (!strcmp(cmd, "stubborn")) return cmd_bomb(one, 1);
+    if (!strcmp(cmd, "spin")) return cmd_spin(atoi(one));
+    if (!strcmp(cmd, "cgroup")) return cmd_cgroup();
     fprintf(stderr, "probe: no such check: %s\n", cmd);
     return 99;
 }

@@ -26,15 +26,22 @@ pub fn patience() -> u32 {
 }
 
 /// Skips that are no failure under `SANDBOX_STRICT=1`: what a machine may lack without a hole in the tests.
-const MAY_LACK: [&str; 4] = [
+const MAY_LACK: [&str; 5] = [
     "needs root, to become another user",
     "needs a file system with idmapped or quota support",
     "needs landlock scopes (Linux 6.12)",
     "needs landlock rules on TCP (Linux 6.7)",
+    "needs a machine without cgroup v2",
 ];
 
-/// Go on only if `condition` holds; else say so, with a reason that `SANDBOX_STRICT=1` does not take for an answer.
+/// Go on only if `condition` holds; else say so, with a reason that `SANDBOX_STRICT=1` does not take for an answer. Or, by name, only on a
+/// machine that has this (`Need`): where it is missing the case is neither passed nor skipped, since `cargo vm --needed` runs it.
 macro_rules! need {
+    ($($need:ident),+) => {
+        if $($crate::support::Need::$need.is_missing())||+ {
+            return;
+        }
+    };
     ($condition:expr, $reason:expr) => {
         if !$condition {
             $crate::support::skip($reason);
@@ -43,6 +50,49 @@ macro_rules! need {
     };
 }
 pub(crate) use need;
+
+/// What the booted machine of tests/vm has, and few machines where one writes programs. tests/vm finds the cases by `need!(NAME)`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Need {
+    /// A manager of units, and one for each user.
+    Systemd,
+    /// The unified hierarchy, with a memory controller.
+    CgroupV2,
+    /// A machine that is there for the tests: sysctls, units and accounts may be changed, it may boot again.
+    Machine,
+}
+
+impl Need {
+    fn is_here(self) -> bool {
+        match self {
+            // Root may log in as anybody; others have the session that they are in.
+            Need::Systemd => {
+                let bus = std::env::var_os("XDG_RUNTIME_DIR").is_some_and(|dir| Path::new(&dir).join("bus").exists());
+                Path::new("/run/systemd/system").exists() && (root() || bus)
+            }
+            Need::CgroupV2 => {
+                std::fs::read_to_string("/sys/fs/cgroup/cgroup.controllers").is_ok_and(|all| all.split_whitespace().any(|c| c == "memory"))
+            }
+            Need::Machine => in_vm(),
+        }
+    }
+
+    /// And says so. In the VM nothing is missing.
+    pub fn is_missing(self) -> bool {
+        let missing = !self.is_here();
+        if missing {
+            let name = std::thread::current().name().unwrap_or("?").to_string();
+            assert!(!in_vm(), "the VM has no {self:?}");
+            let _ = writeln!(std::io::stderr(), "VM {name}: needs {self:?}");
+        }
+        missing
+    }
+}
+
+/// Set by tests/vm alone.
+fn in_vm() -> bool {
+    std::env::var_os("SANDBOX_VM").is_some_and(|v| v == "1")
+}
 
 pub fn skip(reason: &str) {
     let name = std::thread::current().name().unwrap_or("?").to_string();
@@ -320,10 +370,16 @@ pub struct Place {
     pub home: PathBuf,
     /// What each command starts with; a test may change it.
     pub env: BTreeMap<String, String>,
+    session: bool,
 }
 
 pub fn place() -> Place {
     Place::of(accounts().user.clone())
+}
+
+/// A place whose commands are run by a user who is logged in.
+pub fn login() -> Place {
+    place().login()
 }
 
 impl Place {
@@ -343,10 +399,22 @@ impl Place {
             ("LOGNAME".to_string(), account.name.clone()),
             ("LANG".to_string(), "C.UTF-8".to_string()),
         ]);
-        let place = Place { account, home, env };
+        let place = Place { account, home, env, session: false };
         place.own(&place.home);
         place.own(&place.home.join("probe"));
         place
+    }
+
+    /// From now on each command is a login of its own: a session by PAM and logind, with a runtime directory and a manager of the user's.
+    pub fn login(mut self) -> Place {
+        self.session = true;
+        if !root() {
+            // We are in the one there is.
+            for name in ["XDG_RUNTIME_DIR", "DBUS_SESSION_BUS_ADDRESS"] {
+                self.env.extend(std::env::var(name).ok().map(|value| (name.to_string(), value)));
+            }
+        }
+        self
     }
 
     fn own(&self, path: &Path) {
@@ -414,15 +482,35 @@ impl Place {
         path
     }
 
-    /// Any program as this user, in this home.
+    /// Any program as this user, in this home. After a login, variables are those of `env` alone.
     pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
-        let mut command = Command::new(program);
-        command.env_clear().envs(&self.env).current_dir(&self.home).stdin(Stdio::null());
-        if root() && self.account.uid != 0 {
-            command.uid(self.account.uid).gid(self.account.gid);
-        }
-        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut command = if self.session && root() {
+            let mut su = Command::new("su");
+            su.env_clear().args(["-l", "-c", r#"cd "$0" && exec env "$@""#, "--", &self.account.name]).arg(&self.home);
+            su.args(self.env.iter().map(|(name, value)| format!("{name}={value}"))).arg(program);
+            su
+        } else {
+            let mut command = Command::new(program);
+            command.env_clear().envs(&self.env);
+            if root() && self.account.uid != 0 {
+                command.uid(self.account.uid).gid(self.account.gid);
+            }
+            command
+        };
+        command.current_dir(&self.home).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command
+    }
+
+    /// The process of ours behind a child that was started here: after a login, `su` is between.
+    #[track_caller]
+    pub fn supervisor(&self, child: &Child) -> u32 {
+        if !(self.session && root()) {
+            return child.id();
+        }
+        let su = child.id();
+        let read = || std::fs::read_to_string(format!("/proc/{su}/task/{su}/children")).unwrap_or_default();
+        assert!(within(Duration::from_secs(5), || !read().trim().is_empty()), "su has no child");
+        read().split_whitespace().next().and_then(|pid| pid.parse().ok()).expect("a child of su")
     }
 
     /// `sandbox ARGS`.

@@ -1,50 +1,35 @@
 //! A booted machine: Debian with systemd, cgroup v2 and a kernel of its own under qemu, in software, since KVM may be absent. The bodies of
-//! `it` run in it, as they are. `cargo vm [NAME...]`; the words are those of `cargo test --test it --`, and without any, everything runs.
+//! `it` run in it, as they are.
 //!
-//! The image is made once, by `mmdebstrap`, and kept in the user's cache under the hash of its recipe. What was built travels on a second
-//! disk; what the tests say comes back on a third, whole, also if the machine then fails to stop.
+//! `cargo vm [WORD...]` runs the cases with one of the words in their names, and without any, all of them; `--needed` adds those that nothing
+//! but this machine can run. `--kernel backports` boots Debian's newest kernel. What was built travels on a second disk, together with the
+//! list of cases; a third brings back, line by line, how each of them ended and what it said. *image* makes the first, *inside* is what runs
+//! there, *record* is the third, *cases* says which there are.
 
-use sha2::{Digest, Sha256};
+mod cases;
+mod image;
+mod inside;
+mod record;
+
+use image::Kernel;
+use record::Record;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
-/// What is in the machine: what `sandbox` needs, what drives it in the tests, and a kernel.
-const PACKAGES: &str = "systemd,systemd-sysv,dbus,dbus-user-session,libpam-systemd,uidmap,linux-image-cloud-amd64,iproute2,procps,fuse3,kmod,\
-     strace,tmux,python3-minimal,passwd,login,git,make";
-const SUITE: &str = "bookworm";
-
-/// Run in the new root, by the shell, with its path as $1: the users that tests/run makes, and the service that runs the tests.
-const SETUP: &str = r#"
-set -eu
-for user in sandboxtest sandboxmallory sandboxplain; do chroot "$1" useradd --create-home --shell /bin/sh "$user"; chmod 755 "$1/home/$user"; done
-for file in subuid subgid; do printf 'sandboxtest:100000:65536\nsandboxmallory:165536:65536\n' >"$1/etc/$file"; done
-mkdir -p "$1/var/lib/systemd/linger" "$1/payload"
-touch "$1/var/lib/systemd/linger/sandboxtest"
-echo vm >"$1/etc/hostname"
-printf '127.0.0.1\tlocalhost vm\n' >"$1/etc/hosts"
-echo '/dev/vda / ext4 defaults 0 0' >"$1/etc/fstab"
-cat >"$1/etc/systemd/system/tests.service" <<'UNIT'
-[Unit]
-After=multi-user.target systemd-user-sessions.service
-[Service]
-Type=oneshot
-ExecStart=/bin/sh -c 'mount -o ro /dev/vdb /payload; sh /payload/run >/run/said 2>&1; echo $? >/run/status; tar -C /run -cf /dev/vdc said status; sync'
-ExecStopPost=/bin/systemctl poweroff --force --force
-UNIT
-ln -s ../tests.service "$1/etc/systemd/system/multi-user.target.wants/tests.service"
-"#;
-
 /// From the start of qemu: a test run takes about ten times as long as outside.
-const MOST: Duration = Duration::from_secs(45 * 60);
+const MOST: Duration = Duration::from_secs(60 * 60);
+/// Without a word from the machine: a little longer than any case may take.
+const SILENCE: Duration = Duration::from_secs(8 * 60);
 
 type Result<T> = std::result::Result<T, String>;
 
 fn main() -> ExitCode {
-    let names: Vec<String> = std::env::args().skip(1).collect();
-    match run(&names) {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let code = if words == ["--inside"] { inside::run().map(|()| 0) } else { run(&words) };
+    match code {
         Ok(code) => ExitCode::from(code),
         Err(why) => {
             eprintln!("error: {why}");
@@ -53,27 +38,105 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(names: &[String]) -> Result<u8> {
+fn run(arguments: &[String]) -> Result<u8> {
+    let (mut needed, mut kernel, mut words) = (false, Kernel::Stable, Vec::new());
+    let mut rest = arguments.iter();
+    while let Some(argument) = rest.next() {
+        match argument.as_str() {
+            "--needed" => needed = true,
+            "--kernel" => {
+                kernel = match rest.next().map(String::as_str) {
+                    Some("stable") => Kernel::Stable,
+                    Some("backports") => Kernel::Backports,
+                    other => return Err(format!("--kernel takes 'stable' or 'backports', not {other:?}")),
+                }
+            }
+            flag if flag.starts_with('-') => {
+                return Err(format!("no such flag: {flag}\n  hint: cargo vm [--needed] [--kernel stable|backports] [WORD...]"));
+            }
+            word => words.push(word.to_string()),
+        }
+    }
     for (program, package) in [("mmdebstrap", "mmdebstrap"), ("qemu-system-x86_64", "qemu-system-x86"), ("mkfs.ext4", "e2fsprogs"), ("gcc", "gcc")] {
         let found = ["/usr/bin", "/usr/sbin", "/sbin", "/usr/local/bin"].iter().any(|dir| Path::new(dir).join(program).exists());
         if !found {
             return Err(format!("cannot boot a machine: {program} is not installed\n  hint: sudo apt-get install {package}"));
         }
     }
-    let image = image()?;
+    let it = it()?;
+    let cases = cases::Cases::of(&it)?;
+    let mut plan = cases.with(&words)?;
+    if needed {
+        plan.extend(cases.needed()?);
+    } else if words.is_empty() {
+        plan = cases.all();
+    }
+
+    let image = image::image(kernel)?;
     let work = Work::new()?;
-    let payload = payload(&work.0, names)?;
+    let payload = payload(&work.0, &it, &plan)?;
     let results = work.0.join("results");
-    File::create(&results).and_then(|f| f.set_len(64 << 20)).map_err(|e| format!("cannot make a disk: {e}"))?;
-    boot(&image, &payload, &results, &work.0.join("console"))?;
-    let out = work.0.join("out");
-    std::fs::create_dir(&out).map_err(|e| e.to_string())?;
-    done(Command::new("tar").arg("-C").arg(&out).arg("-xf").arg(&results), "unpack the results")
-        .map_err(|e| format!("{e}\n{}", String::from_utf8_lossy(&std::fs::read(work.0.join("console")).unwrap_or_default())))?;
-    let said = std::fs::read(out.join("said")).map_err(|e| format!("the machine said nothing: {e}"))?;
-    let _ = std::io::stdout().write_all(&said);
-    let status = std::fs::read_to_string(out.join("status")).unwrap_or_default();
-    status.trim().parse().map_err(|_| "the machine did not say how the tests ended".to_string())
+    File::create(&results).and_then(|f| f.set_len(256 << 20)).map_err(|e| format!("cannot make a disk: {e}"))?;
+    let console = work.0.join("console");
+    let ended = boot(kernel, &image, &payload, &results, &console);
+    let (records, _) = record::read(&results).map_err(|e| format!("cannot read the results: {e}"))?;
+    keep(&records, &console);
+    tell(&plan, &records, ended, &console)
+}
+
+/// For whoever wants to look closer.
+fn keep(records: &[Record], console: &Path) {
+    let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("vm");
+    let _ = std::fs::create_dir_all(&dir);
+    let _ = std::fs::write(dir.join("results.jsonl"), records.iter().map(Record::line).collect::<String>());
+    let _ = std::fs::copy(console, dir.join("console"));
+}
+
+/// What failed, with all that it said, and how many did what. Each planned case is accounted for, by name.
+fn tell(plan: &BTreeSet<String>, records: &[Record], ended: Result<()>, console: &Path) -> Result<u8> {
+    let mut ran: BTreeMap<&str, (Option<i64>, &str)> = BTreeMap::new();
+    for record in records {
+        if let Record::Case { name, code, said, .. } = record {
+            ran.insert(name, (*code, said));
+        }
+    }
+    let (mut passed, mut skipped, mut failed) = (0, 0, Vec::new());
+    for name in plan {
+        match ran.get(name.as_str()) {
+            Some((Some(0), said)) => match skip(said) {
+                Some(why) => {
+                    println!("SKIP {name}: {why}");
+                    skipped += 1;
+                }
+                // The harness says 'ok' to a filter that hits nothing, too.
+                None if said.contains("1 passed; 0 failed") => passed += 1,
+                None => failed.push((name, format!("it did not run\n{said}"))),
+            },
+            Some((Some(_), said)) => failed.push((name, said.to_string())),
+            Some((None, said)) => failed.push((name, format!("it took too long and was killed\n{said}"))),
+            None => failed.push((name, "it did not run".to_string())),
+        }
+    }
+    for (name, said) in &failed {
+        println!("\n---- {name}, in the VM ----\n{}", said.trim_end());
+    }
+    let ended =
+        ended.and_then(|()| if records.iter().any(|r| matches!(r, Record::End)) { Ok(()) } else { Err("the machine stopped before the end".into()) });
+    if let Err(why) = &ended {
+        println!("\n---- the console ----\n{}", String::from_utf8_lossy(&std::fs::read(console).unwrap_or_default()));
+        println!("{why}");
+    }
+    for (name, _) in &failed {
+        println!("    {name}");
+    }
+    let all = failed.is_empty() && ended.is_ok();
+    println!("\nvm result: {}. {passed} passed; {} failed; {skipped} skipped", if all { "ok" } else { "FAILED" }, failed.len());
+    Ok(if all { 0 } else { 101 })
+}
+
+/// The reason, if the case skipped itself.
+fn skip(said: &str) -> Option<&str> {
+    said.lines().find_map(|l| l.strip_prefix("SKIP ").or(l.split_once(" SKIP ").map(|(_, rest)| rest))?.split_once(": ").map(|(_, why)| why))
 }
 
 /// A directory that is gone at the end.
@@ -98,58 +161,20 @@ fn done(command: &mut Command, what: &str) -> Result<()> {
     if out.status.success() { Ok(()) } else { Err(format!("cannot {what}: {}", String::from_utf8_lossy(&out.stderr).trim())) }
 }
 
-/// The directory with `disk`, `vmlinuz` and `initrd`, made if it is not there.
-fn image() -> Result<PathBuf> {
-    let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).filter(|p| p.is_absolute());
-    let cache = cache.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache"))).ok_or("no HOME")?;
-    let digest = Sha256::new().chain_update(PACKAGES).chain_update(SUITE).chain_update(SETUP).finalize();
-    let key: String = digest.iter().take(8).map(|b| format!("{b:02x}")).collect();
-    let dir = cache.join("sandbox-vm").join(key);
-    if dir.exists() {
-        return Ok(dir);
-    }
-    eprintln!("making the machine's image, once, in {}", dir.display());
-    let new = dir.with_extension(format!("new-{}", std::process::id()));
-    std::fs::create_dir_all(&new).map_err(|e| format!("cannot make {}: {e}", new.display()))?;
-    // Without root, mmdebstrap works in a user namespace where we are somebody else.
-    std::fs::set_permissions(&new, std::os::unix::fs::PermissionsExt::from_mode(0o777)).map_err(|e| e.to_string())?;
-    let setup = new.join("setup");
-    let finish = format!(
-        "{SETUP}\ncp \"$1\"/boot/vmlinuz-* '{0}/vmlinuz'\ncp \"$1\"/boot/initrd.img-* '{0}/initrd'\nrm -rf \"$1\"/boot/*\n\
-         mkdir '{0}/root'\nmount --bind \"$1\" '{0}/root' # without what is mounted in it\n\
-         truncate -s 3G '{0}/disk'\nmkfs.ext4 -q -F -d '{0}/root' '{0}/disk'\numount '{0}/root'\nrmdir '{0}/root'\nchmod 644 '{0}'/*\n",
-        new.display()
-    );
-    std::fs::write(&setup, finish).map_err(|e| e.to_string())?;
-    let hook = format!("--customize-hook=sh '{}' \"$1\"", setup.display());
-    let mut debian = Command::new("mmdebstrap");
-    debian.args(["--variant=minbase", "--format=null", &format!("--include={PACKAGES}"), &hook, SUITE, "/dev/null"]);
-    let made = done(&mut debian, "make the image").and_then(|()| std::fs::rename(&new, &dir).map_err(|e| format!("cannot keep the image: {e}")));
-    if let Err(why) = made {
-        let _ = std::fs::remove_dir_all(&new);
-        // Somebody else may have been first.
-        return if dir.exists() { Ok(dir) } else { Err(why) };
-    }
-    Ok(dir)
-}
-
 /// The disk with what was built, and what to do with it.
-fn payload(work: &Path, names: &[String]) -> Result<PathBuf> {
+fn payload(work: &Path, it: &Path, plan: &BTreeSet<String>) -> Result<PathBuf> {
     let dir = work.join("payload");
     std::fs::create_dir(&dir).map_err(|e| e.to_string())?;
-    let copy = |from: &Path, name: &str| std::fs::copy(from, dir.join(name)).map(drop).map_err(|e| format!("cannot copy {}: {e}", from.display()));
-    copy(Path::new(env!("CARGO_BIN_EXE_sandbox")), "sandbox")?;
-    copy(&it()?, "it")?;
+    let me = std::env::current_exe().map_err(|e| format!("cannot find myself: {e}"))?;
+    for (from, name) in [(Path::new(env!("CARGO_BIN_EXE_sandbox")), "sandbox"), (it, "it"), (&me, "vm")] {
+        // The symbols are four fifths of it, and each case copies the program.
+        done(Command::new("objcopy").arg("--strip-debug").arg(from).arg(dir.join(name)), &format!("copy {}", from.display()))?;
+    }
     let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/probe.c");
     done(Command::new("gcc").args(["-static", "-O1", "-o"]).arg(dir.join("probe")).arg(source), "compile the probe")?;
-    let quoted: Vec<String> = names.iter().map(|n| format!("'{}'", n.replace('\'', "'\\''"))).collect();
-    let script = format!(
-        "chmod 666 /dev/fuse /dev/net/tun 2>/dev/null\nuname -sr\nexport SANDBOX_BUILT=/payload SANDBOX_PATIENCE=10 SANDBOX_STRICT={}\ncd /root\n\
-         /payload/it --test-threads 2 {}\n",
-        if std::env::var("SANDBOX_STRICT").is_ok_and(|v| v == "1") { 1 } else { 0 },
-        quoted.join(" ")
-    );
-    std::fs::write(dir.join("run"), script).map_err(|e| e.to_string())?;
+    let lines: String = plan.iter().map(|name| format!("{name}\n")).collect();
+    let strict = if std::env::var("SANDBOX_STRICT").is_ok_and(|v| v == "1") { "1" } else { "0" };
+    std::fs::write(dir.join("plan"), lines).and_then(|()| std::fs::write(dir.join("strict"), strict)).map_err(|e| e.to_string())?;
     let disk = work.join("payload.ext4");
     File::create(&disk).and_then(|f| f.set_len(400 << 20)).map_err(|e| e.to_string())?;
     done(Command::new("/sbin/mkfs.ext4").args(["-q", "-F", "-d"]).arg(&dir).arg(&disk), "make a disk")?;
@@ -160,36 +185,71 @@ fn payload(work: &Path, names: &[String]) -> Result<PathBuf> {
 fn it() -> Result<PathBuf> {
     let mut cargo = Command::new(env!("CARGO"));
     cargo.args(["test", "--test", "it", "--no-run", "--message-format=json"]).current_dir(env!("CARGO_MANIFEST_DIR"));
+    // What the cargo around us says of this package; build scripts of others watch it, and would run again.
+    for (name, _) in std::env::vars_os().filter(|(n, _)| ["CARGO_PKG_", "CARGO_MANIFEST_"].iter().any(|p| n.to_string_lossy().starts_with(p))) {
+        cargo.env_remove(name);
+    }
     let out = cargo.stdin(Stdio::null()).stderr(Stdio::inherit()).output().map_err(|e| format!("cannot run cargo: {e}"))?;
     let lines = String::from_utf8_lossy(&out.stdout).into_owned();
     let messages = lines.lines().filter_map(|l| serde_json::from_str::<serde_json::Value>(l).ok());
-    let executable = messages.filter(|m| m["target"]["name"] == "it").filter_map(|m| m["executable"].as_str().map(PathBuf::from)).last();
+    let executable = messages.filter(|m| m["target"]["name"] == "it").filter_map(|m| m["executable"].as_str().map(PathBuf::from)).next_back();
     executable.ok_or_else(|| "cargo built no tests".to_string())
 }
 
-fn boot(image: &Path, payload: &Path, results: &Path, console: &Path) -> Result<()> {
+/// Until the machine turns itself off; what it writes down is printed on the way.
+fn boot(kernel: Kernel, image: &Path, payload: &Path, results: &Path, console: &Path) -> Result<()> {
     let log = File::create(console).map_err(|e| e.to_string())?;
     let disk = |file: &Path, more: &str| format!("file={},format=raw,if=virtio,cache=unsafe{more}", file.display());
     let file = |name: &str| image.join(name).display().to_string();
     let mut qemu = Command::new("qemu-system-x86_64");
-    qemu.args(["-machine", "q35", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "3072", "-nographic", "-no-reboot"]);
+    qemu.args(["-machine", "q35", "-accel", "tcg,thread=multi", "-cpu", kernel.processor(), "-smp", "2", "-m", "3072", "-nographic"]);
     qemu.args(["-kernel", &file("vmlinuz"), "-initrd", &file("initrd")]);
     qemu.args(["-append", "root=/dev/vda rw console=ttyS0 quiet systemd.log_level=warning"]);
-    // Nothing that one run writes is there in the next.
+    // What is written to the first lasts as long as this qemu, over its reboots too.
     for drive in [disk(&image.join("disk"), ",snapshot=on"), disk(payload, ",readonly=on"), disk(results, "")] {
         qemu.args(["-drive", &drive]);
     }
     let both = log.try_clone().map_err(|e| e.to_string())?;
     let mut machine = qemu.stdin(Stdio::null()).stdout(log).stderr(both).spawn().map_err(|e| format!("cannot start qemu-system-x86_64: {e}"))?;
     let start = Instant::now();
-    while machine.try_wait().map_err(|e| e.to_string())?.is_none() {
-        if start.elapsed() > MOST {
-            let _ = machine.kill();
-            let _ = machine.wait();
-            let said = std::fs::read(console).unwrap_or_default();
-            return Err(format!("the machine ran for more than {} minutes\n{}", MOST.as_secs() / 60, String::from_utf8_lossy(&said)));
+    let (mut told, mut word) = (0, Instant::now());
+    let ended = loop {
+        let off = machine.try_wait().map_err(|e| e.to_string())?.is_some();
+        let (records, _) = record::read(results).map_err(|e| format!("cannot read the results: {e}"))?;
+        for record in &records[told..] {
+            word = Instant::now();
+            match record {
+                Record::Boot { number, kernel } => println!("boot {number}: Linux {kernel}, after {:.0} s", start.elapsed().as_secs_f64()),
+                Record::Case { name, code, seconds, said } => {
+                    let how = match code {
+                        Some(0) if skip(said).is_some() => "skipped",
+                        Some(0) => "ok",
+                        Some(_) => "FAILED",
+                        None => "FAILED, too slow",
+                    };
+                    println!("vm {name} ... {how} ({seconds:.1} s)");
+                }
+                Record::End => {}
+            }
         }
-        std::thread::sleep(Duration::from_millis(100));
-    }
-    Ok(())
+        told = records.len();
+        if off {
+            break Ok(());
+        }
+        if start.elapsed() > MOST {
+            break Err(format!("the machine ran for more than {} minutes", MOST.as_secs() / 60));
+        }
+        if word.elapsed() > SILENCE {
+            break Err(format!("the machine said nothing for {} minutes", SILENCE.as_secs() / 60));
+        }
+        if std::fs::read(console).is_ok_and(|said| said.windows(12).any(|w| w == b"Kernel panic")) {
+            // Give it the time to say why.
+            std::thread::sleep(Duration::from_secs(2));
+            break Err("the machine's kernel panicked".into());
+        }
+        std::thread::sleep(Duration::from_millis(200));
+    };
+    let _ = machine.kill();
+    let _ = machine.wait();
+    ended
 }

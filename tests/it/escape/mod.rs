@@ -10,3 +10,4 @@ mod paths;
 mod proc;
 mod session;
 mod users;
+pub use proc::children;
