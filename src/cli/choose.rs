@@ -142,9 +142,13 @@ fn find(store: &Store, home: &Path, word: &str, pull: Pull, platform: Option<&Pl
         (Pull::Never, None) => Err(missing(word)),
         (_, None) if !fetch => Err(missing(word)),
         (Pull::Missing | Pull::Always, _) | (Pull::Newer, None) => pull_it(),
-        (Pull::Newer, Some(image)) => pull_it().or_else(|e| {
-            let _ = writeln!(std::io::stderr(), "sandbox: note: the image that is there is used: {}", e.message());
-            Ok(image)
+        (Pull::Newer, Some(image)) => pull_it().or_else(|e| match e.kind() {
+            // That the registry cannot be reached is no reason not to run; that it serves something wrong is.
+            Kind::Io => {
+                let _ = writeln!(std::io::stderr(), "sandbox: note: the image that is there is used: {}", e.message());
+                Ok(image)
+            }
+            _ => Err(e),
         }),
     }
 }

@@ -370,6 +370,26 @@ fn where_a_cgroup_was_delegated_it_is_used() {
 // Where it cannot be had.
 
 #[test]
+fn without_cgroup_v2_rlimits_stand_in_and_counts_are_refused() {
+    need!(!Path::new("/sys/fs/cgroup/cgroup.controllers").exists(), "needs a machine without cgroup v2");
+    let place = place();
+    let nproc = |flags: &[&str]| {
+        let limits = place.inside_with(flags, "cat /proc/self/limits");
+        let row = limits.ok().lines().find(|l| l.starts_with("Max processes")).unwrap().to_string();
+        row.split_whitespace().filter_map(|w| w.parse::<u64>().ok()).collect::<Vec<_>>()
+    };
+    assert_eq!(nproc(&[]), [2048; 2]);
+    assert_eq!(nproc(&["--pids-limit", "99", "--best-effort", "pids"]), [99; 2]);
+    assert_eq!(nproc(&["--ulimit", "nproc=77"]), [77; 2], "what the user says himself goes first");
+    // Without any limit there is nothing to say.
+    assert_eq!(place.inside_with(&["-m", "-1", "--pids-limit", "-1"], "true").unlimited, None);
+    let summary = place.inside_with(&["--summary"], "true").stderr;
+    assert!(summary.contains("sandbox: summary: ") && summary.contains("no cgroup"), "{summary}");
+    place.sandbox(&["stats", "--no-stream"]).refused("cannot show").hinted();
+    place.sandbox(&["slice", "show"]).refused("cannot reach sandbox.slice").hinted();
+}
+
+#[test]
 fn without_cgroup_v2_an_asked_limit_is_refused() {
     need!(!Path::new("/sys/fs/cgroup/cgroup.controllers").exists(), "needs a machine without cgroup v2");
     let place = place();

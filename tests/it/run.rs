@@ -685,34 +685,6 @@ fn events() {
     place.sandbox(&["run", "--status-fd", "77", "--", "true"]).refused("not open");
 }
 
-/// On a machine without cgroup version 2, or without a systemd of the user.
-#[test]
-fn limits_that_cannot_be_had() {
-    let place = place();
-    let plan = place.sandbox(&["run", "--dry-run", "--", "true"]);
-    if !plan.ok().contains("degraded  memory") {
-        return assert!(plan.ok().contains("cgroup    sandbox-ID"), "{plan:?}"); // its own tests are in limits.rs
-    }
-    assert!(place.inside("true").unlimited.is_some_and(|note| note.contains("memory and pids") && note.contains("doctor")));
-    for flag in ["--memory=64m", "--cpus=0.5", "--pids-limit=9", "--cpuset-cpus=0", "--blkio-weight=100", "--device-read-bps=/dev/null:1m"] {
-        place.sandbox(&["run", flag, "--", "true"]).refused("cannot limit ").hinted();
-    }
-    place.sandbox(&["run", "--require", "memory", "--", "true"]).refused("cannot limit memory").hinted();
-    // With leave, the rlimits that come closest, as the kernel has them.
-    let limits = place.inside_with(&["-m", "64m", "--pids-limit", "99", "--best-effort", "memory,pids"], "cat /proc/self/limits");
-    let row = |name: &str| {
-        limits.ok().lines().find(|l| l.starts_with(name)).unwrap().split_whitespace().filter_map(|w| w.parse::<u64>().ok()).collect::<Vec<_>>()
-    };
-    assert_eq!((row("Max data size"), row("Max processes")), (vec![64 << 20; 2], vec![99; 2]));
-    assert!(limits.stderr.contains("RLIMIT_DATA") && limits.stderr.contains("RLIMIT_NPROC"), "{limits:?}");
-    // Without any limit there is nothing to say.
-    assert_eq!(place.inside_with(&["-m", "-1", "--pids-limit", "-1"], "true").unlimited, None);
-    let summary = place.inside_with(&["--summary"], "true").stderr;
-    assert!(summary.contains("sandbox: summary: ") && summary.contains("no cgroup"), "{summary}");
-    place.sandbox(&["stats", "--no-stream"]).refused("cannot show").hinted();
-    place.sandbox(&["slice", "show"]).refused("cannot reach sandbox.slice").hinted();
-}
-
 #[test]
 fn exit_codes() {
     let place = place();

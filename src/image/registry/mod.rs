@@ -1,6 +1,6 @@
 //! Registries: images come from them and go to them.
 //!
-//! *What*: `pull` and `push` are the two ways; `ensure` is what `run` asks for. `conf` says where a name is to be had, `credentials` who
+//! *What*: `pull` and `push` are the two ways. `conf` says where a name is to be had, `credentials` who
 //! we are there, `tls` whom we believe, `auth` where a password may go; `wire` makes the requests. `search` looks for names.
 //!
 //! *Why this way*: reqwest over one current-thread runtime for each thread that downloads, driven by blocking readers: a layer's bytes go
@@ -12,7 +12,7 @@
 //! *Invariants*
 //! - I1 a secret goes to its registry and that registry's token service, encrypted unless the user said otherwise. // wire, auth
 //! - I2 every answer has a limit in size and time, and its digest is checked before it is used. // wire, layout, store
-//! - I3 never called for an image that is in the store, unless the user asks for a newer one. // ensure
+//! - I3 never called for an image that is in the store, unless the user asks for a newer one. // cli::choose
 #![forbid(unsafe_code)]
 
 mod auth;
@@ -32,16 +32,14 @@ pub use pull::pull;
 pub use push::push;
 pub use search::{Found, search};
 
+use super::layout;
 use super::layout::Platform;
-use super::store::Store;
-use super::{Image, layout};
 use crate::error::{Error, Kind, Result};
 use crate::ident::ImageName;
 use conf::{Endpoint, Registries};
 use credentials::Secret;
 use reqwest::{Method, StatusCode};
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 use wire::{Ask, Remote, Wire};
 use zeroize::Zeroizing;
 
@@ -66,69 +64,9 @@ impl Options {
     }
 }
 
-/// When to ask the registry about an image that is named.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Policy {
-    /// Each time; an error if it cannot be had.
-    Always,
-    /// If it is not in the store.
-    #[default]
-    Missing,
-    Never,
-    /// Each time; what is in the store will do if the registry cannot be reached.
-    Newer,
-}
-
-impl FromStr for Policy {
-    type Err = Error;
-    fn from_str(s: &str) -> Result<Self> {
-        Ok(match s {
-            "always" => Policy::Always,
-            "missing" => Policy::Missing,
-            "never" => Policy::Never,
-            "newer" => Policy::Newer,
-            _ => return Err(Error::usage(format!("bad pull policy '{s}': always, missing, never or newer"))),
-        })
-    }
-}
-
 /// What the user wrote, as a whole name: aliases and the site's rules for short names applied. Reads files only.
 pub fn name(text: &str, home: &Path) -> Result<ImageName> {
     Registries::load(home)?.resolve(text)
-}
-
-/// The image that `text` means, pulled if the policy says so. An ID can only be found.
-pub fn ensure(store: &Store, text: &str, policy: Policy, options: &Options, progress: &Progress) -> Result<Image> {
-    let name = name(text, &options.home);
-    let found = match &name {
-        Ok(name) => store.find(&name.to_string())?,
-        Err(_) => None,
-    };
-    let asks = found.is_some() && matches!(policy, Policy::Always | Policy::Newer);
-    let found = match found {
-        None => store.find(text)?,
-        found => found,
-    };
-    // Another platform than the one that is here may be asked for.
-    let fits = |image: &Image| {
-        let (os, arch) = (image.config.os().to_string(), image.config.architecture().to_string());
-        options.platform.as_ref().is_none_or(|p| (&p.os, &p.arch) == (&os, &arch))
-    };
-    match found.filter(|image| policy == Policy::Never || fits(image)) {
-        Some(image) if !asks => Ok(image),
-        Some(image) => match pull(store, &name?, options, progress) {
-            Err(e) if policy == Policy::Newer && e.kind() == Kind::Io => {
-                progress.note(&format!("using the image that is here: {}", e.message()));
-                Ok(image)
-            }
-            pulled => pulled,
-        },
-        None if policy == Policy::Never => {
-            Err(Error::new(Kind::NotFound, format!("cannot find image '{text}', and --pull never forbids to ask a registry"))
-                .hint(format!("sandbox pull {text}")))
-        }
-        None => pull(store, &name?, options, progress),
-    }
 }
 
 /// Ask the registry whether it knows these, then keep them. Returns where they are kept.
