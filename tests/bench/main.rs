@@ -1,8 +1,10 @@
-//! Start-up and idle cost, beside what a user would take instead. Run by `cargo bench`; prints a table of ratios and their targets.
+//! Start-up, idle cost, and how fast images come, beside what a user would take instead. Run by `cargo bench`; prints a table of ratios and their targets.
 //!
 //! Absolute times move from run to run and from machine to machine, ratios taken side by side in one run do not: so each two are
 //! run in turns, and medians compared. As root the programs run as the user `sandboxtest` (made by tests/run). Never fails for being
 //! slow, only if a program does not do its work.
+
+mod images;
 
 use sandbox::host::{Caller, caller};
 use std::collections::BTreeSet;
@@ -145,6 +147,12 @@ impl Bench {
         }
     }
 
+    /// An empty directory of the user's.
+    fn make(&self, name: &str) {
+        std::fs::create_dir(self.path(name)).expect("a directory");
+        self.give(Path::new(name), 0o755);
+    }
+
     fn path(&self, name: &str) -> String {
         self.place.0.join(name).display().to_string()
     }
@@ -229,10 +237,8 @@ impl Bench {
 
     /// A root directory of one program, as a bundle too.
     fn bundle(&self) -> Option<()> {
-        for dir in ["bundle", "bundle/rootfs", "bundle/rootfs/bin", "run"] {
-            std::fs::create_dir(self.path(dir)).ok()?;
-            self.give(Path::new(dir), if dir == "run" { 0o700 } else { 0o755 });
-        }
+        ["bundle", "bundle/rootfs", "bundle/rootfs/bin", "run"].into_iter().for_each(|dir| self.make(dir));
+        self.give(Path::new("run"), 0o700);
         let program = self.compile("true", "int main(void) { return 0; }")?;
         std::fs::copy(program, self.path("bundle/rootfs/bin/true")).ok()?;
         self.give(Path::new("bundle/rootfs/bin/true"), 0o755);
@@ -434,4 +440,5 @@ fn main() {
     root_directory(&bench);
     many(&bench, &ours, bwrap.as_ref());
     memory(&bench);
+    images::load_and_pull(&bench);
 }
