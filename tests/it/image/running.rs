@@ -113,6 +113,24 @@ fn what_has_no_layer_of_an_image() {
     end(fixed);
 }
 
+#[test]
+fn one_id_and_a_runtime_directory_will_do() {
+    let Some(plain) = accounts().plain.clone() else { return skip("needs root, to become another user") };
+    let mut place = Place::of(plain);
+    let runtime = place.dir("runtime");
+    mode(&runtime, 0o700);
+    place.env.insert("XDG_RUNTIME_DIR".into(), runtime.display().to_string());
+    let name = image(&place, "single", json!({ "Cmd": ["sh"] }));
+    let child = place.running("one", &[], &name, "echo x > /x; rm /bin/wc");
+    assert_eq!(place.sandbox(&["diff", "one"]).ok(), "C /bin\nD /bin/wc\nA /x");
+    place.sandbox(&["commit", "one", "localhost/more"]).ok();
+    assert_eq!(place.sandbox(&["run", "localhost/more", "cat", "/x"]).ok(), "x");
+    // Where the name's file is, only its owner comes; and another user's sandbox is not found by its name.
+    place.env.remove("XDG_RUNTIME_DIR");
+    place.sandbox(&["diff", "one"]).refused("cannot find").hinted();
+    end(child);
+}
+
 /// What is written meanwhile, and by whom, leads nowhere else: files, directories and links that change places all the time.
 #[test]
 fn cve_2018_15664_cve_2019_18466_cve_2023_0778_a_race_shows_nothing_of_the_host() {
