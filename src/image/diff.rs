@@ -182,7 +182,7 @@ impl Torn {
     }
 
     pub(super) fn told(self) -> Option<String> {
-        (self.count > 0).then(|| format!("{} paths changed while they were read, the first was '{}'", self.count, show(&self.first)))
+        (self.count > 0).then(|| format!("of what was read, this changed meanwhile: {} times, first '{}'", self.count, show(&self.first)))
     }
 }
 
@@ -254,7 +254,8 @@ impl<W: Write> Walk<W> {
         let mut own = self.entry(path, form, &stat);
         if form == Form::Directory {
             let Some(inner) = self.torn.there(path, whiteout::open_dir(dir.as_fd(), name))? else { return Ok(()) };
-            own.xattrs = xattrs(inner.as_fd(), path)?;
+            // Of the one that is open, as for files below.
+            own = Entry { xattrs: xattrs(inner.as_fd(), path)?, ..self.entry(path, form, &fstat(&inner).map_err(fail)?) };
             self.write(&own)?;
             if whiteout::is_opaque(inner.as_fd()).map_err(fail)? && matches!(self.below.look(path).map_err(fail)?, Below::Directory(_)) {
                 self.write(&mark(&[path, b"/", whiteout::OPAQUE].concat()))?;
