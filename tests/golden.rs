@@ -242,7 +242,7 @@ fn flags() {
         let layers = layers.iter().map(|l| l.to_path_buf()).collect();
         Some(Root::Image(ImageRoot { id: Digest::sha256(&[7; 32]), layers, writable, volumes: vec!["/var/volume".into()] }))
     };
-    let cases: [Case; 14] = [
+    let cases: [Case; 15] = [
         ("terminal", FULL, None, &|p| p.process.tty = Some(true)),
         ("read-only", FULL, Some(io()), &|p| p.files.root_read_only = Some(true)),
         ("write-through", FULL, Some(io()), &|p| p.root = dir_root(&dir, RootMode::ReadWrite)),
@@ -272,6 +272,10 @@ fn flags() {
             p.process.cwd = Some("/srv/www".into());
         }),
         ("image-kept", FULL, Some(io()), &|p| p.root = image(&[&low], Some(dir.0.join("kept")))),
+        ("image-named", FULL, Some(io()), &|p| {
+            p.root = image(&[&low], None);
+            p.name = Some("web".parse().unwrap());
+        }),
         ("image-many", FULL, Some(io()), &|p| p.root = image(&[&low; 12], None)),
         ("mounts", FULL, Some(io()), &|p| {
             let at = |dest: &str| format!("{}:{dest}", shared.display());

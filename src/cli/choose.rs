@@ -1,6 +1,7 @@
 //! Which image is meant, and what writable layer it gets. Called by `cli::run` and the verbs on kept layers.
 #![forbid(unsafe_code)]
 
+use super::running::About;
 use crate::error::{Error, Kind, Result};
 use crate::ident::Name;
 use crate::image::archive::{self, Place};
@@ -77,6 +78,11 @@ impl Chosen {
         };
         self.kept = Some(kept::take(&self.store, &self.image, &wanted, new)?);
         Ok(())
+    }
+
+    /// For those who ask for its layer while it runs.
+    pub fn about(&self, command: Vec<String>) -> About {
+        About { manifest: self.image.manifest.digest.clone(), store: self.store.path().to_path_buf(), command }
     }
 
     /// Nothing ran: a layer that was made for it is of no use.

@@ -1,18 +1,20 @@
-//! `sandbox kept`, `rm`, `diff`, `export`, `commit` and `import`: writable layers that stayed, and what becomes of them.
+//! `sandbox kept`, `rm`, `diff`, `export`, `commit` and `import`: writable layers that stayed or are written to, and what becomes of them.
 //!
 //! Called by `cli::main`. Nothing of a layer is ever executed, and every path in it is opened by a confined helper. // SECURITY 2.4
 #![forbid(unsafe_code)]
 
 use super::image::{show, since};
 use super::print;
-use crate::error::{Doing, Error, Result};
+use super::running::{self, Found};
+use crate::error::{Doing, Error, Kind, Result};
 use crate::host::Caller;
-use crate::ident::{ImageName, Name};
+use crate::ident::{Digest, ImageName, Name};
 use crate::image::compose::{self, About};
+use crate::image::diff::{self, Upper};
 use crate::image::kept::{self, Kept};
 use crate::image::layout::Platform;
 use crate::image::store::{Held, Store};
-use crate::image::{Image, diff, gather};
+use crate::image::{Image, gather};
 use clap::Args;
 use serde_json::{Value, json};
 use std::fs::File;
@@ -40,7 +42,7 @@ pub struct RmArgs {
     names: Vec<Name>,
 }
 
-/// Say what a kept sandbox changed
+/// Say what a kept or running sandbox changed
 ///
 /// One line for each path: A for one that is new, C for one that was changed, D for one of the image's that is gone.
 #[derive(Debug, Args)]
@@ -48,12 +50,12 @@ pub struct DiffArgs {
     /// json, or a template such as '{{.Path}}'
     #[arg(long, value_name = "FORMAT")]
     format: Option<String>,
-    /// The name of a kept sandbox or a layer
+    /// The name of a kept sandbox, of a layer, or of a sandbox that runs
     #[arg(value_name = "NAME")]
     name: Name,
 }
 
-/// Write the tree of a kept sandbox as a tar
+/// Write the tree of a kept or running sandbox as a tar
 ///
 /// The image and what was written to it, as one tree, without history. sandbox import makes an image of it again.
 #[derive(Debug, Args)]
@@ -61,12 +63,12 @@ pub struct ExportArgs {
     /// Write to this file instead of standard output
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// The name of a kept sandbox or a layer
+    /// The name of a kept sandbox, of a layer, or of a sandbox that runs
     #[arg(value_name = "NAME")]
     name: Name,
 }
 
-/// Make an image of what a kept sandbox wrote
+/// Make an image of what a kept or running sandbox wrote
 ///
 /// The new image is the old one with one more layer. It is to be run as the old one was; what the run was given by flags, such as variables,
 /// is not part of it, and --change changes it. The id is printed.
@@ -79,7 +81,7 @@ pub struct CommitArgs {
     /// Who made it
     #[arg(short, long, value_name = "TEXT")]
     author: Option<String>,
-    /// The name of a kept sandbox or a layer
+    /// The name of a kept sandbox, of a layer, or of a sandbox that runs
     #[arg(value_name = "NAME")]
     name: Name,
     /// The new image's name
@@ -134,39 +136,69 @@ pub fn list(args: KeptArgs) -> Result<()> {
 
 /// All that can be; the first that cannot is the error.
 pub fn rm(args: RmArgs) -> Result<()> {
-    let store = open()?;
+    let home = Caller::me()?.home;
+    let store = Store::open(&home)?;
     let mut failed = None;
     for name in &args.names {
         match kept::remove(&store, name) {
             Ok(()) => print(name.as_str()),
-            Err(e) => failed = failed.or(Some(e)),
+            Err(e) => failed = failed.or(Some(runs(name, &home).filter(|_| e.kind() == Kind::NotFound).unwrap_or(e))),
         }
     }
     failed.map_or(Ok(()), Err)
+}
+
+/// Why what a running sandbox writes is not removed; None: none runs under this name.
+fn runs(name: &Name, home: &Path) -> Option<Error> {
+    let (why, cure) = match running::find(name, home).ok()?? {
+        Found::Kept(layer) => (format!("it writes to the layer '{layer}'"), format!("wait until it has ended, then sandbox rm {layer}")),
+        Found::Lost { pid, .. } => ("it is running, and what it writes goes with it".into(), format!("to end it: kill {pid}")),
+    };
+    Some(Error::new(Kind::Conflict, format!("cannot remove '{name}': {why}")).hint(cure))
 }
 
 fn open() -> Result<Store> {
     Store::open(&Caller::me()?.home)
 }
 
-/// A kept layer, with the image that it lies on; neither can be taken away meanwhile.
+/// A writable layer, with the image that it lies on; neither can be taken away meanwhile.
 struct Pile {
     store: Store,
-    kept: Kept,
+    upper: Upper,
+    command: String,
     image: Image,
+    _kept: Option<Kept>,
     _held: Held,
 }
 
 impl Pile {
+    /// By the name of a kept layer, or else of a running sandbox.
     fn new(name: &Name) -> Result<Pile> {
-        let store = open()?;
-        let kept = kept::read(&store, name)?;
-        let image = store.get(kept.record.manifest.hex())?;
+        let home = Caller::me()?.home;
+        let store = Store::open(&home)?;
+        let (upper, manifest, command, kept) = match kept::read(&store, name) {
+            Err(e) if e.kind() == Kind::NotFound => match running::find(name, &home)? {
+                None => return Err(e),
+                Some(Found::Kept(layer)) => Pile::kept(kept::read(&store, &layer)?)?,
+                Some(Found::Lost { about, .. }) if about.store != store.path() => {
+                    let what = format!("cannot look into '{name}': its image is in another store, {}", about.store.display());
+                    return Err(Error::new(Kind::NotFound, what).hint("set XDG_DATA_HOME to what it was when the sandbox was started"));
+                }
+                Some(Found::Lost { upper, about, .. }) => (Upper { handle: upper, live: true }, about.manifest, about.command, None),
+            },
+            kept => Pile::kept(kept?)?,
+        };
+        let image = store.get(manifest.hex())?;
         let held = store.hold(&image)?;
-        if kept.busy {
-            let _ = writeln!(std::io::stderr(), "sandbox: note: {name} is running; what it writes at this moment may be half there");
+        if upper.live {
+            note(&format!("{name} is running; what it writes at this moment may be half there"));
         }
-        Ok(Pile { store, kept, image, _held: held })
+        Ok(Pile { store, upper, command: command.join(" "), image, _kept: kept, _held: held })
+    }
+
+    fn kept(kept: Kept) -> Result<(Upper, Digest, Vec<String>, Option<Kept>)> {
+        let upper = Upper::open(&kept.upper(), kept.busy)?;
+        Ok((upper, kept.record.manifest.clone(), kept.record.command.clone(), Some(kept)))
     }
 
     fn lowers(&self) -> Vec<PathBuf> {
@@ -174,9 +206,15 @@ impl Pile {
     }
 }
 
+fn note(sentence: &str) {
+    let _ = writeln!(std::io::stderr(), "sandbox: note: {}", crate::error::printable(sentence));
+}
+
 pub fn diff(args: DiffArgs) -> Result<()> {
     let pile = Pile::new(&args.name)?;
-    let changes = diff::changes(&pile.kept.upper(), &pile.lowers(), pile.store.maps()?)?;
+    let lowers = pile.lowers();
+    let (changes, torn) = diff::changes(pile.upper, &lowers, pile.store.maps()?)?;
+    torn.iter().for_each(|t| note(t));
     if args.format.is_none() {
         let line = |(kind, path): &(char, PathBuf)| format!("{kind} {}\n", crate::error::printable(&absolute(path)).replace('\n', "\\n"));
         print(&changes.iter().map(line).collect::<String>());
@@ -191,34 +229,32 @@ fn absolute(path: &Path) -> String {
 }
 
 pub fn export(args: ExportArgs) -> Result<()> {
+    if args.output.is_none() && std::io::stdout().is_terminal() {
+        return Err(Error::usage("cannot write a tar to a terminal").hint("-o FILE, or a pipe"));
+    }
     let pile = Pile::new(&args.name)?;
-    let layers: Vec<PathBuf> = std::iter::once(pile.kept.upper()).chain(pile.lowers().into_iter().rev()).collect();
-    let write = |to: &mut dyn Write| gather::shown(&layers, pile.store.maps()?, to);
-    match &args.output {
-        None if std::io::stdout().is_terminal() => {
-            return Err(Error::usage("cannot write a tar to a terminal").hint("-o FILE, or a pipe"));
-        }
-        None => write(&mut std::io::stdout().lock())?,
+    let (lowers, maps) = (pile.lowers(), pile.store.maps()?);
+    let packed = match &args.output {
+        None => gather::shown(pile.upper, &lowers, maps, &mut std::io::stdout().lock())?,
         Some(path) => {
             let mut file = File::create(path).doing("make", path.display())?;
-            write(&mut file).inspect_err(|_| drop(std::fs::remove_file(path)))?;
+            gather::shown(pile.upper, &lowers, maps, &mut file).inspect_err(|_| drop(std::fs::remove_file(path)))?
         }
-    }
+    };
+    packed.torn.iter().for_each(|t| note(t));
     Ok(())
 }
 
 pub fn commit(args: CommitArgs) -> Result<()> {
     check_name(args.image.as_ref())?;
     let pile = Pile::new(&args.name)?;
-    let about = About {
-        author: args.author,
-        message: args.words.message,
-        changes: args.words.change,
-        made_by: pile.kept.record.command.join(" "),
-        platform: Platform::default(),
-    };
-    let (upper, lowers, maps) = (pile.kept.upper(), pile.lowers(), pile.store.maps()?);
-    let layer = compose::layer(&pile.store, Some(&pile.image), |to| diff::layer(&upper, &lowers, maps, to).map(drop))?;
+    let lowers = pile.lowers();
+    let about =
+        About { author: args.author, message: args.words.message, changes: args.words.change, made_by: pile.command, platform: Platform::default() };
+    let (mut torn, maps) = (None, pile.store.maps()?);
+    let write = |to: &mut dyn Write| diff::layer(pile.upper, &lowers, maps, to).map(|packed| torn = packed.torn);
+    let layer = compose::layer(&pile.store, Some(&pile.image), write)?;
+    torn.iter().for_each(|t| note(t));
     compose::image(&pile.store, Some(&pile.image), &layer, &about, args.image.as_ref()).map(|image| print(image.id.as_str()))
 }
 

@@ -2,7 +2,8 @@
 #![forbid(unsafe_code)]
 
 use crate::error::{Doing, Result};
-use crate::image::{diff, unpack};
+use crate::image::diff::{self, Upper};
+use crate::image::unpack;
 use crate::role;
 use clap::{Args, Subcommand};
 use std::io::{Read, Write};
@@ -70,10 +71,12 @@ pub fn run(args: LayerArgs) -> Result<String> {
                 + &lines("implicit", implicit)
                 + &lines("note", done.notes))
         }
-        LayerCommand::Pack { upper, lowers } => diff::layer(&upper, &lowers, &maps, &mut std::io::stdout()).map(|_| String::new()),
+        LayerCommand::Pack { upper, lowers } => {
+            diff::layer(Upper::open(&upper, false)?, &lowers, &maps, &mut std::io::stdout()).map(|_| String::new())
+        }
         LayerCommand::Tree { root } => diff::tree(&root, &maps, &mut std::io::stdout()).map(|_| String::new()),
         LayerCommand::Changes { upper, lowers } => {
-            let found = diff::changes(&upper, &lowers, &maps)?;
+            let (found, _) = diff::changes(Upper::open(&upper, false)?, &lowers, &maps)?;
             Ok(found.into_iter().map(|(kind, path)| format!("{kind} {}\n", path.display())).collect())
         }
         LayerCommand::Remove { dirs } => unpack::remove(&dirs, &maps).map(|()| String::new()),

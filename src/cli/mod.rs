@@ -20,6 +20,7 @@ pub mod limits;
 pub mod policy;
 pub mod registry;
 pub mod run;
+pub mod running;
 pub mod template;
 
 use crate::error::{Error, Result};

@@ -5,6 +5,7 @@
 
 use super::choose::{self, Chosen, Pull, Writes};
 use super::limits::{self, LimitArgs};
+use super::running::NameLock;
 use crate::cgroup::{self, Held, Usage};
 use crate::dirs;
 use crate::error::{Doing, Error, Kind, Result};
@@ -169,6 +170,8 @@ pub struct RunArgs {
     #[arg(long, value_name = "NAME", help_heading = "Process", hide_short_help = true)]
     hostname: Option<String>,
     /// A name for the sandbox; no two run under the same
+    ///
+    /// sandbox commit, diff and export know it by that while it runs, if it runs an image.
     #[arg(long, value_name = "NAME", help_heading = "Process", hide_short_help = true)]
     name: Option<Name>,
     /// Limit a resource as setrlimit(2) does
@@ -425,17 +428,26 @@ pub fn run(args: RunArgs) -> Result<u8> {
     };
     let subids = plan.degraded.iter().filter(|(c, _)| *c == Control::Subids).map(|(_, why)| why);
     plan.notes.iter().chain(subids).chain(&lost_limits(&plan, &spec)).for_each(|sentence| note(sentence));
-    let _lock = spec.name.as_ref().map(|name| lock_name(name, &facts.caller.home)).transpose()?;
+    let mut lock = spec.name.as_ref().map(|name| NameLock::take(name, &facts.caller.home)).transpose()?;
     let mut status = Status::new(status_fd);
     status.degraded(&plan);
 
     let absent = absent_guarded(&spec);
 
     // Play it.
+    let command = || spec.process.argv.iter().map(|w| w.to_string_lossy().into_owned()).collect();
     if let (Some(chosen), Root::Image(image)) = (&mut chosen, &spec.root) {
-        chosen.keep(&writes, spec.process.argv.iter().map(|w| w.to_string_lossy().into_owned()).collect(), &image.volumes)?;
+        chosen.keep(&writes, command(), &image.volumes)?;
     }
     let live = launch(begun, &plan).inspect_err(|_| chosen.iter_mut().for_each(Chosen::forget))?;
+    if let (Some(lock), Some(chosen)) = (&mut lock, &chosen) {
+        let told = match (&live.layer, &writes) {
+            (_, Writes::Kept(layer) | Writes::Layer(layer)) => lock.kept(layer.clone()),
+            (Some(upper), Writes::Discarded) => lock.lost(upper, chosen.about(command())),
+            (None, Writes::Discarded) => Ok(()),
+        };
+        told.unwrap_or_else(|e| note(&format!("what is written cannot be asked for: {}", e.message())));
+    }
     status.started(live.pid, live.cgroup.as_ref());
     let held = live.cgroup;
     let streams = match (streams, live.terminal) {
@@ -858,36 +870,6 @@ fn absent_guarded(spec: &Spec) -> Vec<(PathBuf, String)> {
 fn seccomp_cache(caller: &Caller) -> Option<PathBuf> {
     let dir = dirs::cache(&caller.home);
     dirs::make(&dir).is_ok().then_some(dir)
-}
-
-/// A lock that says that this name is taken; the kernel drops it when we die, however that happens.
-struct NameLock(PathBuf, #[expect(dead_code, reason = "holds the lock")] OwnedFd);
-
-fn lock_name(name: &Name, home: &Path) -> Result<NameLock> {
-    let base = dirs::runtime().unwrap_or_else(|| dirs::cache(home));
-    let dir = base.join("names");
-    let elsewhere = "leave out --name, or set XDG_RUNTIME_DIR to a directory of yours with mode 700";
-    dirs::make(&base).and_then(|()| dirs::make(&dir)).map_err(|e| e.hint(elsewhere))?;
-    let path = dir.join(name.as_str());
-    use rustix::fs::{FlockOperation, Mode, OFlags, flock, open};
-    loop {
-        let flags = OFlags::CREATE | OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = open(&path, flags, Mode::from_raw_mode(0o600)).doing("lock", path.display()).map_err(|e| e.hint(elsewhere))?;
-        if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
-            return Err(Error::new(Kind::Conflict, format!("cannot use the name '{name}': a sandbox runs under it")));
-        }
-        // The one before may have removed the file between our open and our lock.
-        let ours = rustix::fs::fstat(&file).doing("look at", path.display())?;
-        if rustix::fs::stat(&path).is_ok_and(|now| now.st_ino == ours.st_ino) {
-            return Ok(NameLock(path, file));
-        }
-    }
-}
-
-impl Drop for NameLock {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.0);
-    }
 }
 
 /// JSON events, one object a line.

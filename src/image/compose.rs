@@ -33,9 +33,9 @@ pub fn layer(store: &Store, base: Option<&Image>, write: impl FnOnce(&mut dyn Wr
     let parent = base.and_then(|b| b.layers.last()).map(|l| &l.chain_id);
     std::thread::scope(|scope| {
         let written = scope.spawn(move || {
-            let mut gzip = GzEncoder::new(writer, Compression::default());
+            let mut gzip = Members { piece: Vec::new(), to: writer };
             write(&mut gzip)?;
-            gzip.finish().map(drop).doing("compress", "the layer")
+            gzip.finish().doing("compress", "the layer")
         });
         let layer = store.add_new_layer(layout::OCI_LAYER_GZIP, parent, &mut reader);
         drop(reader);
@@ -46,6 +46,50 @@ pub fn layer(store: &Store, base: Option<&Image>, write: impl FnOnce(&mut dyn Wr
             Err(_) => Err(Error::new(Kind::Bug, "the layer's writer panicked")),
         }
     })
+}
+
+/// A gzip file of several members, each of one piece of what is written (RFC 1952, 2.2). A piece that shrinks too well is stored as it is:
+/// who unpacks takes what grows to hundreds of times its size for a bomb, as we do ourselves.
+struct Members<W: Write> {
+    piece: Vec<u8>,
+    to: W,
+}
+
+impl<W: Write> Members<W> {
+    const PIECE: usize = 4 << 20;
+    const SHRINKS: usize = 100;
+
+    fn member(&mut self) -> io::Result<()> {
+        let compressed = |level| {
+            let mut gzip = GzEncoder::new(Vec::new(), level);
+            gzip.write_all(&self.piece).and_then(|()| gzip.finish())
+        };
+        let mut member = compressed(Compression::default())?;
+        if member.len() < self.piece.len() / Self::SHRINKS {
+            member = compressed(Compression::none())?;
+        }
+        self.piece.clear();
+        self.to.write_all(&member)
+    }
+
+    fn finish(mut self) -> io::Result<()> {
+        self.member()
+    }
+}
+
+impl<W: Write> Write for Members<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let n = bytes.len().min(Self::PIECE - self.piece.len());
+        self.piece.extend_from_slice(&bytes[..n]);
+        if self.piece.len() == Self::PIECE {
+            self.member()?;
+        }
+        Ok(n)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// A tar as somebody else wrote it, kept as it is.
@@ -167,6 +211,21 @@ mod tests {
             (4_102_444_799, "2099-12-31T23:59:59Z"),
         ] {
             assert_eq!(rfc3339(seconds), text);
+        }
+    }
+
+    #[test]
+    fn what_is_compressed_is_no_bomb_and_reads_as_written() {
+        let noise: Vec<u8> = (0..9u32 << 20).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+        for data in [vec![0; 40 << 20], noise, b"short".to_vec(), Vec::new()] {
+            let mut file = Vec::new();
+            let mut members = Members { piece: Vec::new(), to: &mut file };
+            members.write_all(&data).unwrap();
+            members.finish().unwrap();
+            assert!(data.len() / file.len() <= Members::<Vec<u8>>::SHRINKS, "{} to {}", data.len(), file.len());
+            let mut again = Vec::new();
+            io::Read::read_to_end(&mut flate2::read::MultiGzDecoder::new(&file[..]), &mut again).unwrap();
+            assert!(again == data);
         }
     }
 }

@@ -6,6 +6,9 @@
 //! The order is that of the names' bytes, a directory before what is in it, its opaque mark first. What an overlay has written for itself
 //! (`user.overlay.*`) stays here; redirects and metacopies do not occur, since `userxattr` forbids them. A whiteout or an opaque mark
 //! that hides nothing is left out. Sockets are no part of a tree. oci: layer.md
+//!
+//! A layer may be *live*: somebody hostile writes to it meanwhile. Every name is opened as one component of a handle and never through a link,
+//! so what is read is always the layer's, though it may be of several times: that is a note, `Torn`, and no failure.
 
 use super::pack::Packer;
 use super::tar::{self, Entry, Form, show};
@@ -13,7 +16,7 @@ use super::whiteout::{self, Below, Stack};
 use crate::error::{Doing, Error, Kind, Result};
 use crate::ident::Digest;
 use crate::role::{self, Directory, Role, Stage};
-use crate::sys::Errno;
+use crate::sys::{self, Errno};
 use crate::userns::Maps;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawDir, Stat, fstat, statat};
 use serde::{Deserialize, Serialize};
@@ -38,35 +41,62 @@ enum What {
     Tree,
 }
 
-/// The upper directory of an overlay over `lowers` (lowest first), as a layer's tar: its digest and its size.
-pub fn layer(upper: &Path, lowers: &[PathBuf], maps: &Maps, out: &mut dyn Write) -> Result<(Digest, u64)> {
+/// An overlay's upper directory.
+pub struct Upper {
+    pub handle: OwnedFd,
+    /// Somebody writes to it.
+    pub live: bool,
+}
+
+impl Upper {
+    pub fn open(path: &Path, live: bool) -> Result<Upper> {
+        Ok(Upper { handle: Directory::open(path, false)?.handle, live })
+    }
+}
+
+/// A tar that was written.
+pub struct Packed {
+    pub digest: Digest,
+    pub size: u64,
+    /// What is not of one time in it.
+    pub torn: Option<String>,
+}
+
+/// What an upper directory adds (A), changes (C) and deletes (D), as absolute paths in order; and what is not of one time in that.
+pub type Changes = (Vec<(char, PathBuf)>, Option<String>);
+
+/// The upper directory of an overlay over `lowers` (lowest first), as a layer's tar.
+pub fn layer(upper: Upper, lowers: &[PathBuf], maps: &Maps, out: &mut dyn Write) -> Result<Packed> {
     packed(What::Layer, upper, lowers, maps, out)
 }
 
 /// All of a directory, as the only layer of an image would have it.
-pub fn tree(root: &Path, maps: &Maps, out: &mut dyn Write) -> Result<(Digest, u64)> {
-    packed(What::Tree, root, &[], maps, out)
+pub fn tree(root: &Path, maps: &Maps, out: &mut dyn Write) -> Result<Packed> {
+    packed(What::Tree, Upper::open(root, false)?, &[], maps, out)
 }
 
-/// What the upper directory adds (A), changes (C) and deletes (D), as absolute paths in order.
-pub fn changes(upper: &Path, lowers: &[PathBuf], maps: &Maps) -> Result<Vec<(char, PathBuf)>> {
-    let found: Vec<(char, Vec<u8>)> = role::start("@changes", maps, &(), &directories(upper, lowers)?)?.finish()?;
-    Ok(found.into_iter().map(|(kind, path)| (kind, PathBuf::from(OsString::from_vec(path)))).collect())
+pub fn changes(upper: Upper, lowers: &[PathBuf], maps: &Maps) -> Result<Changes> {
+    let live = upper.live;
+    let (found, torn): (Vec<(char, Vec<u8>)>, _) = role::start("@changes", maps, &live, &directories(upper, lowers)?)?.finish()?;
+    Ok((found.into_iter().map(|(kind, path)| (kind, PathBuf::from(OsString::from_vec(path)))).collect(), torn))
 }
 
-fn directories(upper: &Path, lowers: &[PathBuf]) -> Result<Vec<Directory>> {
+/// The handles that a helper gets: the upper directory, then those below it, the nearest first.
+pub(super) fn directories(upper: Upper, lowers: &[PathBuf]) -> Result<Vec<Directory>> {
     if lowers.len() >= role::MOST_DIRECTORIES {
         return Err(Error::usage(format!("an image may have {} layers", role::MOST_DIRECTORIES - 1)));
     }
-    std::iter::once(Directory::open(upper, false)).chain(lowers.iter().rev().map(|dir| Directory::open(dir, false))).collect()
+    let upper = Directory { handle: upper.handle, writable: false };
+    std::iter::once(Ok(upper)).chain(lowers.iter().rev().map(|dir| Directory::open(dir, false))).collect()
 }
 
-fn packed(form: What, upper: &Path, lowers: &[PathBuf], maps: &Maps, out: &mut dyn Write) -> Result<(Digest, u64)> {
-    pour(role::start("@pack", maps, &form, &directories(upper, lowers)?)?, out)
+fn packed(form: What, upper: Upper, lowers: &[PathBuf], maps: &Maps, out: &mut dyn Write) -> Result<Packed> {
+    let request = (form, upper.live);
+    pour(role::start("@pack", maps, &request, &directories(upper, lowers)?)?, out)
 }
 
-/// What a helper writes, to its end: its digest and its size.
-pub(super) fn pour(mut role: Role, out: &mut dyn Write) -> Result<(Digest, u64)> {
+/// What a helper writes, to its end.
+pub(super) fn pour(mut role: Role, out: &mut dyn Write) -> Result<Packed> {
     let (mut hash, mut size, mut piece) = (sha2::Sha256::new(), 0, vec![0; PIECE]);
     loop {
         match role.output.read(&mut piece).doing("read", "the layer")? {
@@ -78,8 +108,8 @@ pub(super) fn pour(mut role: Role, out: &mut dyn Write) -> Result<(Digest, u64)>
             }
         }
     }
-    role.finish::<()>()?;
-    Ok((Digest::sha256(&hash.finalize().into()), size))
+    let torn = role.finish()?;
+    Ok(Packed { digest: Digest::sha256(&hash.finalize().into()), size, torn })
 }
 
 // -------------------------------------------------------------------------------------------------------- in the helper
@@ -87,12 +117,12 @@ pub(super) fn pour(mut role: Role, out: &mut dyn Write) -> Result<(Digest, u64)>
 /// The helper that this word names; None: it is none of ours.
 pub fn act(word: &OsStr) -> Option<ExitCode> {
     Some(match word.as_bytes() {
-        b"@pack" => role::act(|form: What, stage| pack(form, stage)),
-        b"@changes" => role::act(|(), stage: Stage| {
+        b"@pack" => role::act(|(form, live): (What, bool), stage| pack(form, live, stage)),
+        b"@changes" => role::act(|live: bool, stage: Stage| {
             let (upper, below) = split(stage.directories)?;
-            let mut found = Vec::new();
-            compare(&upper, b"", &below, &mut found)?;
-            Ok(found)
+            let mut comparison = Comparison { below, found: Vec::new(), torn: Torn::new(live) };
+            comparison.directory(&upper, b"")?;
+            Ok((comparison.found, comparison.torn.told()))
         }),
         _ => return None,
     })
@@ -106,12 +136,54 @@ fn split(mut directories: Vec<OwnedFd>) -> Result<(OwnedFd, Stack)> {
     Ok((upper, Stack(directories)))
 }
 
-fn pack(form: What, stage: Stage) -> Result<()> {
+fn pack(form: What, live: bool, stage: Stage) -> Result<Option<String>> {
     let (upper, below) = split(stage.directories)?;
-    let mut walk = Walk::new(Packer::new(BufWriter::with_capacity(PIECE, stage.output)), below);
+    let mut walk = Walk::new(Packer::new(BufWriter::with_capacity(PIECE, stage.output)), below, live);
     walk.top(form, &upper)?;
     walk.directory(&upper, b"")?;
-    walk.packer.finish().doing("write", "the layer")
+    walk.finish()
+}
+
+/// What changed between our looks at it.
+pub(super) struct Torn {
+    live: bool,
+    count: u64,
+    first: Vec<u8>,
+}
+
+impl Torn {
+    pub(super) fn new(live: bool) -> Torn {
+        Torn { live, count: 0, first: Vec::new() }
+    }
+
+    /// What is at `path` is not as it was a moment ago. Where nobody should write, that is an error.
+    pub(super) fn changed(&mut self, path: &[u8]) -> Result<()> {
+        if !self.live {
+            return Err(Error::new(Kind::Io, format!("cannot pack '{}': it changes while it is read", show(path))));
+        }
+        if self.count == 0 {
+            self.first = path.to_vec();
+        }
+        self.count += 1;
+        Ok(())
+    }
+
+    /// What there is of an answer about `path`; None: it went away, or is something else by now.
+    pub(super) fn there<T>(&mut self, path: &[u8], answer: sys::Result<T>) -> Result<Option<T>> {
+        match answer {
+            Ok(t) => Ok(Some(t)),
+            // LOOP and NOTDIR: a link, or something else, is where a directory was. INVAL: no link is where one was. ACCESS: not in the
+            // layer any more, but in the overlay's own work directory, which Landlock keeps us from.
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::INVAL | Errno::NXIO | Errno::ACCESS | Errno::STALE) if self.live => {
+                self.changed(path).map(|()| None)
+            }
+            Err(e) => Err(failed(path, e)),
+        }
+    }
+
+    pub(super) fn told(self) -> Option<String> {
+        (self.count > 0).then(|| format!("of what was read, this changed meanwhile: {} times, first '{}'", self.count, show(&self.first)))
+    }
 }
 
 pub(super) struct Walk<W> {
@@ -121,11 +193,18 @@ pub(super) struct Walk<W> {
     linked: HashMap<(u64, u64), Vec<u8>>,
     /// What belongs to an id without a mapping is root's.
     pub(super) foreign_is_root: bool,
+    pub(super) torn: Torn,
 }
 
 impl<W: Write> Walk<W> {
-    pub(super) fn new(packer: Packer<W>, below: Stack) -> Self {
-        Walk { packer, below, linked: HashMap::new(), foreign_is_root: false }
+    pub(super) fn new(packer: Packer<W>, below: Stack, live: bool) -> Self {
+        Walk { packer, below, linked: HashMap::new(), foreign_is_root: false, torn: Torn::new(live) }
+    }
+
+    /// The end of the tar, and what is to be said of it.
+    pub(super) fn finish(self) -> Result<Option<String>> {
+        self.packer.finish().doing("write", "the tar")?;
+        Ok(self.torn.told())
     }
 
     /// What a file's status says of it.
@@ -152,16 +231,14 @@ impl<W: Write> Walk<W> {
     }
 
     fn directory(&mut self, dir: &OwnedFd, path: &[u8]) -> Result<()> {
-        for name in names(dir).map_err(|e| failed(path, e))? {
-            let own = join(path, &name);
-            self.one(dir, &name, &own)?;
-        }
-        Ok(())
+        // One that was removed since has not even nothing in it.
+        let Some(names) = self.torn.there(path, names(dir))? else { return Ok(()) };
+        names.iter().try_for_each(|name| self.one(dir, name, &join(path, name)))
     }
 
     pub(super) fn one(&mut self, dir: &OwnedFd, name: &CStr, path: &[u8]) -> Result<()> {
         let fail = |e| failed(path, e);
-        let stat = statat(dir, name, AtFlags::SYMLINK_NOFOLLOW).map_err(fail)?;
+        let Some(stat) = self.torn.there(path, statat(dir, name, AtFlags::SYMLINK_NOFOLLOW))? else { return Ok(()) };
         tar::inside(path)?;
         if name.to_bytes().starts_with(whiteout::PREFIX) {
             return Err(Error::new(Kind::Io, format!("cannot pack '{}': in a layer its name means a deletion", show(path))).hint("rename it"));
@@ -176,48 +253,61 @@ impl<W: Write> Walk<W> {
         };
         let mut own = self.entry(path, form, &stat);
         if form == Form::Directory {
-            let inner = whiteout::open_dir(dir.as_fd(), name).map_err(fail)?;
-            own.xattrs = xattrs(inner.as_fd(), path)?;
+            let Some(inner) = self.torn.there(path, whiteout::open_dir(dir.as_fd(), name))? else { return Ok(()) };
+            // Of the one that is open, as for files below.
+            own = Entry { xattrs: xattrs(inner.as_fd(), path)?, ..self.entry(path, form, &fstat(&inner).map_err(fail)?) };
             self.write(&own)?;
             if whiteout::is_opaque(inner.as_fd()).map_err(fail)? && matches!(self.below.look(path).map_err(fail)?, Below::Directory(_)) {
                 self.write(&mark(&[path, b"/", whiteout::OPAQUE].concat()))?;
             }
             return self.directory(&inner, path);
         }
-        if stat.st_nlink > 1 {
-            if let Some(first) = self.linked.get(&(stat.st_dev, stat.st_ino)) {
-                own = Entry { form: Form::Link, link: first.clone(), ..own };
-                return self.write(&own);
-            }
-            self.linked.insert((stat.st_dev, stat.st_ino), path.to_vec());
+        if let Some(first) = self.linked.get(&(stat.st_dev, stat.st_ino)).filter(|_| stat.st_nlink > 1) {
+            own = Entry { form: Form::Link, link: first.clone(), ..own };
+            return self.write(&own);
         }
         match form {
-            Form::Symlink => own.link = rustix::fs::readlinkat(dir, name, Vec::new()).map_err(fail)?.into_bytes(),
-            Form::File => return self.file(dir, name, own),
+            Form::Symlink => {
+                let Some(link) = self.torn.there(path, rustix::fs::readlinkat(dir, name, Vec::new()))? else { return Ok(()) };
+                own.link = link.into_bytes();
+            }
+            Form::File => return self.file(dir, name, path),
             _ => {}
         }
+        self.linked(&stat, path);
         self.write(&own)
     }
 
-    fn file(&mut self, dir: &OwnedFd, name: &CStr, mut own: Entry) -> Result<()> {
-        let fail = |e| failed(&own.path, e);
-        let changed = |path: &[u8]| Error::new(Kind::Io, format!("cannot pack '{}': it changes while it is read", show(path)));
+    /// A later name of it is a link to this one.
+    fn linked(&mut self, stat: &Stat, path: &[u8]) {
+        if stat.st_nlink > 1 {
+            self.linked.insert((stat.st_dev, stat.st_ino), path.to_vec());
+        }
+    }
+
+    fn file(&mut self, dir: &OwnedFd, name: &CStr, path: &[u8]) -> Result<()> {
         // Something else may have its name by now; that must not hold us up.
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let file = rustix::fs::openat(dir, name, flags, Mode::empty()).map_err(fail)?;
-        let stat = fstat(&file).map_err(fail)?;
+        let Some(file) = self.torn.there(path, rustix::fs::openat(dir, name, flags, Mode::empty()))? else { return Ok(()) };
+        let stat = fstat(&file).map_err(|e| failed(path, e))?;
         if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
-            return Err(changed(&own.path));
+            return self.torn.changed(path);
         }
-        own.size = u64::try_from(stat.st_size).unwrap_or(0);
-        own.xattrs = xattrs(file.as_fd(), &own.path)?;
+        // Of the file that is open, all of it: the content of one must not come with the mode of another.
+        let size = u64::try_from(stat.st_size).unwrap_or(0);
+        let own = Entry { size, xattrs: xattrs(file.as_fd(), path)?, ..self.entry(path, Form::File, &stat) };
+        self.linked(&stat, path);
         self.write(&own)?;
         let (mut file, mut left, mut piece) = (File::from(file), own.size, vec![0; PIECE.min(own.size as usize)]);
+        let mut ended = false;
         while left > 0 {
             let most = piece.len().min(usize::try_from(left).unwrap_or(usize::MAX));
-            let n = file.read(&mut piece[..most]).doing("read", format!("'{}'", show(&own.path)))?;
+            let mut n = if ended { most } else { file.read(&mut piece[..most]).doing("read", format!("'{}'", show(path)))? };
             if n == 0 {
-                return Err(changed(&own.path));
+                // Shorter than it was: its length is said already, so the rest is zeros.
+                self.torn.changed(path)?;
+                piece.fill(0);
+                (n, ended) = (most, true);
             }
             self.packer.content(&piece[..n]).doing("write", "the layer")?;
             left -= n as u64;
@@ -285,38 +375,52 @@ pub(super) fn join(path: &[u8], name: &CStr) -> Vec<u8> {
     if path.is_empty() { name.to_bytes().to_vec() } else { [path, b"/", name.to_bytes()].concat() }
 }
 
-fn compare(dir: &OwnedFd, path: &[u8], below: &Stack, found: &mut Vec<(char, Vec<u8>)>) -> Result<()> {
-    let fail = |e| failed(path, e);
-    let own = names(dir).map_err(fail)?;
-    let mut all: BTreeSet<CString> = own.iter().cloned().collect();
-    // What an opaque directory hides is deleted, though no mark of its own says so.
-    if !path.is_empty() && whiteout::is_opaque(dir.as_fd()).map_err(fail)? {
-        for layer in below.directories(path).map_err(fail)? {
-            all.extend(names(&layer).map_err(fail)?);
+/// What an upper directory does to those below it.
+struct Comparison {
+    below: Stack,
+    found: Vec<(char, Vec<u8>)>,
+    torn: Torn,
+}
+
+impl Comparison {
+    fn directory(&mut self, dir: &OwnedFd, path: &[u8]) -> Result<()> {
+        let fail = |e| failed(path, e);
+        let Some(own) = self.torn.there(path, names(dir))? else { return Ok(()) };
+        let mut all: BTreeSet<CString> = own.into_iter().collect();
+        // What an opaque directory hides is deleted, though no mark of its own says so.
+        if !path.is_empty() && whiteout::is_opaque(dir.as_fd()).map_err(fail)? {
+            for layer in self.below.directories(path).map_err(fail)? {
+                all.extend(names(&layer).map_err(fail)?);
+            }
         }
+        for name in all {
+            let path = join(path, &name);
+            let fail = |e| failed(&path, e);
+            tar::inside(&path)?;
+            let before = !matches!(self.below.look(&path).map_err(fail)?, Below::Absent);
+            let stat = match statat(dir, name.as_c_str(), AtFlags::SYMLINK_NOFOLLOW) {
+                Ok(stat) if !whiteout::is_whiteout(&stat) => Some(stat),
+                Ok(_) | Err(Errno::NOENT) => None,
+                Err(e) => {
+                    self.torn.there::<()>(&path, Err(e))?;
+                    continue;
+                }
+            };
+            let shown = [b"/", path.as_slice()].concat();
+            match (before, &stat) {
+                (true, None) => self.found.push(('D', shown)),
+                (false, None) => {}
+                (true, Some(_)) => self.found.push(('C', shown)),
+                (false, Some(_)) => self.found.push(('A', shown)),
+            }
+            if stat.is_some_and(|s| FileType::from_raw_mode(s.st_mode) == FileType::Directory)
+                && let Some(inner) = self.torn.there(&path, whiteout::open_dir(dir.as_fd(), &name))?
+            {
+                self.directory(&inner, &path)?;
+            }
+        }
+        Ok(())
     }
-    for name in all {
-        let path = join(path, &name);
-        let fail = |e| failed(&path, e);
-        tar::inside(&path)?;
-        let before = !matches!(below.look(&path).map_err(fail)?, Below::Absent);
-        let stat = match statat(dir, name.as_c_str(), AtFlags::SYMLINK_NOFOLLOW) {
-            Ok(stat) if !whiteout::is_whiteout(&stat) => Some(stat),
-            Ok(_) | Err(Errno::NOENT) => None,
-            Err(e) => return Err(fail(e)),
-        };
-        let shown = [b"/", path.as_slice()].concat();
-        match (before, &stat) {
-            (true, None) => found.push(('D', shown)),
-            (false, None) => {}
-            (true, Some(_)) => found.push(('C', shown)),
-            (false, Some(_)) => found.push(('A', shown)),
-        }
-        if stat.is_some_and(|s| FileType::from_raw_mode(s.st_mode) == FileType::Directory) {
-            compare(&whiteout::open_dir(dir.as_fd(), &name).map_err(fail)?, &path, below, found)?;
-        }
-    }
-    Ok(())
 }
 
 pub(super) fn failed(path: &[u8], e: Errno) -> Error {

@@ -4,11 +4,11 @@
 //! directory comes first, so that no more than one directory of each layer is open at a time.
 #![forbid(unsafe_code)]
 
-use super::diff::{self, Walk, failed, join, names};
+use super::diff::{self, Packed, Upper, Walk, failed, join, names};
 use super::pack::Packer;
 use super::tar::{Entry, Form};
 use super::whiteout::{self, Stack};
-use crate::error::{Doing, Error, Kind, Result};
+use crate::error::{Doing, Error, Result};
 use crate::role::{self, Directory, Stage};
 use crate::userns::Maps;
 use rustix::fs::{AtFlags, FileType, fstat, statat};
@@ -21,10 +21,10 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-/// What an overlay of `layers`, the highest first, shows.
-pub fn shown(layers: &[PathBuf], maps: &Maps, out: &mut dyn Write) -> Result<()> {
-    let directories = layers.iter().map(|dir| Directory::open(dir, false)).collect::<Result<Vec<_>>>()?;
-    diff::pour(role::start("@shown", maps, &(), &directories)?, out).map(drop)
+/// What an overlay of `upper` over `lowers` (lowest first) shows.
+pub fn shown(upper: Upper, lowers: &[PathBuf], maps: &Maps, out: &mut dyn Write) -> Result<Packed> {
+    let live = upper.live;
+    diff::pour(role::start("@shown", maps, &live, &diff::directories(upper, lowers)?)?, out)
 }
 
 /// Where something of the host goes: its directory inside, and the one name that is wanted of what is there, or all.
@@ -70,13 +70,13 @@ pub fn host(paths: &[PathBuf], maps: &Maps, out: &mut dyn Write) -> Result<()> {
 /// The helper that this word names; None: it is none of ours.
 pub fn act(word: &OsStr) -> Option<ExitCode> {
     Some(match word.as_bytes() {
-        b"@shown" => role::act(|(), stage: Stage| {
-            let mut walk = Walk::new(Packer::new(BufWriter::new(stage.output)), Stack(stage.directories));
+        b"@shown" => role::act(|live: bool, stage: Stage| {
+            let mut walk = Walk::new(Packer::new(BufWriter::new(stage.output)), Stack(stage.directories), live);
             walk.merged(b"")?;
-            walk.packer.finish().doing("write", "the tar")
+            walk.finish()
         }),
         b"@host" => role::act(|wanted: Vec<Wanted>, stage: Stage| {
-            let mut walk = Walk::new(Packer::new(BufWriter::new(stage.output)), Stack(Vec::new()));
+            let mut walk = Walk::new(Packer::new(BufWriter::new(stage.output)), Stack(Vec::new()), false);
             let mut parents = Vec::new();
             for (wanted, dir) in wanted.iter().zip(&stage.directories) {
                 let dir = whiteout::reopen(dir.as_fd()).map_err(|e| failed(&wanted.inside, e))?;
@@ -89,7 +89,7 @@ pub fn act(word: &OsStr) -> Option<ExitCode> {
                     }
                 }
             }
-            walk.packer.finish().doing("write", "the tar")
+            walk.finish()
         }),
         _ => return None,
     })
@@ -98,21 +98,21 @@ pub fn act(word: &OsStr) -> Option<ExitCode> {
 impl<W: Write> Walk<W> {
     /// The directory at `path` with all that shows in it.
     fn merged(&mut self, path: &[u8]) -> Result<()> {
-        let fail = |e| failed(path, e);
-        let layers = self.below.directories(path).map_err(fail)?;
-        let Some(first) = layers.first() else { return Err(Error::new(Kind::Io, "cannot pack the tree: a directory went away")) };
+        let Some(layers) = self.torn.there(path, self.below.directories(path))? else { return Ok(()) };
+        let Some(first) = layers.first() else { return self.torn.changed(path) };
         self.whole(first, path)?;
         // Of several with one name, the highest.
         let mut all: BTreeMap<CString, &OwnedFd> = BTreeMap::new();
         for layer in &layers {
-            for name in names(layer).map_err(fail)? {
+            for name in self.torn.there(path, names(layer))?.unwrap_or_default() {
                 all.entry(name).or_insert(layer);
             }
         }
         let mut inner = Vec::new();
         for (name, layer) in all {
             let own = join(path, &name);
-            let stat = statat(layer, name.as_c_str(), AtFlags::SYMLINK_NOFOLLOW).map_err(|e| failed(&own, e))?;
+            let stat = statat(layer, name.as_c_str(), AtFlags::SYMLINK_NOFOLLOW);
+            let Some(stat) = self.torn.there(&own, stat)? else { continue };
             match FileType::from_raw_mode(stat.st_mode) {
                 _ if whiteout::is_whiteout(&stat) => {}
                 FileType::Directory => inner.push(own),

@@ -88,7 +88,7 @@ pub fn read(store: &Store, name: &Name) -> Result<Kept> {
 
 fn none(name: &Name) -> Error {
     Error::new(Kind::NotFound, format!("cannot find a kept layer '{name}'"))
-        .hint("sandbox kept lists them; run with --keep or --layer NAME to have one")
+        .hint("sandbox kept lists them; run with --keep or --layer NAME to have one, or ask while it runs, by its --name")
 }
 
 /// To write to it: made on `image` if it is not there. `new`: it must not be there.

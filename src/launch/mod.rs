@@ -22,7 +22,7 @@ use crate::birth;
 use crate::cgroup::Held;
 use crate::error::{Doing, Error, Kind, Result};
 use crate::sys::{clone, socket};
-use crate::tape::Step;
+use crate::tape::{Step, wire};
 use crate::userns::Maps;
 use plan::Plan;
 use std::os::fd::{AsFd, OwnedFd};
@@ -33,6 +33,8 @@ pub struct Live {
     pub pidfd: OwnedFd,
     /// PID 1's last words come from here. // tape/wire.rs
     pub wire: OwnedFd,
+    /// What is written and then lost, to be read, if it can be asked for.
+    pub layer: Option<OwnedFd>,
     /// Our side of the sandbox's terminal.
     pub terminal: Option<OwnedFd>,
     /// What holds its limits.
@@ -56,9 +58,13 @@ pub fn launch(begun: Begun, plan: &Plan) -> Result<Live> {
     };
     let born = begun.bear(&plan.tape, plan.early, plan.namespaces, 0, place, &|fault| explain::fault(plan, fault))?;
     cgroup.iter().for_each(Held::started);
-    let terminal = if plan.has_terminal() { take_terminal(&born.wire) } else { Ok(None) };
-    match terminal {
-        Ok(terminal) => Ok(Live { pid: born.pid, pidfd: born.pidfd, wire: born.wire, terminal, cgroup }),
+    let taken = || {
+        let layer = plan.hands_over().then(|| take(&born.wire, wire::LAYER, "the writable layer")).transpose()?;
+        let terminal = plan.has_terminal().then(|| take(&born.wire, wire::TERMINAL, "the terminal")).transpose()?;
+        Ok((layer, terminal))
+    };
+    match taken() {
+        Ok((layer, terminal)) => Ok(Live { pid: born.pid, pidfd: born.pidfd, wire: born.wire, layer, terminal, cgroup }),
         Err(e) => {
             born.kill();
             Err(e)
@@ -66,10 +72,9 @@ pub fn launch(begun: Begun, plan: &Plan) -> Result<Live> {
     }
 }
 
-fn take_terminal(wire: &OwnedFd) -> Result<Option<OwnedFd>> {
-    let (byte, terminal) = socket::recv_fd(wire.as_fd()).doing("take", "the terminal")?;
-    if byte != crate::tape::wire::TERMINAL {
-        return Err(Error::new(Kind::Bug, "no terminal came"));
+fn take(from: &OwnedFd, expected: u8, what: &str) -> Result<OwnedFd> {
+    match socket::recv_fd(from.as_fd()).doing("take", what)? {
+        (byte, Some(fd)) if byte == expected => Ok(fd),
+        _ => Err(Error::new(Kind::Bug, format!("{what} did not come"))),
     }
-    Ok(terminal)
 }

@@ -77,6 +77,11 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// The child gives us its writable layer to read.
+    pub fn hands_over(&self) -> bool {
+        self.tape.steps().iter().any(|s| matches!(s, Step::HandOver { .. }))
+    }
+
     /// The command gets a terminal of its own.
     pub fn has_terminal(&self) -> bool {
         self.io.is_none()

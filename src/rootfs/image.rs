@@ -8,6 +8,7 @@ use super::{Builder, LOCALHOST, PLAIN, cpath, cstring};
 use crate::error::{Doing, Error, Kind, Result};
 use crate::host::mounts::is_within;
 use crate::spec::ImageRoot;
+use crate::sys::mount::{NOEXEC, RDONLY};
 use crate::tape::step::{FEW_LOWERS, MOST_LOWERS};
 use crate::tape::{Create, Lower, Slot, Step};
 use std::path::Path;
@@ -45,11 +46,22 @@ pub fn lay(b: &mut Builder, image: &ImageRoot) -> Result<bool> {
     // Writable until our mount points are made; Pivot makes it read-only.
     b.mount(Step::Overlay { lower: lower.into(), upper, work, attributes: b.plain_root(), slot: Slot::Mount });
     b.mount(Step::RootAt { at: c"r".into() });
+    if is_seen(b, image) {
+        // A mount of its own: nothing is written through it, and its `..` is itself.
+        let attributes = PLAIN | RDONLY | NOEXEC;
+        b.mount(Step::CloneTree { path: c"u0".into(), recursive: false, attributes, device: None, slot: Slot::Mount });
+        b.mount(Step::HandOver { slot: Slot::Mount });
+    }
     Ok(b.site.spec.files.root_read_only)
 }
 
+/// While it runs, what is written and then lost can be asked for: it has a name. // cli/running.rs
+fn is_seen(b: &Builder, image: &ImageRoot) -> bool {
+    image.writable.is_none() && b.site.spec.name.is_some()
+}
+
 /// The image's volumes: each a layer of its own over what the image has there, so that its content shows and is not written to. Where
-/// the root's own layer is writable and thrown away, that is one already.
+/// the root's own layer is writable, and thrown away unseen, that is one already.
 pub fn volumes(b: &mut Builder, image: &ImageRoot, read_only: bool) -> Result<()> {
     let mut volumes: Vec<_> = image.volumes.iter().collect();
     volumes.sort_by_key(|v| v.components().count());
@@ -59,7 +71,7 @@ pub fn volumes(b: &mut Builder, image: &ImageRoot, read_only: bool) -> Result<()
         }
         // Where the user mounts something, the volume is that; below it, it would be made on the host.
         let covered = b.site.spec.files.mounts.iter().any(|m| is_within(volume, &m.target));
-        if covered || (image.writable.is_none() && !read_only) {
+        if covered || (image.writable.is_none() && !read_only && !is_seen(b, image)) {
             continue;
         }
         let path = cpath(volume.strip_prefix("/").unwrap_or(volume))?;

@@ -168,6 +168,7 @@ impl Player<'_> {
                 }
                 mount::attach(copy.as_fd(), here.as_fd())
             }
+            Step::HandOver { slot } => socket::send_fd(self.channels.wire, wire::LAYER, self.take(*slot)?.as_fd()),
             Step::Pivot { attributes } => {
                 let root = self.get(Slot::Root)?;
                 if *attributes != 0 {

@@ -203,6 +203,10 @@ pub enum Step {
         recursive: bool,
         absent_is_fine: bool,
     },
+    /// Give the parent the mount in `slot`, and keep nothing of it.
+    HandOver {
+        slot: Slot,
+    },
     /// `Slot::Root` is `/` from now on; nothing of the old tree is left.
     Pivot {
         attributes: u64,
@@ -309,6 +313,7 @@ impl Step {
             | RootAt { .. }
             | Attach { .. }
             | Remount { .. }
+            | HandOver { .. }
             | Pivot { .. } => Phase::Root,
             WriteSlot { .. } | Hostname(_) | NewSession | Terminal { .. } | Stdio { .. } | Rlimit { .. } | Umask(_) => Phase::Process,
             Await(Barrier::Inner)
@@ -395,6 +400,7 @@ impl fmt::Display for Step {
                 let absent = if *absent_is_fine { ", if there" } else { "" };
                 write!(f, "remount {}{tree}{}{absent}", s(target), Attributes(*attributes))
             }
+            HandOver { slot } => write!(f, "hand {slot:?} over to the parent"),
             Pivot { attributes } => write!(f, "pivot to the new root{}, and drop the old", Attributes(*attributes)),
             Hostname(name) => write!(f, "set the host name to {}", s(name)),
             NewSession => f.write_str("start a session"),

@@ -7,6 +7,7 @@ mod crash;
 mod run;
 mod hostile;
 mod registry;
+mod running;
 mod served;
 mod store;
 
