@@ -382,12 +382,12 @@ impl<R: BufRead> Reader<R> {
         Ok(bytes)
     }
 
-    /// The next header block; None: the end mark, and nothing but zeroes behind it.
+    /// The next header block; None: the end mark, and nothing but zeroes behind it. An archive may also end without the mark, behind a whole
+    /// entry, as `umoci insert` and other writers in Go leave it: what a mark could tell, the digests of blob and tar tell better.
     fn header(&mut self) -> Result<Option<[u8; BLOCK]>> {
         let mut block = [0; BLOCK];
-        let piece = self.source.fill_buf().map_err(lift)?;
-        if piece.is_empty() {
-            return Err(refuse("it has no end mark, so something is missing"));
+        if self.source.fill_buf().map_err(lift)?.is_empty() {
+            return if self.entries > 0 { Ok(None) } else { Err(refuse("it is empty")) };
         }
         self.source.read_exact(&mut block).map_err(lift)?;
         if block.iter().any(|b| *b != 0) {
