@@ -620,7 +620,8 @@ fn disagreements(_: &Place) -> Vec<Case> {
         // As `umoci insert` leaves it. Every other cut is refused.
         ("no end mark", tar().file("f", "1").0, yes(&[("f", "=1")])),
         ("no end mark behind a directory", tar().file("f", "1").dir("d").0, yes(&[("f", "=1"), ("d", "dir")])),
-        ("no end mark, and no padding", tar().file("f", "1").0[..513].to_vec(), No("too early")),
+        ("no end mark, and no padding", tar().file("f", "1").0[..513].to_vec(), yes(&[("f", "=1")])),
+        ("no end mark, and half the padding", tar().file("f", "1").0[..514].to_vec(), No("too early")),
         ("no end mark, and no content", tar().file("f", "1").0[..512].to_vec(), No("too early")),
         ("no end mark behind half a header", tar().file("f", "1").file("g", "2").0[..1024 + 511].to_vec(), No("too early")),
         ("no end mark behind a long name", tar().file("f", "1").edited("././@LongLink", b'L', b"long\0", gnu).0, No("after an extension header")),
@@ -770,16 +771,17 @@ fn cve_2021_21285_cut_and_flipped_layers_end_well() {
     };
     let t = end(tar().dir("d"));
     let t = end(t.pax(&[("path", b"d/long"), ("mtime", b"1.5")]).file("x", &"content ".repeat(200)));
+    let content_ends = t.0.len() - 2048 + 1600;
     let t = end(t.symlink("l", "d"));
     let t = end(t.link("h", "d/long"));
     let whole = end(t.file(".wh.gone", "")).end();
     let before = place.canary();
     let dir = place.0.join("layer");
     // Every block, and around it.
-    for at in (0..whole.len()).filter(|at| [0, 1, 256, 511].contains(&(at % 512))) {
+    for at in (0..whole.len()).filter(|at| [0, 1, 63, 64, 65, 256, 511].contains(&(at % 512))) {
         let result = into(&dir, &whole[..at], MOST, all_ids());
         // One block of zeroes is mark enough; what follows it are zeroes, too.
-        let fine = ends.contains(&at) || at >= whole.len() - 512;
+        let fine = ends.contains(&at) || at == content_ends || at >= whole.len() - 512;
         assert_eq!(result.is_ok(), fine, "{at} of {} bytes; entries end at {ends:?}", whole.len());
         gone(&dir);
     }

@@ -8,6 +8,7 @@ mod run;
 mod hostile;
 mod registry;
 mod served;
+mod squash;
 mod store;
 
 use crate::support::*;
