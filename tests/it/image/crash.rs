@@ -3,6 +3,7 @@
 use super::served::{Asked, Server, made};
 use super::*;
 use crate::run::kill;
+use std::collections::BTreeSet;
 use std::net::TcpStream;
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -346,6 +347,89 @@ fn a_full_disk_at_each_verb() {
     assert_eq!(place.stored(), baseline);
     assert_eq!(whole(&place), kept);
     place.sandbox(&["rmi", "keeper:1"]).ok();
+    assert_eq!(place.stored(), Vec::<String>::new());
+}
+
+/// The verbs that make images of other things than archives, and those that write elsewhere: with any room they work, or say why in one
+/// line, and what they took is given back.
+#[test]
+fn a_full_disk_at_the_other_verbs() {
+    need!(root(), "needs root, to become another user");
+    let mut place = place();
+    // A shared store with an image that is unpacked when it is run.
+    let program = std::fs::read("/bin/busybox").expect("busybox-static");
+    let other = layer(&[("bin/", 0o755, 0, b""), ("bin/sh", 0o755, 7, &program), ("shut/", 0, 7, b"")]);
+    place.load(&docker_archive(&["shared:1"], r#"{"Env":["PATH=/bin"]}"#, &[other])).ok();
+    let shared = place.at("shared-store");
+    assert!(Command::new("cp").arg("-r").arg(place.store()).arg(&shared).status().unwrap().success());
+    assert!(Command::new("chmod").args(["-R", "a+rX,go-w", &shared]).status().unwrap().success());
+    place.sandbox(&["rmi", "shared:1"]).ok();
+    let disk = Disk::new(&mut place, "48m");
+    work(&place);
+    let kept = keeper(&place);
+    let content = noise(7, 700_000);
+    let tar = place.archive("tree.tar", &layer(&[("a", 0o600, 9, &content), ("shut/", 0, 7, b"")]));
+    let (_server, pulled) = registry();
+    let out = disk.0.join("out.tar").display().to_string();
+    place.sandbox(&["run", "--layer", "work", "base:1", "sh", "-c", "head -c 700000 /dev/urandom > /more"]).ok();
+    place.env.insert("SANDBOX_STORES".into(), shared);
+    let layers = |place: &Place| -> BTreeSet<String> {
+        std::fs::read_dir(place.store().join("layers")).unwrap().map(|e| e.unwrap().path().display().to_string()).collect()
+    };
+    let own = layers(&place);
+    let sh = "echo works";
+    let verbs: [(&[&str], u32); 7] = [
+        (&["pull", &pulled], 2),
+        (&["commit", "work", "victim:1"], 2),
+        (&["import", &tar, "victim:1"], 2),
+        (&["save", "-o", &out, "base:1"], 2),
+        (&["run", "shared:1", "sh", "-c", sh], 2),
+        (&["run", "--layer", "new", "base:1", "sh", "-c", sh], 0),
+        (&["tag", "base:1", "other:1"], 0),
+    ];
+    let undo = |place: &Place| {
+        let _ = std::fs::remove_file(&out);
+        place.sandbox(&["rm", "new"]);
+        place.sandbox(&["rmi", "-f", "victim:1", "other:1", &pulled]).ok();
+        place.sandbox(&["prune", "-f"]).ok();
+        // What a run unpacked for an image of a shared store is no garbage.
+        for layer in layers(place).difference(&own) {
+            place.sandbox(&["layer", "remove", layer]).ok();
+        }
+    };
+    for (args, _) in verbs {
+        place.sandbox(args).ok();
+        undo(&place);
+    }
+    let baseline = place.stored();
+    for (args, least) in verbs {
+        let mut failures = 0;
+        for left in [0, 4 << 10, 64 << 10, 512 << 10, 1 << 20, 3 << 20, 12 << 20] {
+            disk.fill(&place, left);
+            let free = disk.free();
+            let output = place.sandbox(args);
+            if output.code() != 0 {
+                failures += 1;
+                full(&output);
+                assert!(!std::path::Path::new(&out).exists(), "{args:?}: half an archive is left");
+                assert!(!output.stdout.contains("works"), "{output:?}");
+            }
+            // What there is can be looked at, and removed.
+            place.sandbox(&["images"]).ok();
+            undo(&place);
+            assert_eq!(place.stored(), baseline, "{left}: {output:?}");
+            assert!(disk.free() >= free, "{left}: {} of {free}: {output:?}", disk.free());
+            disk.empty();
+        }
+        assert!((least..7).contains(&failures), "{args:?}: {failures}");
+    }
+    // Nothing half, and all goes on a full disk.
+    assert_eq!(whole(&place), kept);
+    disk.fill(&place, 0);
+    place.sandbox(&["rm", "work"]).ok();
+    place.sandbox(&["rmi", "keeper:1"]).ok();
+    place.sandbox(&["untag", "base:1"]).ok();
+    place.sandbox(&["prune", "-f"]).ok();
     assert_eq!(place.stored(), Vec::<String>::new());
 }
 
