@@ -97,6 +97,35 @@ fn an_image_is_found_by_many_names() {
     }
 }
 
+/// The directories of layers are lost, as a careful user or a broken disk loses them: they are made again of the blobs, by threads that
+/// are gone when the sandbox begins.
+#[test]
+fn lost_layers_are_made_again() {
+    let place = place();
+    let layers = [tiny(&place), Layer::new().dir("d", 0o750, (7, 8)).end(), Layer::new().file("d/f", "x").end(), Layer::new().file("e", "y").end()];
+    let word = oci(&place, "lost", &layers, json!({ "Cmd": ["sh", "-c", "stat -c %u:%g:%a /d; cat /d/f /e"] }));
+    place.sandbox(&["load", &word]).ok();
+    let stored = place.stored();
+    let dirs = || std::fs::read_dir(place.store().join("layers")).unwrap().map(|e| e.unwrap().path().display().to_string()).collect::<Vec<_>>();
+    for n in 0..20 {
+        // All of them, or each one alone.
+        let all = dirs();
+        let lost: Vec<&str> = all.iter().enumerate().filter(|(at, _)| n % 5 == 4 || at % 4 == n % 5).map(|(_, d)| d.as_str()).collect();
+        place.sandbox(&[&["layer", "remove"], lost.as_slice()].concat()).ok();
+        assert_eq!(dirs().len(), 4 - lost.len());
+        let out = place.sandbox(&["run", "localhost/lost"]);
+        assert_eq!(out.ok(), "7:8:750\nxy", "{n}: {out:?}");
+        assert!(out.stderr.is_empty(), "{n}: {out:?}");
+        assert_eq!(place.stored(), stored, "{n}");
+    }
+    // Without the blob there is no way back, and that is said.
+    let blobs = std::fs::read_dir(place.store().join("blobs/sha256")).unwrap().map(|e| e.unwrap().path());
+    std::fs::remove_file(blobs.max_by_key(|b| b.metadata().unwrap().len()).unwrap()).unwrap();
+    place.sandbox(&["run", "localhost/lost"]).ok();
+    place.sandbox(&[&["layer", "remove"], dirs().iter().map(String::as_str).collect::<Vec<_>>().as_slice()].concat()).ok();
+    place.sandbox(&["run", "localhost/lost"]).refused("cannot ");
+}
+
 #[test]
 fn writes_are_discarded() {
     let place = place();
