@@ -1,6 +1,6 @@
 //! The commands against Debian's `docker-registry`, with skopeo as the referee: anonymous, with a password, with a private authority.
 
-use super::build::{oci, tiny};
+use super::build::{Layer, oci, tiny};
 use super::served::{Made, made};
 use super::{has, noise};
 use crate::support::*;
@@ -236,6 +236,34 @@ fn run_pulls_when_it_is_told_to() {
         run(pull).refused("cannot ");
     }
     place.sandbox(&["prune", "-f"]).ok(); // the other one, without its name
+    assert_eq!(place.stored(), Vec::<String>::new());
+}
+
+#[test]
+fn pulled_ids_beyond_the_range_are_squashed_if_so_said() {
+    need!(parts(), "needs docker-registry, skopeo, htpasswd and openssl");
+    let place = place();
+    let registry = Registry::start(&place, "registry", "");
+    let name = format!("{}/far:1", registry.host);
+    let far = Layer::new().dir("far", 0o755, (70000, 8)).end();
+    oci(&place, "far", &[tiny(&place), far], json!({ "Cmd": ["stat", "-c", "%u:%g", "/far"] }));
+    let from = format!("oci:{}:localhost/far:latest", place.at("far"));
+    skopeo(&place, &["--insecure-policy", "copy", "-q", "--dest-tls-verify=false", &from, &format!("docker://{name}")]).ok();
+    for args in [&["pull", &name][..], &["run", &name], &["run", "--pull", "always", &name]] {
+        let out = place.sandbox(args);
+        out.refused("uid 70000").hinted();
+        assert!(out.stderr.contains("--squash-ids"), "{out:?}");
+    }
+    place.sandbox(&["gc"]).ok();
+    assert_eq!(place.stored(), Vec::<String>::new());
+    place.sandbox(&["pull", "--squash-ids", &name]).ok();
+    assert_eq!(place.sandbox(&["run", &name]).ok(), "0:8");
+    // It is here, but not as one who does not say so would have it.
+    place.sandbox(&["pull", &name]).refused("were given to root").hinted();
+    assert_eq!(place.sandbox(&["run", "--pull", "always", "--squash-ids", &name]).ok(), "0:8");
+    place.sandbox(&["rmi", &name]).ok();
+    assert_eq!(place.sandbox(&["run", "--squash-ids", &name]).ok(), "0:8");
+    place.sandbox(&["rmi", &name]).ok();
     assert_eq!(place.stored(), Vec::<String>::new());
 }
 
