@@ -106,6 +106,9 @@ _sandbox() {
             sandbox__subcmd__image,df)
                 cmd="sandbox__subcmd__image__subcmd__df"
                 ;;
+            sandbox__subcmd__image,diff)
+                cmd="sandbox__subcmd__image__subcmd__diff"
+                ;;
             sandbox__subcmd__image,gc)
                 cmd="sandbox__subcmd__image__subcmd__gc"
                 ;;
@@ -114,6 +117,9 @@ _sandbox() {
                 ;;
             sandbox__subcmd__image,images)
                 cmd="sandbox__subcmd__image__subcmd__images"
+                ;;
+            sandbox__subcmd__image,import)
+                cmd="sandbox__subcmd__image__subcmd__import"
                 ;;
             sandbox__subcmd__image,inspect)
                 cmd="sandbox__subcmd__image__subcmd__inspect"
@@ -127,6 +133,12 @@ _sandbox() {
             sandbox__subcmd__image,prune)
                 cmd="sandbox__subcmd__image__subcmd__prune"
                 ;;
+            sandbox__subcmd__image,pull)
+                cmd="sandbox__subcmd__image__subcmd__pull"
+                ;;
+            sandbox__subcmd__image,push)
+                cmd="sandbox__subcmd__image__subcmd__push"
+                ;;
             sandbox__subcmd__image,rm)
                 cmd="sandbox__subcmd__image__subcmd__rmi"
                 ;;
@@ -135,6 +147,9 @@ _sandbox() {
                 ;;
             sandbox__subcmd__image,save)
                 cmd="sandbox__subcmd__image__subcmd__save"
+                ;;
+            sandbox__subcmd__image,search)
+                cmd="sandbox__subcmd__image__subcmd__search"
                 ;;
             sandbox__subcmd__image,tag)
                 cmd="sandbox__subcmd__image__subcmd__tag"
@@ -173,7 +188,7 @@ _sandbox() {
 
     case "${cmd}" in
         sandbox)
-            opts="-h -V --help --version run stats slice commit diff export import kept rm doctor policy pull push login logout search images tag untag rmi history inspect df prune gc tree load save image"
+            opts="-h -V --help --version run stats slice commit export kept rm doctor policy login logout images tag untag rmi history inspect df prune gc tree load save import diff pull push search image"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -329,7 +344,7 @@ _sandbox() {
             return 0
             ;;
         sandbox__subcmd__image)
-            opts="-h --help tag untag history inspect df prune gc tree load save images ls rmi rm"
+            opts="-h --help tag untag history inspect df prune gc tree load save import diff pull push search images ls rmi rm"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -343,6 +358,24 @@ _sandbox() {
             return 0
             ;;
         sandbox__subcmd__image__subcmd__df)
+            opts="-h --format --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --format)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        sandbox__subcmd__image__subcmd__diff)
             opts="-h --format --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -418,6 +451,44 @@ _sandbox() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        sandbox__subcmd__image__subcmd__import)
+            opts="-c -m -h --change --message --platform --squash-ids --from-host --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --change)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -c)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --message)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -m)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --platform)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --from-host)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         sandbox__subcmd__image__subcmd__inspect)
             opts="-f -h --format --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
@@ -441,7 +512,7 @@ _sandbox() {
             return 0
             ;;
         sandbox__subcmd__image__subcmd__load)
-            opts="-i -q -h --input --platform --quiet --help"
+            opts="-i -q -h --input --platform --squash-ids --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -484,6 +555,66 @@ _sandbox() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        sandbox__subcmd__image__subcmd__pull)
+            opts="-q -h --platform --squash-ids --quiet --tls-verify --authfile --cert-dir --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --platform)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --tls-verify)
+                    COMPREPLY=($(compgen -W "true false" -- "${cur}"))
+                    return 0
+                    ;;
+                --authfile)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --cert-dir)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        sandbox__subcmd__image__subcmd__push)
+            opts="-q -h --quiet --digestfile --tls-verify --authfile --cert-dir --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --digestfile)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --tls-verify)
+                    COMPREPLY=($(compgen -W "true false" -- "${cur}"))
+                    return 0
+                    ;;
+                --authfile)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --cert-dir)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         sandbox__subcmd__image__subcmd__rmi)
             opts="-f -h --force --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
@@ -515,6 +646,40 @@ _sandbox() {
                     ;;
                 --format)
                     COMPREPLY=($(compgen -W "docker-archive oci-archive oci-dir" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        sandbox__subcmd__image__subcmd__search)
+            opts="-h --limit --format --tls-verify --authfile --cert-dir --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --limit)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --format)
+                    COMPREPLY=($(compgen -W "table json" -- "${cur}"))
+                    return 0
+                    ;;
+                --tls-verify)
+                    COMPREPLY=($(compgen -W "true false" -- "${cur}"))
+                    return 0
+                    ;;
+                --authfile)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --cert-dir)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 *)
@@ -597,7 +762,7 @@ _sandbox() {
             return 0
             ;;
         sandbox__subcmd__import)
-            opts="-c -m -h --change --message --platform --from-host --help"
+            opts="-c -m -h --change --message --platform --squash-ids --from-host --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -675,7 +840,7 @@ _sandbox() {
             return 0
             ;;
         sandbox__subcmd__load)
-            opts="-i -q -h --input --platform --quiet --help"
+            opts="-i -q -h --input --platform --squash-ids --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -841,7 +1006,7 @@ _sandbox() {
             return 0
             ;;
         sandbox__subcmd__pull)
-            opts="-q -h --platform --quiet --tls-verify --authfile --cert-dir --help"
+            opts="-q -h --platform --squash-ids --quiet --tls-verify --authfile --cert-dir --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -929,7 +1094,7 @@ _sandbox() {
             return 0
             ;;
         sandbox__subcmd__run)
-            opts="-i -t -v -e -w -u -m -c -h --interactive --tty --rootfs --pull --platform --entrypoint --keep --layer --rw --ro --hide --cow --volume --mount --tmpfs --read-only --shm-size --device --env --env-file --workdir --user --hostname --name --ulimit --umask --oom-score-adj --preserve-fds --init --stop-signal --timeout --network --add-host --dns --userns --uidmap --gidmap --ipc --pid --uts --cgroupns --cap-add --cap-drop --security-opt --policy --require --best-effort --memory --memory-swap --memory-reservation --cpus --cpu-shares --cpuset-cpus --cpuset-mems --pids-limit --blkio-weight --device-read-bps --device-write-bps --device-read-iops --device-write-iops --cgroup-parent --dry-run --summary --json --status-fd --help"
+            opts="-i -t -v -e -w -u -m -c -h --interactive --tty --rootfs --pull --platform --squash-ids --entrypoint --keep --layer --rw --ro --hide --cow --volume --mount --tmpfs --read-only --shm-size --device --env --env-file --workdir --user --hostname --name --ulimit --umask --oom-score-adj --preserve-fds --init --stop-signal --timeout --network --add-host --dns --userns --uidmap --gidmap --ipc --pid --uts --cgroupns --cap-add --cap-drop --security-opt --policy --require --best-effort --memory --memory-swap --memory-reservation --cpus --cpu-shares --cpuset-cpus --cpuset-mems --pids-limit --blkio-weight --device-read-bps --device-write-bps --device-read-iops --device-write-iops --cgroup-parent --dry-run --summary --json --status-fd --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

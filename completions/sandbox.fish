@@ -30,18 +30,13 @@ complete -c sandbox -n "__fish_sandbox_needs_command" -f -a "run" -d 'Run a comm
 complete -c sandbox -n "__fish_sandbox_needs_command" -f -a "stats" -d 'Show what living sandboxes use, again and again'
 complete -c sandbox -n "__fish_sandbox_needs_command" -f -a "slice" -d 'Show or set what all of your sandboxes may use together'
 complete -c sandbox -n "__fish_sandbox_needs_command" -f -a "commit" -d 'Make an image of what a kept or running sandbox wrote'
-complete -c sandbox -n "__fish_sandbox_needs_command" -f -a "diff" -d 'Say what a kept or running sandbox changed'
 complete -c sandbox -n "__fish_sandbox_needs_command" -f -a "export" -d 'Write the tree of a kept or running sandbox as a tar'
-complete -c sandbox -n "__fish_sandbox_needs_command" -f -a "import" -d 'Make an image of a tar or of files of the host'
 complete -c sandbox -n "__fish_sandbox_needs_command" -f -a "kept" -d 'List the writable layers that stayed'
 complete -c sandbox -n "__fish_sandbox_needs_command" -f -a "rm" -d 'Remove what a kept sandbox wrote'
 complete -c sandbox -n "__fish_sandbox_needs_command" -f -a "doctor" -d 'Say what this machine can do for sandboxes, and what mends the rest'
 complete -c sandbox -n "__fish_sandbox_needs_command" -f -a "policy" -d 'List, show, check and compare policies'
-complete -c sandbox -n "__fish_sandbox_needs_command" -f -a "pull" -d 'Bring images from registries into the store'
-complete -c sandbox -n "__fish_sandbox_needs_command" -f -a "push" -d 'Send an image to a registry'
 complete -c sandbox -n "__fish_sandbox_needs_command" -f -a "login" -d 'Keep a user and a password for a registry'
 complete -c sandbox -n "__fish_sandbox_needs_command" -f -a "logout" -d 'Forget the password for a registry'
-complete -c sandbox -n "__fish_sandbox_needs_command" -f -a "search" -d 'Look for images by a word'
 complete -c sandbox -n "__fish_sandbox_needs_command" -f -a "images" -d 'List images'
 complete -c sandbox -n "__fish_sandbox_needs_command" -f -a "tag" -d 'Give an image one more name'
 complete -c sandbox -n "__fish_sandbox_needs_command" -f -a "untag" -d 'Take names away; the images stay'
@@ -54,6 +49,11 @@ complete -c sandbox -n "__fish_sandbox_needs_command" -f -a "gc" -d 'Remove blob
 complete -c sandbox -n "__fish_sandbox_needs_command" -f -a "tree" -d 'Show which images share which layers'
 complete -c sandbox -n "__fish_sandbox_needs_command" -f -a "load" -d 'Take images out of an archive or a directory into the store'
 complete -c sandbox -n "__fish_sandbox_needs_command" -f -a "save" -d 'Write images into an archive or a directory'
+complete -c sandbox -n "__fish_sandbox_needs_command" -f -a "import" -d 'Make an image of a tar or of files of the host'
+complete -c sandbox -n "__fish_sandbox_needs_command" -f -a "diff" -d 'Say what a kept or running sandbox changed'
+complete -c sandbox -n "__fish_sandbox_needs_command" -f -a "pull" -d 'Bring images from registries into the store'
+complete -c sandbox -n "__fish_sandbox_needs_command" -f -a "push" -d 'Send an image to a registry'
+complete -c sandbox -n "__fish_sandbox_needs_command" -f -a "search" -d 'Look for images by a word'
 complete -c sandbox -n "__fish_sandbox_needs_command" -f -a "image" -d 'Do something with images: each verb is also a command of its own'
 complete -c sandbox -n "__fish_sandbox_using_subcommand run" -l rootfs -d 'Use a directory as the root: :O, the default, is copy-on-write; :rw writes through' -r
 complete -c sandbox -n "__fish_sandbox_using_subcommand run" -l pull -d 'When to fetch the image' -r -f -a "always\t'Even if it is there'
@@ -117,6 +117,7 @@ complete -c sandbox -n "__fish_sandbox_using_subcommand run" -l cgroup-parent -d
 complete -c sandbox -n "__fish_sandbox_using_subcommand run" -l status-fd -d 'Write one JSON object a line to this descriptor for what happens' -r
 complete -c sandbox -n "__fish_sandbox_using_subcommand run" -s i -l interactive -d 'Keep stdin open and pass it on'
 complete -c sandbox -n "__fish_sandbox_using_subcommand run" -s t -l tty -d 'Give the command a terminal of its own'
+complete -c sandbox -n "__fish_sandbox_using_subcommand run" -l squash-ids -d 'Give files of ids that you do not have to root, where the image is unpacked now'
 complete -c sandbox -n "__fish_sandbox_using_subcommand run" -l keep -d 'Keep what was written when the command ends'
 complete -c sandbox -n "__fish_sandbox_using_subcommand run" -l read-only -d 'Make the whole root read-only'
 complete -c sandbox -n "__fish_sandbox_using_subcommand run" -l init -d 'Have our init as PID 1 also where the policy makes the command PID 1'
@@ -152,15 +153,8 @@ complete -c sandbox -n "__fish_sandbox_using_subcommand commit" -s c -l change -
 complete -c sandbox -n "__fish_sandbox_using_subcommand commit" -s m -l message -d 'What to say in the image\'s history' -r
 complete -c sandbox -n "__fish_sandbox_using_subcommand commit" -s a -l author -d 'Who made it' -r
 complete -c sandbox -n "__fish_sandbox_using_subcommand commit" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c sandbox -n "__fish_sandbox_using_subcommand diff" -l format -d 'json, or a template such as \'{{.Path}}\'' -r
-complete -c sandbox -n "__fish_sandbox_using_subcommand diff" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c sandbox -n "__fish_sandbox_using_subcommand export" -s o -l output -d 'Write to this file instead of standard output' -r -F
 complete -c sandbox -n "__fish_sandbox_using_subcommand export" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c sandbox -n "__fish_sandbox_using_subcommand import" -s c -l change -d 'Change how the image is to be run, by an instruction of a Dockerfile; may be said several times' -r
-complete -c sandbox -n "__fish_sandbox_using_subcommand import" -s m -l message -d 'What to say in the image\'s history' -r
-complete -c sandbox -n "__fish_sandbox_using_subcommand import" -l platform -d 'The platform that it is for, if not this machine\'s: os/arch[/variant]' -r
-complete -c sandbox -n "__fish_sandbox_using_subcommand import" -l from-host -d 'Take files and directories of the host instead of a tar; may be said several times' -r -F
-complete -c sandbox -n "__fish_sandbox_using_subcommand import" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c sandbox -n "__fish_sandbox_using_subcommand kept" -l format -d 'table, json, or a template such as \'{{.Name}}\'' -r
 complete -c sandbox -n "__fish_sandbox_using_subcommand kept" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c sandbox -n "__fish_sandbox_using_subcommand rm" -s h -l help -d 'Print help (see more with \'--help\')'
@@ -178,20 +172,6 @@ complete -c sandbox -n "__fish_sandbox_using_subcommand policy; and __fish_seen_
 complete -c sandbox -n "__fish_sandbox_using_subcommand policy; and __fish_seen_subcommand_from show" -s h -l help -d 'Print help'
 complete -c sandbox -n "__fish_sandbox_using_subcommand policy; and __fish_seen_subcommand_from check" -s h -l help -d 'Print help'
 complete -c sandbox -n "__fish_sandbox_using_subcommand policy; and __fish_seen_subcommand_from diff" -s h -l help -d 'Print help'
-complete -c sandbox -n "__fish_sandbox_using_subcommand pull" -l platform -d 'Which of an image for several platforms: OS/ARCH or OS/ARCH/VARIANT [default: this machine\'s]' -r
-complete -c sandbox -n "__fish_sandbox_using_subcommand pull" -l tls-verify -d 'Check the registry\'s certificate: true or false [default: as registries.conf says]' -r -f -a "true\t''
-false\t''"
-complete -c sandbox -n "__fish_sandbox_using_subcommand pull" -l authfile -d 'Take passwords from this file, and no other' -r -F
-complete -c sandbox -n "__fish_sandbox_using_subcommand pull" -l cert-dir -d 'Take the registry\'s authorities (*.crt) and our certificate for it (*.cert, *.key) from this directory' -r -F
-complete -c sandbox -n "__fish_sandbox_using_subcommand pull" -s q -l quiet -d 'Print nothing but the ID'
-complete -c sandbox -n "__fish_sandbox_using_subcommand pull" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c sandbox -n "__fish_sandbox_using_subcommand push" -l digestfile -d 'Write the digest to this file' -r -F
-complete -c sandbox -n "__fish_sandbox_using_subcommand push" -l tls-verify -d 'Check the registry\'s certificate: true or false [default: as registries.conf says]' -r -f -a "true\t''
-false\t''"
-complete -c sandbox -n "__fish_sandbox_using_subcommand push" -l authfile -d 'Take passwords from this file, and no other' -r -F
-complete -c sandbox -n "__fish_sandbox_using_subcommand push" -l cert-dir -d 'Take the registry\'s authorities (*.crt) and our certificate for it (*.cert, *.key) from this directory' -r -F
-complete -c sandbox -n "__fish_sandbox_using_subcommand push" -s q -l quiet -d 'Print nothing but the digest'
-complete -c sandbox -n "__fish_sandbox_using_subcommand push" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c sandbox -n "__fish_sandbox_using_subcommand login" -s u -l username -d 'The user; asked for if not given' -r
 complete -c sandbox -n "__fish_sandbox_using_subcommand login" -l tls-verify -d 'Check the registry\'s certificate: true or false [default: as registries.conf says]' -r -f -a "true\t''
 false\t''"
@@ -202,14 +182,6 @@ complete -c sandbox -n "__fish_sandbox_using_subcommand login" -s h -l help -d '
 complete -c sandbox -n "__fish_sandbox_using_subcommand logout" -l authfile -d 'Forget what is in this file, and in no other' -r -F
 complete -c sandbox -n "__fish_sandbox_using_subcommand logout" -s a -l all -d 'Forget all of them'
 complete -c sandbox -n "__fish_sandbox_using_subcommand logout" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c sandbox -n "__fish_sandbox_using_subcommand search" -l limit -d 'Not more than so many' -r
-complete -c sandbox -n "__fish_sandbox_using_subcommand search" -l format -d 'A table, or JSON' -r -f -a "table\t''
-json\t''"
-complete -c sandbox -n "__fish_sandbox_using_subcommand search" -l tls-verify -d 'Check the registry\'s certificate: true or false [default: as registries.conf says]' -r -f -a "true\t''
-false\t''"
-complete -c sandbox -n "__fish_sandbox_using_subcommand search" -l authfile -d 'Take passwords from this file, and no other' -r -F
-complete -c sandbox -n "__fish_sandbox_using_subcommand search" -l cert-dir -d 'Take the registry\'s authorities (*.crt) and our certificate for it (*.cert, *.key) from this directory' -r -F
-complete -c sandbox -n "__fish_sandbox_using_subcommand search" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c sandbox -n "__fish_sandbox_using_subcommand images" -s f -l filter -d 'Only images that fit: reference=PATTERN, label=KEY[=VALUE], dangling=true|false, before=IMAGE or since=IMAGE' -r
 complete -c sandbox -n "__fish_sandbox_using_subcommand images" -l format -d 'Print `json`, one object a line, or a template such as \'{{.ID}} {{.Repository}}:{{.Tag}}\'' -r
 complete -c sandbox -n "__fish_sandbox_using_subcommand images" -s q -l quiet -d 'Print IDs only'
@@ -240,28 +212,65 @@ complete -c sandbox -n "__fish_sandbox_using_subcommand tree" -l no-trunc -d 'Pr
 complete -c sandbox -n "__fish_sandbox_using_subcommand tree" -s h -l help -d 'Print help'
 complete -c sandbox -n "__fish_sandbox_using_subcommand load" -s i -l input -d 'The tar of docker save or in the OCI layout, plain or compressed; - and nothing are the standard input' -r -F
 complete -c sandbox -n "__fish_sandbox_using_subcommand load" -l platform -d 'The one to take, where there are several: os/arch[/variant]' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand load" -l squash-ids -d 'Give files of ids that you do not have to root, instead of refusing the image'
 complete -c sandbox -n "__fish_sandbox_using_subcommand load" -s q -l quiet -d 'Print nothing but errors'
-complete -c sandbox -n "__fish_sandbox_using_subcommand load" -s h -l help -d 'Print help'
+complete -c sandbox -n "__fish_sandbox_using_subcommand load" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c sandbox -n "__fish_sandbox_using_subcommand save" -s o -l output -d 'A file, or for oci-dir a directory; or a place: oci:DIR[:TAG], oci-archive:FILE[:TAG], docker-archive:FILE. Nothing is the standard output' -r
 complete -c sandbox -n "__fish_sandbox_using_subcommand save" -l format -d 'docker-archive (without saying), oci-archive or oci-dir' -r -f -a "docker-archive\t''
 oci-archive\t''
 oci-dir\t''"
 complete -c sandbox -n "__fish_sandbox_using_subcommand save" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c sandbox -n "__fish_sandbox_using_subcommand image; and not __fish_seen_subcommand_from tag untag history inspect df prune gc tree load save images ls rmi rm" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c sandbox -n "__fish_sandbox_using_subcommand image; and not __fish_seen_subcommand_from tag untag history inspect df prune gc tree load save images ls rmi rm" -f -a "tag" -d 'Give an image one more name'
-complete -c sandbox -n "__fish_sandbox_using_subcommand image; and not __fish_seen_subcommand_from tag untag history inspect df prune gc tree load save images ls rmi rm" -f -a "untag" -d 'Take names away; the images stay'
-complete -c sandbox -n "__fish_sandbox_using_subcommand image; and not __fish_seen_subcommand_from tag untag history inspect df prune gc tree load save images ls rmi rm" -f -a "history" -d 'Show how an image came to be, the newest step first'
-complete -c sandbox -n "__fish_sandbox_using_subcommand image; and not __fish_seen_subcommand_from tag untag history inspect df prune gc tree load save images ls rmi rm" -f -a "inspect" -d 'Print all that is known of images, as JSON'
-complete -c sandbox -n "__fish_sandbox_using_subcommand image; and not __fish_seen_subcommand_from tag untag history inspect df prune gc tree load save images ls rmi rm" -f -a "df" -d 'Show how much room images take, and what can be had back'
-complete -c sandbox -n "__fish_sandbox_using_subcommand image; and not __fish_seen_subcommand_from tag untag history inspect df prune gc tree load save images ls rmi rm" -f -a "prune" -d 'Remove images without a name, and what nothing refers to'
-complete -c sandbox -n "__fish_sandbox_using_subcommand image; and not __fish_seen_subcommand_from tag untag history inspect df prune gc tree load save images ls rmi rm" -f -a "gc" -d 'Remove blobs and layers that no image refers to'
-complete -c sandbox -n "__fish_sandbox_using_subcommand image; and not __fish_seen_subcommand_from tag untag history inspect df prune gc tree load save images ls rmi rm" -f -a "tree" -d 'Show which images share which layers'
-complete -c sandbox -n "__fish_sandbox_using_subcommand image; and not __fish_seen_subcommand_from tag untag history inspect df prune gc tree load save images ls rmi rm" -f -a "load" -d 'Take images out of an archive or a directory into the store'
-complete -c sandbox -n "__fish_sandbox_using_subcommand image; and not __fish_seen_subcommand_from tag untag history inspect df prune gc tree load save images ls rmi rm" -f -a "save" -d 'Write images into an archive or a directory'
-complete -c sandbox -n "__fish_sandbox_using_subcommand image; and not __fish_seen_subcommand_from tag untag history inspect df prune gc tree load save images ls rmi rm" -f -a "images" -d 'List images'
-complete -c sandbox -n "__fish_sandbox_using_subcommand image; and not __fish_seen_subcommand_from tag untag history inspect df prune gc tree load save images ls rmi rm" -f -a "ls" -d 'List images'
-complete -c sandbox -n "__fish_sandbox_using_subcommand image; and not __fish_seen_subcommand_from tag untag history inspect df prune gc tree load save images ls rmi rm" -f -a "rmi" -d 'Remove images, or names of images that have others'
-complete -c sandbox -n "__fish_sandbox_using_subcommand image; and not __fish_seen_subcommand_from tag untag history inspect df prune gc tree load save images ls rmi rm" -f -a "rm" -d 'Remove images, or names of images that have others'
+complete -c sandbox -n "__fish_sandbox_using_subcommand import" -s c -l change -d 'Change how the image is to be run, by an instruction of a Dockerfile; may be said several times' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand import" -s m -l message -d 'What to say in the image\'s history' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand import" -l platform -d 'The platform that it is for, if not this machine\'s: os/arch[/variant]' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand import" -l from-host -d 'Take files and directories of the host instead of a tar; may be said several times' -r -F
+complete -c sandbox -n "__fish_sandbox_using_subcommand import" -l squash-ids -d 'Give files of ids that you do not have to root, instead of refusing the image'
+complete -c sandbox -n "__fish_sandbox_using_subcommand import" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c sandbox -n "__fish_sandbox_using_subcommand diff" -l format -d 'json, or a template such as \'{{.Path}}\'' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand diff" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c sandbox -n "__fish_sandbox_using_subcommand pull" -l platform -d 'Which of an image for several platforms: OS/ARCH or OS/ARCH/VARIANT [default: this machine\'s]' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand pull" -l tls-verify -d 'Check the registry\'s certificate: true or false [default: as registries.conf says]' -r -f -a "true\t''
+false\t''"
+complete -c sandbox -n "__fish_sandbox_using_subcommand pull" -l authfile -d 'Take passwords from this file, and no other' -r -F
+complete -c sandbox -n "__fish_sandbox_using_subcommand pull" -l cert-dir -d 'Take the registry\'s authorities (*.crt) and our certificate for it (*.cert, *.key) from this directory' -r -F
+complete -c sandbox -n "__fish_sandbox_using_subcommand pull" -l squash-ids -d 'Give files of ids that you do not have to root, instead of refusing the image'
+complete -c sandbox -n "__fish_sandbox_using_subcommand pull" -s q -l quiet -d 'Print nothing but the ID'
+complete -c sandbox -n "__fish_sandbox_using_subcommand pull" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c sandbox -n "__fish_sandbox_using_subcommand push" -l digestfile -d 'Write the digest to this file' -r -F
+complete -c sandbox -n "__fish_sandbox_using_subcommand push" -l tls-verify -d 'Check the registry\'s certificate: true or false [default: as registries.conf says]' -r -f -a "true\t''
+false\t''"
+complete -c sandbox -n "__fish_sandbox_using_subcommand push" -l authfile -d 'Take passwords from this file, and no other' -r -F
+complete -c sandbox -n "__fish_sandbox_using_subcommand push" -l cert-dir -d 'Take the registry\'s authorities (*.crt) and our certificate for it (*.cert, *.key) from this directory' -r -F
+complete -c sandbox -n "__fish_sandbox_using_subcommand push" -s q -l quiet -d 'Print nothing but the digest'
+complete -c sandbox -n "__fish_sandbox_using_subcommand push" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c sandbox -n "__fish_sandbox_using_subcommand search" -l limit -d 'Not more than so many' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand search" -l format -d 'A table, or JSON' -r -f -a "table\t''
+json\t''"
+complete -c sandbox -n "__fish_sandbox_using_subcommand search" -l tls-verify -d 'Check the registry\'s certificate: true or false [default: as registries.conf says]' -r -f -a "true\t''
+false\t''"
+complete -c sandbox -n "__fish_sandbox_using_subcommand search" -l authfile -d 'Take passwords from this file, and no other' -r -F
+complete -c sandbox -n "__fish_sandbox_using_subcommand search" -l cert-dir -d 'Take the registry\'s authorities (*.crt) and our certificate for it (*.cert, *.key) from this directory' -r -F
+complete -c sandbox -n "__fish_sandbox_using_subcommand search" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c sandbox -n "__fish_sandbox_using_subcommand image; and not __fish_seen_subcommand_from tag untag history inspect df prune gc tree load save import diff pull push search images ls rmi rm" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c sandbox -n "__fish_sandbox_using_subcommand image; and not __fish_seen_subcommand_from tag untag history inspect df prune gc tree load save import diff pull push search images ls rmi rm" -f -a "tag" -d 'Give an image one more name'
+complete -c sandbox -n "__fish_sandbox_using_subcommand image; and not __fish_seen_subcommand_from tag untag history inspect df prune gc tree load save import diff pull push search images ls rmi rm" -f -a "untag" -d 'Take names away; the images stay'
+complete -c sandbox -n "__fish_sandbox_using_subcommand image; and not __fish_seen_subcommand_from tag untag history inspect df prune gc tree load save import diff pull push search images ls rmi rm" -f -a "history" -d 'Show how an image came to be, the newest step first'
+complete -c sandbox -n "__fish_sandbox_using_subcommand image; and not __fish_seen_subcommand_from tag untag history inspect df prune gc tree load save import diff pull push search images ls rmi rm" -f -a "inspect" -d 'Print all that is known of images, as JSON'
+complete -c sandbox -n "__fish_sandbox_using_subcommand image; and not __fish_seen_subcommand_from tag untag history inspect df prune gc tree load save import diff pull push search images ls rmi rm" -f -a "df" -d 'Show how much room images take, and what can be had back'
+complete -c sandbox -n "__fish_sandbox_using_subcommand image; and not __fish_seen_subcommand_from tag untag history inspect df prune gc tree load save import diff pull push search images ls rmi rm" -f -a "prune" -d 'Remove images without a name, and what nothing refers to'
+complete -c sandbox -n "__fish_sandbox_using_subcommand image; and not __fish_seen_subcommand_from tag untag history inspect df prune gc tree load save import diff pull push search images ls rmi rm" -f -a "gc" -d 'Remove blobs and layers that no image refers to'
+complete -c sandbox -n "__fish_sandbox_using_subcommand image; and not __fish_seen_subcommand_from tag untag history inspect df prune gc tree load save import diff pull push search images ls rmi rm" -f -a "tree" -d 'Show which images share which layers'
+complete -c sandbox -n "__fish_sandbox_using_subcommand image; and not __fish_seen_subcommand_from tag untag history inspect df prune gc tree load save import diff pull push search images ls rmi rm" -f -a "load" -d 'Take images out of an archive or a directory into the store'
+complete -c sandbox -n "__fish_sandbox_using_subcommand image; and not __fish_seen_subcommand_from tag untag history inspect df prune gc tree load save import diff pull push search images ls rmi rm" -f -a "save" -d 'Write images into an archive or a directory'
+complete -c sandbox -n "__fish_sandbox_using_subcommand image; and not __fish_seen_subcommand_from tag untag history inspect df prune gc tree load save import diff pull push search images ls rmi rm" -f -a "import" -d 'Make an image of a tar or of files of the host'
+complete -c sandbox -n "__fish_sandbox_using_subcommand image; and not __fish_seen_subcommand_from tag untag history inspect df prune gc tree load save import diff pull push search images ls rmi rm" -f -a "diff" -d 'Say what a kept or running sandbox changed'
+complete -c sandbox -n "__fish_sandbox_using_subcommand image; and not __fish_seen_subcommand_from tag untag history inspect df prune gc tree load save import diff pull push search images ls rmi rm" -f -a "pull" -d 'Bring images from registries into the store'
+complete -c sandbox -n "__fish_sandbox_using_subcommand image; and not __fish_seen_subcommand_from tag untag history inspect df prune gc tree load save import diff pull push search images ls rmi rm" -f -a "push" -d 'Send an image to a registry'
+complete -c sandbox -n "__fish_sandbox_using_subcommand image; and not __fish_seen_subcommand_from tag untag history inspect df prune gc tree load save import diff pull push search images ls rmi rm" -f -a "search" -d 'Look for images by a word'
+complete -c sandbox -n "__fish_sandbox_using_subcommand image; and not __fish_seen_subcommand_from tag untag history inspect df prune gc tree load save import diff pull push search images ls rmi rm" -f -a "images" -d 'List images'
+complete -c sandbox -n "__fish_sandbox_using_subcommand image; and not __fish_seen_subcommand_from tag untag history inspect df prune gc tree load save import diff pull push search images ls rmi rm" -f -a "ls" -d 'List images'
+complete -c sandbox -n "__fish_sandbox_using_subcommand image; and not __fish_seen_subcommand_from tag untag history inspect df prune gc tree load save import diff pull push search images ls rmi rm" -f -a "rmi" -d 'Remove images, or names of images that have others'
+complete -c sandbox -n "__fish_sandbox_using_subcommand image; and not __fish_seen_subcommand_from tag untag history inspect df prune gc tree load save import diff pull push search images ls rmi rm" -f -a "rm" -d 'Remove images, or names of images that have others'
 complete -c sandbox -n "__fish_sandbox_using_subcommand image; and __fish_seen_subcommand_from tag" -s h -l help -d 'Print help'
 complete -c sandbox -n "__fish_sandbox_using_subcommand image; and __fish_seen_subcommand_from untag" -s h -l help -d 'Print help'
 complete -c sandbox -n "__fish_sandbox_using_subcommand image; and __fish_seen_subcommand_from history" -l format -d 'Print `json`, one object a line, or a template' -r
@@ -284,13 +293,45 @@ complete -c sandbox -n "__fish_sandbox_using_subcommand image; and __fish_seen_s
 complete -c sandbox -n "__fish_sandbox_using_subcommand image; and __fish_seen_subcommand_from tree" -s h -l help -d 'Print help'
 complete -c sandbox -n "__fish_sandbox_using_subcommand image; and __fish_seen_subcommand_from load" -s i -l input -d 'The tar of docker save or in the OCI layout, plain or compressed; - and nothing are the standard input' -r -F
 complete -c sandbox -n "__fish_sandbox_using_subcommand image; and __fish_seen_subcommand_from load" -l platform -d 'The one to take, where there are several: os/arch[/variant]' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand image; and __fish_seen_subcommand_from load" -l squash-ids -d 'Give files of ids that you do not have to root, instead of refusing the image'
 complete -c sandbox -n "__fish_sandbox_using_subcommand image; and __fish_seen_subcommand_from load" -s q -l quiet -d 'Print nothing but errors'
-complete -c sandbox -n "__fish_sandbox_using_subcommand image; and __fish_seen_subcommand_from load" -s h -l help -d 'Print help'
+complete -c sandbox -n "__fish_sandbox_using_subcommand image; and __fish_seen_subcommand_from load" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c sandbox -n "__fish_sandbox_using_subcommand image; and __fish_seen_subcommand_from save" -s o -l output -d 'A file, or for oci-dir a directory; or a place: oci:DIR[:TAG], oci-archive:FILE[:TAG], docker-archive:FILE. Nothing is the standard output' -r
 complete -c sandbox -n "__fish_sandbox_using_subcommand image; and __fish_seen_subcommand_from save" -l format -d 'docker-archive (without saying), oci-archive or oci-dir' -r -f -a "docker-archive\t''
 oci-archive\t''
 oci-dir\t''"
 complete -c sandbox -n "__fish_sandbox_using_subcommand image; and __fish_seen_subcommand_from save" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c sandbox -n "__fish_sandbox_using_subcommand image; and __fish_seen_subcommand_from import" -s c -l change -d 'Change how the image is to be run, by an instruction of a Dockerfile; may be said several times' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand image; and __fish_seen_subcommand_from import" -s m -l message -d 'What to say in the image\'s history' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand image; and __fish_seen_subcommand_from import" -l platform -d 'The platform that it is for, if not this machine\'s: os/arch[/variant]' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand image; and __fish_seen_subcommand_from import" -l from-host -d 'Take files and directories of the host instead of a tar; may be said several times' -r -F
+complete -c sandbox -n "__fish_sandbox_using_subcommand image; and __fish_seen_subcommand_from import" -l squash-ids -d 'Give files of ids that you do not have to root, instead of refusing the image'
+complete -c sandbox -n "__fish_sandbox_using_subcommand image; and __fish_seen_subcommand_from import" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c sandbox -n "__fish_sandbox_using_subcommand image; and __fish_seen_subcommand_from diff" -l format -d 'json, or a template such as \'{{.Path}}\'' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand image; and __fish_seen_subcommand_from diff" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c sandbox -n "__fish_sandbox_using_subcommand image; and __fish_seen_subcommand_from pull" -l platform -d 'Which of an image for several platforms: OS/ARCH or OS/ARCH/VARIANT [default: this machine\'s]' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand image; and __fish_seen_subcommand_from pull" -l tls-verify -d 'Check the registry\'s certificate: true or false [default: as registries.conf says]' -r -f -a "true\t''
+false\t''"
+complete -c sandbox -n "__fish_sandbox_using_subcommand image; and __fish_seen_subcommand_from pull" -l authfile -d 'Take passwords from this file, and no other' -r -F
+complete -c sandbox -n "__fish_sandbox_using_subcommand image; and __fish_seen_subcommand_from pull" -l cert-dir -d 'Take the registry\'s authorities (*.crt) and our certificate for it (*.cert, *.key) from this directory' -r -F
+complete -c sandbox -n "__fish_sandbox_using_subcommand image; and __fish_seen_subcommand_from pull" -l squash-ids -d 'Give files of ids that you do not have to root, instead of refusing the image'
+complete -c sandbox -n "__fish_sandbox_using_subcommand image; and __fish_seen_subcommand_from pull" -s q -l quiet -d 'Print nothing but the ID'
+complete -c sandbox -n "__fish_sandbox_using_subcommand image; and __fish_seen_subcommand_from pull" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c sandbox -n "__fish_sandbox_using_subcommand image; and __fish_seen_subcommand_from push" -l digestfile -d 'Write the digest to this file' -r -F
+complete -c sandbox -n "__fish_sandbox_using_subcommand image; and __fish_seen_subcommand_from push" -l tls-verify -d 'Check the registry\'s certificate: true or false [default: as registries.conf says]' -r -f -a "true\t''
+false\t''"
+complete -c sandbox -n "__fish_sandbox_using_subcommand image; and __fish_seen_subcommand_from push" -l authfile -d 'Take passwords from this file, and no other' -r -F
+complete -c sandbox -n "__fish_sandbox_using_subcommand image; and __fish_seen_subcommand_from push" -l cert-dir -d 'Take the registry\'s authorities (*.crt) and our certificate for it (*.cert, *.key) from this directory' -r -F
+complete -c sandbox -n "__fish_sandbox_using_subcommand image; and __fish_seen_subcommand_from push" -s q -l quiet -d 'Print nothing but the digest'
+complete -c sandbox -n "__fish_sandbox_using_subcommand image; and __fish_seen_subcommand_from push" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c sandbox -n "__fish_sandbox_using_subcommand image; and __fish_seen_subcommand_from search" -l limit -d 'Not more than so many' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand image; and __fish_seen_subcommand_from search" -l format -d 'A table, or JSON' -r -f -a "table\t''
+json\t''"
+complete -c sandbox -n "__fish_sandbox_using_subcommand image; and __fish_seen_subcommand_from search" -l tls-verify -d 'Check the registry\'s certificate: true or false [default: as registries.conf says]' -r -f -a "true\t''
+false\t''"
+complete -c sandbox -n "__fish_sandbox_using_subcommand image; and __fish_seen_subcommand_from search" -l authfile -d 'Take passwords from this file, and no other' -r -F
+complete -c sandbox -n "__fish_sandbox_using_subcommand image; and __fish_seen_subcommand_from search" -l cert-dir -d 'Take the registry\'s authorities (*.crt) and our certificate for it (*.cert, *.key) from this directory' -r -F
+complete -c sandbox -n "__fish_sandbox_using_subcommand image; and __fish_seen_subcommand_from search" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c sandbox -n "__fish_sandbox_using_subcommand image; and __fish_seen_subcommand_from images" -s f -l filter -d 'Only images that fit: reference=PATTERN, label=KEY[=VALUE], dangling=true|false, before=IMAGE or since=IMAGE' -r
 complete -c sandbox -n "__fish_sandbox_using_subcommand image; and __fish_seen_subcommand_from images" -l format -d 'Print `json`, one object a line, or a template such as \'{{.ID}} {{.Repository}}:{{.Tag}}\'' -r
 complete -c sandbox -n "__fish_sandbox_using_subcommand image; and __fish_seen_subcommand_from images" -s q -l quiet -d 'Print IDs only'

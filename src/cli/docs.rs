@@ -70,7 +70,7 @@ pub fn files() -> Result<Vec<(PathBuf, Vec<u8>)>> {
     command.build();
     let mut files = vec![(PathBuf::from("man/sandbox.1"), page(&mut command, "sandbox", &default)?.into_bytes())];
     let verbs = verbs(&command);
-    // The verbs of `image` are commands, too, and have its page.
+    // Most verbs of `image` are commands, too, and have its page.
     for sub in command.get_subcommands_mut().filter(|c| !c.is_hide_set() && !verbs.contains(c.get_name())) {
         let name = format!("sandbox-{}", sub.get_name());
         files.push((format!("man/{name}.1").into(), page(sub, &name, &default)?.into_bytes()));
@@ -85,8 +85,14 @@ pub fn files() -> Result<Vec<(PathBuf, Vec<u8>)>> {
     Ok(files)
 }
 
+/// The verbs of `image` that have no page of their own.
 fn verbs(command: &Command) -> BTreeSet<String> {
-    command.find_subcommand("image").into_iter().flat_map(Command::get_subcommands).map(|c| c.get_name().to_string()).collect()
+    let all = command.find_subcommand("image").into_iter().flat_map(Command::get_subcommands).map(|c| c.get_name().to_string());
+    all.filter(|verb| !has_page(&format!("sandbox-{verb}"))).collect()
+}
+
+fn has_page(name: &str) -> bool {
+    REST.iter().any(|(page, _)| *page == name)
 }
 
 /// clap's generators complete hidden commands too.
@@ -116,6 +122,12 @@ fn page(command: &mut Command, name: &str, default: &Patch) -> Result<String> {
         roff.control("SH", ["COMMANDS"]);
         for sub in command.get_subcommands_mut().filter(|c| c.get_name() != "help") {
             roff.control("SS", [sub.get_name().to_string().as_str()]);
+            let page = format!("sandbox-{}", sub.get_name());
+            if has_page(&page) {
+                paragraphs(&mut roff, &sub.get_about().map(|a| a.to_string()).unwrap_or_default(), "PP");
+                roff.text([roman("See "), bold(page), roman("(1).")]);
+                continue;
+            }
             synopsis(&mut roff, &mut sub.clone().bin_name(format!("sandbox {}", sub.get_name())));
             roff.control("PP", []);
             let long = sub.get_long_about().or(sub.get_about()).map(|a| a.to_string()).unwrap_or_default();
@@ -162,7 +174,7 @@ fn commands(roff: &mut Roff, command: &Command, name: &str) {
             continue;
         }
         let page = format!("{name}-{}", sub.get_name());
-        let own = REST.iter().any(|(p, _)| *p == page);
+        let own = has_page(&page);
         roff.control("TP", []);
         let mut head = vec![bold(sub.get_name().to_string())];
         for word in sub.get_positionals() {

@@ -1,9 +1,12 @@
-//! `sandbox images`, `tag`, `untag`, `rmi`, `history`, `inspect`, `df`, `prune`, `gc`, `tree`, `load`, `save`; and `sandbox image VERB`.
+//! `sandbox images`, `tag`, `untag`, `rmi`, `history`, `inspect`, `df`, `prune`, `gc`, `tree`, `load`, `save`; and `sandbox image VERB`, with
+//! the verbs that `registry` and `kept` have.
 //!
 //! Called by `cli`. Words and columns are Docker's, so that fingers and scripts know them; what is done is `image`'s.
 #![forbid(unsafe_code)]
 
-use super::{print, template};
+use super::kept::{DiffArgs, ImportArgs};
+use super::registry::{PullArgs, PushArgs, SearchArgs};
+use super::{kept, print, registry, template};
 use crate::error::{Doing, Error, Kind, Result};
 use crate::host::Caller;
 use crate::ident::{Digest, ImageName};
@@ -35,6 +38,11 @@ pub enum ImageCommand {
     Tree(TreeArgs),
     Load(LoadArgs),
     Save(SaveArgs),
+    Import(ImportArgs),
+    Diff(DiffArgs),
+    Pull(PullArgs),
+    Push(PushArgs),
+    Search(SearchArgs),
 }
 
 /// Do something with images: each verb is also a command of its own
@@ -171,6 +179,24 @@ pub struct TreeArgs {
     format: Option<String>,
 }
 
+/// For all that unpacks layers.
+#[derive(Debug, Args)]
+pub struct Squash {
+    /// Give files of ids that you do not have to root, instead of refusing the image
+    ///
+    /// Your ids inside are 0 to the number of your subordinate ids. A layer that was unpacked so is remembered as such: another image with
+    /// it needs this flag, too. What save and push send is the layer as it came.
+    #[arg(long)]
+    squash_ids: bool,
+}
+
+impl Squash {
+    /// The user's store, which unpacks so.
+    pub fn open(&self, home: &Path) -> Result<Store> {
+        Ok(Store::open(home)?.squash_ids(self.squash_ids))
+    }
+}
+
 /// Take images out of an archive or a directory into the store
 #[derive(Debug, Args)]
 pub struct LoadArgs {
@@ -182,6 +208,8 @@ pub struct LoadArgs {
     /// The one to take, where there are several: os/arch[/variant]
     #[arg(long, value_name = "PLATFORM")]
     platform: Option<Platform>,
+    #[command(flatten)]
+    squash: Squash,
     /// Print nothing but errors
     #[arg(short, long)]
     quiet: bool,
@@ -205,24 +233,37 @@ pub struct SaveArgs {
 
 /// The whole command, to its exit code.
 pub fn run(command: ImageCommand) -> Result<u8> {
-    let store = Store::open(&Caller::me()?.home)?;
-    if !matches!(command, ImageCommand::Load(_)) {
+    let home = Caller::me()?.home;
+    let store = || -> Result<Store> {
+        let store = Store::open(&home)?;
         // Best effort: listing works beside a damaged image, and on a disk that is full.
         let _ = store.tidy();
-    }
+        Ok(store)
+    };
     match command {
-        ImageCommand::Images(args) => images(&store, &args)?,
-        ImageCommand::Tag(args) => store.tag(&store.get(&args.image)?, &args.name)?,
-        ImageCommand::Untag(args) => args.names.iter().try_for_each(|name| store.untag(name))?,
-        ImageCommand::Rmi(args) => return rmi(&store, &args),
-        ImageCommand::History(args) => history(&store, &args)?,
-        ImageCommand::Inspect(args) => inspect(&store, &args)?,
-        ImageCommand::Df(args) => df(&store, &args)?,
-        ImageCommand::Prune(args) => prune(&store, &args)?,
-        ImageCommand::Gc(args) => gc(&store, args.dry_run)?,
-        ImageCommand::Tree(args) => tree(&store, &args)?,
-        ImageCommand::Load(args) => load(&store, &args)?,
-        ImageCommand::Save(args) => save(&store, &args)?,
+        ImageCommand::Images(args) => images(&store()?, &args)?,
+        ImageCommand::Tag(args) => {
+            let store = store()?;
+            store.tag(&store.get(&args.image)?, &args.name)?;
+        }
+        ImageCommand::Untag(args) => {
+            let store = store()?;
+            args.names.iter().try_for_each(|name| store.untag(name))?;
+        }
+        ImageCommand::Rmi(args) => return rmi(&store()?, &args),
+        ImageCommand::History(args) => history(&store()?, &args)?,
+        ImageCommand::Inspect(args) => inspect(&store()?, &args)?,
+        ImageCommand::Df(args) => df(&store()?, &args)?,
+        ImageCommand::Prune(args) => prune(&store()?, &args)?,
+        ImageCommand::Gc(args) => gc(&store()?, args.dry_run)?,
+        ImageCommand::Tree(args) => tree(&store()?, &args)?,
+        ImageCommand::Load(args) => load(&args.squash.open(&home)?, &args)?,
+        ImageCommand::Save(args) => save(&store()?, &args)?,
+        ImageCommand::Import(args) => kept::import(args)?,
+        ImageCommand::Diff(args) => kept::diff(args)?,
+        ImageCommand::Pull(args) => return registry::pull(args),
+        ImageCommand::Push(args) => return registry::push(args),
+        ImageCommand::Search(args) => return registry::search(args),
     }
     Ok(0)
 }

@@ -3,7 +3,7 @@
 //! Called by `cli::main`. Nothing of a layer is ever executed, and every path in it is opened by a confined helper. // SECURITY 2.4
 #![forbid(unsafe_code)]
 
-use super::image::{show, since};
+use super::image::{Squash, show, since};
 use super::print;
 use super::running::{self, Found};
 use crate::error::{Doing, Error, Kind, Result};
@@ -100,6 +100,8 @@ pub struct ImportArgs {
     /// The platform that it is for, if not this machine's: os/arch[/variant]
     #[arg(long, value_name = "PLATFORM")]
     platform: Option<Platform>,
+    #[command(flatten)]
+    squash: Squash,
     /// Take files and directories of the host instead of a tar; may be said several times
     ///
     /// Each is there under its own path. They belong to root inside, if they are yours.
@@ -267,7 +269,7 @@ fn check_name(name: Option<&ImageName>) -> Result<()> {
 }
 
 pub fn import(args: ImportArgs) -> Result<()> {
-    let ImportArgs { words, platform, from_host, positional } = args;
+    let ImportArgs { words, platform, squash, from_host, positional } = args;
     let usage = || Error::usage("cannot import: say what").hint("sandbox import FILE|- [IMAGE], or sandbox import --from-host PATH [IMAGE]");
     let mut positional = positional.into_iter();
     let file = if from_host.is_empty() { Some(positional.next().ok_or_else(usage)?) } else { None };
@@ -276,7 +278,7 @@ pub fn import(args: ImportArgs) -> Result<()> {
         return Err(usage());
     }
     check_name(name.as_ref())?;
-    let store = open()?;
+    let store = squash.open(&Caller::me()?.home)?;
     let made_by = match &file {
         Some(_) => "imported from a tar".to_string(),
         None => format!("imported from {}", from_host.iter().map(|p| p.display().to_string()).collect::<Vec<_>>().join(" ")),

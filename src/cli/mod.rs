@@ -52,18 +52,13 @@ pub enum Command {
     Stats(limits::StatsArgs),
     Slice(limits::SliceArgs),
     Commit(kept::CommitArgs),
-    Diff(kept::DiffArgs),
     Export(kept::ExportArgs),
-    Import(kept::ImportArgs),
     Kept(kept::KeptArgs),
     Rm(kept::RmArgs),
     Doctor(DoctorArgs),
     Policy(PolicyArgs),
-    Pull(registry::PullArgs),
-    Push(registry::PushArgs),
     Login(registry::LoginArgs),
     Logout(registry::LogoutArgs),
-    Search(registry::SearchArgs),
     #[command(flatten)]
     Images(image::ImageCommand),
     Image(image::ImageArgs),
@@ -152,9 +147,7 @@ pub fn main() -> ExitCode {
         Command::Stats(args) => report(limits::stats(&args), false),
         Command::Slice(args) => report(limits::slice(args), false),
         Command::Commit(args) => report(kept::commit(args).map(|()| 0), false),
-        Command::Diff(args) => report(kept::diff(args).map(|()| 0), false),
         Command::Export(args) => report(kept::export(args).map(|()| 0), false),
-        Command::Import(args) => report(kept::import(args).map(|()| 0), false),
         Command::Kept(args) => report(kept::list(args).map(|()| 0), false),
         Command::Rm(args) => report(kept::rm(args).map(|()| 0), false),
         Command::Doctor(args) => {
@@ -162,11 +155,8 @@ pub fn main() -> ExitCode {
             report(doctor(args), json)
         }
         Command::Policy(args) => report(policy(args), false),
-        Command::Pull(args) => report(registry::pull(args), false),
-        Command::Push(args) => report(registry::push(args), false),
         Command::Login(args) => report(registry::login(args), false),
         Command::Logout(args) => report(registry::logout(args), false),
-        Command::Search(args) => report(registry::search(args), false),
         Command::Images(command) | Command::Image(image::ImageArgs { command }) => report(image::run(command), false),
         Command::Layer(args) => report(
             layer::run(args).map(|text| {

@@ -4,6 +4,7 @@
 //! echo or from stdin, never from an argument.
 #![forbid(unsafe_code)]
 
+use super::image::Squash;
 use super::print;
 use crate::error::{Doing, Error, Kind, Result, printable};
 use crate::host::Caller;
@@ -58,6 +59,8 @@ pub struct PullArgs {
     /// Which of an image for several platforms: OS/ARCH or OS/ARCH/VARIANT [default: this machine's]
     #[arg(long)]
     platform: Option<Platform>,
+    #[command(flatten)]
+    squash: Squash,
     /// Print nothing but the ID
     #[arg(long, short)]
     quiet: bool,
@@ -147,10 +150,10 @@ pub enum Form {
 }
 
 pub fn pull(args: PullArgs) -> Result<u8> {
-    let PullArgs { platform, quiet, reach, images } = args;
+    let PullArgs { platform, squash, quiet, reach, images } = args;
     let options = reach.options(platform)?;
     let names = images.iter().map(|text| registry::name(text, &options.home)).collect::<Result<Vec<_>>>()?;
-    let store = Store::open(&options.home)?;
+    let store = squash.open(&options.home)?;
     let progress = Progress::new(quiet);
     for name in names {
         let image = registry::pull(&store, &name, &options, &progress)?;

@@ -80,6 +80,12 @@ pub struct RunArgs {
     /// Without it the one for this machine.
     #[arg(long, value_name = "PLATFORM", help_heading = "Image", hide_short_help = true)]
     platform: Option<String>,
+    /// Give files of ids that you do not have to root, where the image is unpacked now
+    ///
+    /// Without it such an image is refused. It concerns layers that are not unpacked yet: of an image that is pulled, or is in a shared
+    /// store, or whose directories were lost.
+    #[arg(long, help_heading = "Image", hide_short_help = true)]
+    squash_ids: bool,
     /// Run this program instead of the image's entry point
     ///
     /// The image's own command is left out then, too. A JSON array is a program and its first arguments. An empty word means that CMD
@@ -521,7 +527,7 @@ impl RunArgs {
         }
         let word = self.command.remove(0);
         let word = word.to_str().ok_or_else(|| Error::usage("bad image name: it is not UTF-8"))?;
-        let store = Store::open(&caller.home)?;
+        let store = Store::open(&caller.home)?.squash_ids(self.squash_ids);
         Chosen::new(store, &caller.home, word, self.pull.unwrap_or_default(), self.platform.as_deref(), !self.dry_run)
     }
 
@@ -533,6 +539,7 @@ impl RunArgs {
             rootfs,
             pull,
             platform,
+            squash_ids,
             entrypoint,
             keep,
             layer,
@@ -596,6 +603,7 @@ impl RunArgs {
         for (set, flag) in [
             (pull.is_some(), "--pull"),
             (platform.is_some(), "--platform"),
+            (squash_ids, "--squash-ids"),
             (entrypoint.is_some(), "--entrypoint"),
             (keep, "--keep"),
             (layer.is_some(), "--layer"),

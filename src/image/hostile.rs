@@ -617,7 +617,15 @@ fn disagreements(_: &Place) -> Vec<Case> {
         ("one zero block, then more", tar().file("f", "1").raw(&[0; 512]).file("g", "1").end(), No("after its end")),
         ("zeroes after the end", tar().file("f", "1").raw(&[0; 20480]).0, yes(&[("f", "=1")])),
         ("one zero block", tar().file("f", "1").raw(&[0; 512]).0, yes(&[("f", "=1")])),
-        ("no end", tar().file("f", "1").0, No("no end mark")),
+        // As `umoci insert` leaves it. Every other cut is refused.
+        ("no end mark", tar().file("f", "1").0, yes(&[("f", "=1")])),
+        ("no end mark behind a directory", tar().file("f", "1").dir("d").0, yes(&[("f", "=1"), ("d", "dir")])),
+        ("no end mark, and no padding", tar().file("f", "1").0[..513].to_vec(), yes(&[("f", "=1")])),
+        ("no end mark, and half the padding", tar().file("f", "1").0[..514].to_vec(), No("too early")),
+        ("no end mark, and no content", tar().file("f", "1").0[..512].to_vec(), No("too early")),
+        ("no end mark behind half a header", tar().file("f", "1").file("g", "2").0[..1024 + 511].to_vec(), No("too early")),
+        ("no end mark behind a long name", tar().file("f", "1").edited("././@LongLink", b'L', b"long\0", gnu).0, No("after an extension header")),
+        ("no end mark behind a PAX header", tar().file("f", "1").pax(&[("path", b"long")]).0, No("after an extension header")),
         ("half a block at the end", tar().file("f", "1").raw(&[0; 100]).0, No("too early")),
     ]
 }
@@ -645,7 +653,7 @@ fn junk(_: &Place) -> Vec<Case> {
     flipped[last] ^= 1;
     let zstd = zstd::encode_all(tar().file("f", "1").end().as_slice(), 3).unwrap();
     vec![
-        ("nothing", Vec::new(), No("no end mark")),
+        ("nothing", Vec::new(), No("is empty")),
         ("a byte", vec![b'x'], No("too early")),
         ("text", text.clone().into_bytes(), No("checksum")),
         ("text in gzip", gzip(text.as_bytes()), No("checksum")),
@@ -755,21 +763,38 @@ fn there_are_more_than_150_cases() {
 #[test]
 fn cve_2021_21285_cut_and_flipped_layers_end_well() {
     let place = Place::new();
-    let whole = tar()
-        .dir("d")
-        .pax(&[("path", b"d/long"), ("mtime", b"1.5")])
-        .file("x", &"content ".repeat(200))
-        .symlink("l", "d")
-        .link("h", "d/long")
-        .file(".wh.gone", "")
-        .end();
+    // Where an entry ends, an archive may end.
+    let mut ends = Vec::new();
+    let mut end = |t: Tar| {
+        ends.push(t.0.len());
+        t
+    };
+    let t = end(tar().dir("d"));
+    let t = end(t.pax(&[("path", b"d/long"), ("mtime", b"1.5")]).file("x", &"content ".repeat(200)));
+    let content_ends = t.0.len() - 2048 + 1600;
+    let t = end(t.symlink("l", "d"));
+    let t = end(t.link("h", "d/long"));
+    let whole = end(t.file(".wh.gone", "")).end();
     let before = place.canary();
     let dir = place.0.join("layer");
+    // Every block, and around it.
+    for at in (0..whole.len()).filter(|at| [0, 1, 63, 64, 65, 256, 511].contains(&(at % 512))) {
+        let result = into(&dir, &whole[..at], MOST, all_ids());
+        // One block of zeroes is mark enough; what follows it are zeroes, too.
+        let fine = ends.contains(&at) || at == content_ends || at >= whole.len() - 512;
+        assert_eq!(result.is_ok(), fine, "{at} of {} bytes; entries end at {ends:?}", whole.len());
+        gone(&dir);
+    }
     for packed in [whole.clone(), gzip(&whole), zstd::encode_all(whole.as_slice(), 3).unwrap()] {
         for part in 0..64 {
             let cut = &packed[..packed.len() * part / 64];
             let result = into(&dir, cut, MOST, all_ids());
-            assert!(result.is_err() || cut.len() > whole.len() - 1024, "{part} of 64 of {} bytes", packed.len());
+            let plain = packed == whole;
+            assert!(
+                result.is_err() || (plain && (ends.contains(&cut.len()) || cut.len() > whole.len() - 1024)),
+                "{part} of 64 of {} bytes",
+                packed.len()
+            );
             gone(&dir);
             let mut flipped = packed.clone();
             let at = packed.len() * part / 64;

@@ -11,7 +11,7 @@
 //! *Invariants*
 //! - I1 nothing has its final name before it is whole, verified and on the disk.
 //! - I2 readers take no lock; what they found and then miss was removed meanwhile.
-//! - I3 removing allocates nothing: names go first, by unlink and rename, so it works on a full disk.
+//! - I3 removing allocates nothing: records go first, by unlink, and layers aside, by rename, so it works on a full disk.
 //! - I4 no text of an image becomes a path: file names are digests that we computed or checked. cve: 2024-3727
 //! - I5 no byte of an image is parsed before its length and digest are.
 #![forbid(unsafe_code)]

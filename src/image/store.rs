@@ -45,6 +45,7 @@ pub struct Store {
     path: PathBuf,
     shared: Vec<PathBuf>,
     maps: OnceLock<Maps>,
+    options: unpack::Options,
     /// While we add something.
     adding: Mutex<Option<Adding>>,
 }
@@ -85,6 +86,9 @@ pub struct About {
     /// Of the tar.
     pub size: u64,
     pub entries: u64,
+    /// So many of them were given to root by --squash-ids: the directory is not quite what the layer says.
+    #[serde(default)]
+    pub squashed: u64,
     /// What the unpacker had to leave out, for people.
     pub notes: Vec<String>,
     /// Whose ids its files have: `inside:outside:count`.
@@ -132,7 +136,7 @@ impl Store {
         for dir in ["blobs/sha256", "layers", "images", "names", "tmp", "layers-named"] {
             dirs::make(&path.join(dir))?;
         }
-        let store = Store { path, shared: shared(), maps: OnceLock::new(), adding: Mutex::new(None) };
+        let store = Store { path, shared: shared(), maps: OnceLock::new(), options: unpack::Options::default(), adding: Mutex::new(None) };
         store.check_format()?;
         // What cannot be removed now, the next command tries again; no reason to do nothing at all.
         let _ = making::sweep(&store.tmp()).and_then(|dead| store.remove_trees(dead));
@@ -141,6 +145,12 @@ impl Store {
 
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// With `squash`, layers that are unpacked from now on may have files of ids that the user has not: they become root's.
+    pub fn squash_ids(mut self, squash: bool) -> Store {
+        self.options.squash_ids = squash;
+        self
     }
 
     /// The ids that the files of its layers have: the user is root, and the subordinate ids follow.
@@ -393,7 +403,9 @@ impl Store {
         die_at(25);
         self.end_adding();
         let names = self.names()?;
-        self.image(&self.path, &digest, &names)?.ok_or_else(|| Error::new(Kind::Conflict, "cannot add an image: somebody removed it at once"))
+        let lost = || name.is_some_and(|name| !names.iter().any(|(_, n)| n.name == *name));
+        let image = self.image(&self.path, &digest, &names)?.filter(|_| !lost());
+        image.ok_or_else(|| Error::new(Kind::Conflict, "cannot add an image: somebody removed it at once"))
     }
 
     fn record(&self, manifest: &Digest) -> PathBuf {
@@ -444,7 +456,7 @@ impl Store {
         let made = (|| {
             let dir = making.path().join("diff");
             std::fs::create_dir(&dir).doing("make", dir.display())?;
-            let mut unpacking = unpack::begin(&dir, self.maps()?, &unpack::Options::default())?;
+            let mut unpacking = unpack::begin(&dir, self.maps()?, &self.options)?;
             let Some(mut incoming) = blob::Incoming::begin(&self.path, None)? else { return Err(Error::new(Kind::Bug, "no new blob")) };
             let poured = blob::pour(reader, &mut [&mut incoming, &mut unpacking], "a layer");
             let unpacked = unpacking.finish();
@@ -530,11 +542,26 @@ impl Store {
         turn.into_inner().unwrap_or_else(|e| e.into_inner()).failed.map_or(Ok(()), Err)
     }
 
+    /// A layer that is there with other owners than it says will do for whoever said so. For others, it would not be there at all: with the
+    /// same ids it cannot be unpacked as it is.
+    pub fn accept(&self, layer: &Layer) -> Result<()> {
+        match self.about(&layer.chain_id)?.map_or(0, |about| about.squashed) {
+            0 => Ok(()),
+            _ if self.options.squash_ids => Ok(()),
+            n => Err(Error::new(
+                Kind::Denied,
+                format!("cannot use layer {}: {n} of its files have ids that you do not have, and were given to root", layer.blob.digest),
+            )
+            .hint("if that will do for this image, too: --squash-ids")),
+        }
+    }
+
     /// Unpack a layer into `tmp/`; None: it is there, or somebody else made it while we waited. With `keep` its blob is there, too.
     fn make_layer(&self, layer: &Layer, reader: &mut dyn Read, keep: bool) -> Result<Option<Unpacked>> {
         let there = || self.has_layer(&layer.chain_id);
         let name = format!("layer-{}", layer.chain_id.hex());
         let Some(making) = Making::directory(&self.tmp(), &name, &there)? else {
+            self.accept(layer)?;
             if keep {
                 self.put_blob(reader, Some(&layer.blob))?;
             }
@@ -554,7 +581,7 @@ impl Store {
         let dir = making.path().join("diff");
         std::fs::create_dir(&dir).doing("make", dir.display())?;
         die_at(26);
-        let mut unpacking = Refusing { to: unpack::begin(&dir, self.maps()?, &unpack::Options::default())?, refused: false };
+        let mut unpacking = Refusing { to: unpack::begin(&dir, self.maps()?, &self.options)?, refused: false };
         let incoming = if keep { blob::Incoming::begin(&self.path, Some(&layer.blob))? } else { None };
         let what = &layer.blob.digest;
         let poured = match incoming {
@@ -603,6 +630,7 @@ impl Store {
                 parent: parent.cloned(),
                 size: unpacked.tar_size,
                 entries: unpacked.entries,
+                squashed: unpacked.squashed,
                 notes: unpacked.notes,
                 uids: spelled(&maps.uids),
                 gids: spelled(&maps.gids),
@@ -660,6 +688,10 @@ impl Store {
             self.end_adding();
         }
         for layer in &image.layers {
+            // One of our own images got its record with the user's word for it; of shared ones there is none.
+            if image.store != self.path {
+                self.accept(layer)?;
+            }
             let gone = || Error::new(Kind::Conflict, format!("cannot use layer {}: somebody removed it at once", layer.chain_id));
             let path = self.layer(&layer.chain_id).join("about.json");
             let lock = File::open(&path).doing("open", path.display())?;
@@ -717,14 +749,16 @@ impl Store {
             return Err(Error::new(Kind::Conflict, format!("cannot remove image {manifest}: the kept layer '{layer}' lies on it"))
                 .hint(format!("sandbox rm {layer}")));
         }
-        // Names first: one that stands for nothing is harmless, and an image without a name would come back.
+        // The record first: whoever is killed here leaves names that stand for nothing, which nobody sees and the next `collect` removes.
+        // The other way round he would leave an image that can no longer be removed by its name.
+        std::fs::remove_file(&path).doing("remove", path.display())?;
+        die_at(28); // names of nothing
         for (dir, named) in self.names()? {
-            if dir == self.path && named.manifest == *manifest {
+            // Unless somebody has just added the same image again.
+            if dir == self.path && named.manifest == *manifest && !path.exists() {
                 self.untag(&named.name).or_else(|e| if e.kind() == Kind::NotFound { Ok(()) } else { Err(e) })?;
             }
         }
-        die_at(28); // no name any more
-        std::fs::remove_file(&path).doing("remove", path.display())?;
         die_at(29);
         Ok(())
     }

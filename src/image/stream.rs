@@ -14,7 +14,8 @@ use std::thread::JoinHandle;
 
 const PIECE: usize = 256 << 10;
 const PIECES: usize = 8;
-/// A zstd frame may ask for this much memory, as a power of two.
+/// A zstd frame may ask for this much memory, as a power of two: 128 MiB, which is what `zstd --long` asks for, and the only way for a layer
+/// to make a helper need more than 128 MiB in all. With such a frame it needs up to 192 MiB.
 const WINDOW: u32 = 27;
 /// No honest layer shrinks more than this, but a small one.
 const RATIO: u64 = 200;

@@ -203,6 +203,10 @@ impl<R: BufRead> Reader<R> {
             self.source.consume(n);
             self.content -= n as u64;
         }
+        // The last entry of an archive without an end mark may lack it. See `header`.
+        if self.padding > 0 && self.source.fill_buf().map_err(lift)?.is_empty() {
+            self.padding = 0;
+        }
         let mut padding = [0; BLOCK];
         let padding = &mut padding[..std::mem::take(&mut self.padding) as usize];
         self.source.read_exact(padding).map_err(lift)
@@ -382,12 +386,13 @@ impl<R: BufRead> Reader<R> {
         Ok(bytes)
     }
 
-    /// The next header block; None: the end mark, and nothing but zeroes behind it.
+    /// The next header block; None: the end mark, and nothing but zeroes behind it. An archive may also end without the mark, where
+    /// the content of its last entry ends, as `umoci insert` and other writers in Go leave it: what a mark could tell, the digests of blob
+    /// and tar tell better.
     fn header(&mut self) -> Result<Option<[u8; BLOCK]>> {
         let mut block = [0; BLOCK];
-        let piece = self.source.fill_buf().map_err(lift)?;
-        if piece.is_empty() {
-            return Err(refuse("it has no end mark, so something is missing"));
+        if self.source.fill_buf().map_err(lift)?.is_empty() {
+            return if self.entries > 0 { Ok(None) } else { Err(refuse("it is empty")) };
         }
         self.source.read_exact(&mut block).map_err(lift)?;
         if block.iter().any(|b| *b != 0) {

@@ -64,6 +64,7 @@ pub struct Tree {
     /// By inode.
     made: HashMap<u64, Made>,
     remembered: usize,
+    squashed: u64,
     /// What was left out: how often, and where first.
     notes: BTreeMap<&'static str, (u64, String)>,
 }
@@ -72,6 +73,8 @@ pub struct Tree {
 pub struct Grown {
     /// Directories that nothing named.
     pub implicit: Vec<Vec<u8>>,
+    /// Entries that were given to root, since their ids are not ours.
+    pub squashed: u64,
     pub notes: Vec<String>,
 }
 
@@ -81,7 +84,7 @@ impl Tree {
         let fd = whiteout::reopen(root).map_err(|e| failed(b".", e))?;
         let inode = fstat(&fd).map_err(|e| failed(b".", e))?.st_ino;
         let made = HashMap::from([(inode, Made { path: Vec::new(), attributes: None })]);
-        Ok(Tree { root: Rc::new(Dir { fd, inode }), ids, open: HashMap::new(), made, remembered: 0, notes: BTreeMap::new() })
+        Ok(Tree { root: Rc::new(Dir { fd, inode }), ids, open: HashMap::new(), made, remembered: 0, squashed: 0, notes: BTreeMap::new() })
     }
 
     fn note(&mut self, what: &'static str, path: &[u8]) {
@@ -313,6 +316,10 @@ impl Tree {
         }
         let uid = id(entry.uid, &self.ids.uids, self.ids.squash, "uid", &entry.path)?;
         let gid = id(entry.gid, &self.ids.gids, self.ids.squash, "gid", &entry.path)?;
+        if (uid, gid) != (entry.uid, entry.gid) {
+            self.squashed += 1;
+            self.note("ids that you do not have became root's", &entry.path);
+        }
         Ok(Attributes { uid, gid, mode: entry.mode, mtime: entry.mtime, xattrs })
     }
 
@@ -364,7 +371,7 @@ impl Tree {
             self.describe(fd.as_fd(), &attributes, &path, true)?;
         }
         let notes = self.notes.into_iter().map(|(what, (count, first))| format!("{what}: {count}, the first at '{first}'")).collect();
-        Ok(Grown { implicit, notes })
+        Ok(Grown { implicit, squashed: self.squashed, notes })
     }
 }
 
@@ -403,7 +410,7 @@ fn id(id: u32, ranges: &[(u32, u32)], squash: bool, kind: &str, path: &[u8]) -> 
     }
     let have: u64 = ranges.iter().map(|(_, count)| u64::from(*count)).sum();
     Err(Error::new(Kind::Denied, format!("cannot unpack the layer: '{}' belongs to the {kind} {id}, and you have {have} ids", show(path)))
-        .hint(format!("give all such files to root with --squash-ids, or have more ids: 'sandbox doctor' tells how to add them to /etc/sub{kind}")))
+        .hint(format!("give all such files to root: --squash-ids; or have more ids: 'sandbox doctor' tells how to add them to /etc/sub{kind}")))
 }
 
 fn failed(path: &[u8], e: Errno) -> Error {

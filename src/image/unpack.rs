@@ -45,6 +45,8 @@ pub struct Unpacked {
     pub entries: u64,
     /// Directories that the tar did not name, and that something of it is in; `.` is the top.
     pub implicit: Vec<PathBuf>,
+    /// So many entries are root's now, since we do not have their ids.
+    pub squashed: u64,
     /// What was left out, a line for each kind.
     pub notes: Vec<String>,
 }
@@ -62,6 +64,7 @@ struct Done {
     size: u64,
     entries: u64,
     implicit: Vec<Vec<u8>>,
+    squashed: u64,
     notes: Vec<String>,
 }
 
@@ -100,6 +103,7 @@ impl Unpacking {
             tar_size: done.size,
             entries: done.entries,
             implicit: done.implicit.into_iter().map(path).collect(),
+            squashed: done.squashed,
             notes: done.notes,
         })
     }
@@ -161,7 +165,7 @@ fn grow(layer: Layer, stage: Stage) -> Result<Done> {
     let ids = Ids { uids: layer.uids, gids: layer.gids, squash: layer.squash };
     let (entries, grown) = plant(stream, root, ids)?;
     let (digest, size) = hashing.finish()?;
-    Ok(Done { digest, size, entries, implicit: grown.implicit, notes: grown.notes })
+    Ok(Done { digest, size, entries, implicit: grown.implicit, squashed: grown.squashed, notes: grown.notes })
 }
 
 /// Every entry of a tar, written below `root`; how many there were.

@@ -374,7 +374,9 @@ fn entries(bytes: &[u8]) -> String {
     };
     if end.is_ok() && !sparse {
         let mut theirs = Vec::new();
-        for entry in ::tar::Archive::new(bytes).entries().unwrap() {
+        // What ends where the content of its last entry ends is fine for us, as for readers in Go; this one wants the padding.
+        let padding = vec![0; bytes.len().next_multiple_of(tar::BLOCK) - bytes.len()];
+        for entry in ::tar::Archive::new(std::io::Read::chain(bytes, padding.as_slice())).entries().unwrap() {
             let mut entry = entry.expect("another reader finds an error");
             if entry.header().entry_type() != ::tar::EntryType::XGlobalHeader {
                 let length = std::io::copy(&mut entry, &mut std::io::sink()).unwrap();

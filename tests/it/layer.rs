@@ -298,7 +298,20 @@ fn cve_2017_14992_a_bomb_is_refused_in_bounded_memory() {
     let (said, peak) = watched(&place, "e", &layer(&dirs));
     said.refused("too many directories");
     assert!((1..128 << 10).contains(&peak), "{peak} KiB");
-    remove(&place, &["d", "e"]);
+    // The largest window of zstd, all of it used.
+    let noise: Vec<u8> = crate::image::noise(3, 2 << 20);
+    let mut zstd = zstd::stream::write::Encoder::new(Vec::new(), 1).unwrap();
+    zstd.window_log(27).unwrap();
+    zstd.include_contentsize(false).unwrap();
+    h.set_size(160 << 20);
+    h.set_cksum();
+    zstd.write_all(h.as_bytes()).unwrap();
+    (0..80).for_each(|_| zstd.write_all(&noise).unwrap());
+    zstd.write_all(&[0; 1024]).unwrap();
+    let (said, peak) = watched(&place, "f", &zstd.finish().unwrap());
+    said.ok();
+    assert!((128 << 10..192 << 10).contains(&peak), "{peak} KiB");
+    remove(&place, &["d", "e", "f"]);
     place.nothing_left();
 }
 

@@ -58,6 +58,7 @@ fn from(store: &Store, name: &ImageName, source: &Endpoint, options: &Options, p
         && image.manifest.digest == digest
         && image.layers.iter().all(|l| image.store != store.path() || store.has_layer(&l.chain_id))
     {
+        image.layers.iter().try_for_each(|l| store.accept(l))?;
         return Ok(image);
     }
 

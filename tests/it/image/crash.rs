@@ -1,9 +1,12 @@
 //! However it ends: kill -9 at any time, or a disk that is full. The next command works, nothing stays behind, no image is lost.
 
+use super::served::{Asked, Server, made};
 use super::*;
 use crate::run::kill;
+use std::collections::BTreeSet;
+use std::net::TcpStream;
 use std::process::Command;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 /// A store with an image that must not be lost, and how to see that it is not.
@@ -20,34 +23,63 @@ fn whole(place: &Place) -> String {
     format!("{saved} {layers:?}")
 }
 
-/// Commands die at times spread over what they take.
-fn killed(times: u64, prepare: impl Fn(&Place), args: &[&str], stdin: Option<&[u8]>) {
-    let place = place();
-    let kept = keeper(&place);
-    let baseline = place.stored();
-    let path = place.archive("victim.tar", stdin.unwrap_or_default());
-    let args: Vec<&str> = args.iter().map(|a| if *a == "VICTIM" { path.as_str() } else { *a }).collect();
-    prepare(&place);
-    let span = place.sandbox(&args).took;
-    for n in 0..times {
-        prepare(&place);
-        let mut child = place.cli(&args).spawn().unwrap();
-        std::thread::sleep(span.mul_f64((n * 37 % times) as f64 / times as f64));
-        kill(child.id(), 9);
-        child.wait().unwrap();
-        // The next ordinary command works, whatever it is, and has nothing to complain about.
-        let next = place.sandbox(&["images", "--format", "{{.Repository}}"]);
-        assert!(next.ok().contains("keeper") && next.stderr.is_empty(), "{n}: {next:?}");
-        assert!(within(Duration::from_secs(2), || place.processes().is_empty()), "{n}: {:?}", place.processes());
-        if n % 8 == 7 {
-            place.sandbox(&["rmi", "-f", "victim:1"]).ok();
-            place.sandbox(&["gc"]).ok();
-            assert_eq!(place.stored(), baseline, "{n}");
-            assert_eq!(whole(&place), kept, "{n}");
+/// A command that is killed again and again.
+struct Killed<'a> {
+    times: u64,
+    args: &'a [&'a str],
+    /// The name that it gives, or takes.
+    victim: &'a str,
+    /// What removes all but whole images, or those that have not got their name yet, too.
+    clean: &'a [&'a str],
+}
+
+impl Killed<'_> {
+    /// At times spread over what it takes. `place` may have an image already, which stays.
+    fn in_place(&self, place: &Place, prepare: impl Fn(&Place)) {
+        let empty = place.stored();
+        let kept = keeper(place);
+        let (baseline, room) = (place.stored(), used(place));
+        prepare(place);
+        let whole_run = place.sandbox(self.args);
+        whole_run.ok();
+        let times = self.times;
+        for n in 0..times {
+            prepare(place);
+            let mut child = place.cli(self.args).spawn().unwrap();
+            std::thread::sleep(whole_run.took.mul_f64((n * 37 % times) as f64 / times as f64));
+            kill(child.id(), 9);
+            child.wait().unwrap();
+            // The next ordinary command works, whatever it is, and has nothing to complain about.
+            let next = place.sandbox(&["images", "--format", "{{.Repository}}"]);
+            assert!(next.ok().contains("keeper") && next.stderr.is_empty(), "{n}: {next:?}");
+            assert!(within(Duration::from_secs(2), || place.processes().is_empty()), "{n}: {:?}", place.processes());
+            if n % 8 == 7 {
+                place.sandbox(&["rmi", "-f", self.victim]).ok();
+                place.sandbox(self.clean).ok();
+                assert_eq!(place.stored(), baseline, "{n}");
+                assert_eq!(used(place), room, "{n}");
+                assert_eq!(whole(place), kept, "{n}");
+            }
         }
+        place.sandbox(&["rmi", "-f", self.victim, "keeper:1"]).ok();
+        assert_eq!(place.stored(), empty);
+        counted(times, self.args[0]);
     }
-    place.sandbox(&["rmi", "-f", "victim:1", "keeper:1"]).ok();
-    assert_eq!(place.stored(), Vec::<String>::new());
+}
+
+/// For the test's output: so often was a command killed.
+fn counted(times: u64, what: &str) {
+    static ALL: AtomicU64 = AtomicU64::new(0);
+    let all = ALL.fetch_add(times, Ordering::Relaxed) + times;
+    // Not captured by the test harness.
+    let _ = std::io::Write::write_all(&mut std::io::stderr(), format!("KILLED {what}: {times} times, {all} in all\n").as_bytes());
+}
+
+/// What the files of the store take, as `du` counts.
+fn used(place: &Place) -> u64 {
+    let size =
+        |f: &String| std::fs::symlink_metadata(place.store().join(f)).map_or(0, |m| if m.is_file() { m.len().next_multiple_of(4096) } else { 0 });
+    place.stored().iter().map(size).sum()
 }
 
 fn victim() -> Vec<u8> {
@@ -63,40 +95,97 @@ fn victim() -> Vec<u8> {
     docker_archive(&["victim:1"], "{}", &layers)
 }
 
+const PRUNE: &[&str] = &["prune", "-f"];
+
 #[test]
 fn load_killed_at_any_time() {
-    killed(64, |place| drop(place.sandbox(&["rmi", "-f", "victim:1"])), &["load", "-i", "VICTIM"], Some(&victim()));
+    let place = place();
+    let path = place.archive("victim.tar", &victim());
+    let killed = Killed { times: 64, args: &["load", "-i", &path], victim: "victim:1", clean: PRUNE };
+    killed.in_place(&place, |place| drop(place.sandbox(&["rmi", "-f", "victim:1"])));
 }
 
+/// Whatever was left of it, its name is enough to remove the rest.
 #[test]
 fn rmi_killed_at_any_time() {
     let archive = victim();
-    let prepare = |place: &Place| {
+    let killed = Killed { times: 48, args: &["rmi", "victim:1"], victim: "victim:1", clean: &["images"] };
+    killed.in_place(&place(), |place| {
         place.load(&archive).ok();
-    };
-    killed(48, prepare, &["rmi", "victim:1"], None);
+    });
 }
 
 #[test]
 fn prune_killed_at_any_time() {
     let archive = victim();
-    let prepare = |place: &Place| {
+    let killed = Killed { times: 48, args: PRUNE, victim: "victim:1", clean: PRUNE };
+    killed.in_place(&place(), |place| {
         place.load(&archive).ok();
         place.sandbox(&["untag", "victim:1"]).ok();
-    };
-    killed(48, prepare, &["prune", "-f"], None);
+    });
+}
+
+/// A registry with an image under any name.
+fn registry() -> (Server, String) {
+    let server = Server::start("127.0.0.1", Some(made(300_000)), std::sync::Arc::new(|_: &Asked, _: &mut TcpStream| false));
+    let name = format!("{}/victim:1", server.address);
+    (server, name)
+}
+
+#[test]
+fn pull_killed_at_any_time() {
+    let (_server, name) = registry();
+    let killed = Killed { times: 48, args: &["pull", &name], victim: &name, clean: PRUNE };
+    killed.in_place(&place(), |place| drop(place.sandbox(&["rmi", "-f", &name])));
+}
+
+/// An image, and a layer over it that can be committed.
+fn work(place: &Place) {
+    place.load(&busybox(&["base:1"])).ok();
+    place.sandbox(&["run", "--layer", "work", "base:1", "sh", "-c", "echo x > /new; rm -r /home; mkdir -m 0 /shut2"]).ok();
+}
+
+#[test]
+fn commit_killed_at_any_time() {
+    let place = place();
+    work(&place);
+    let killed = Killed { times: 32, args: &["commit", "work", "victim:1"], victim: "victim:1", clean: PRUNE };
+    killed.in_place(&place, |place| drop(place.sandbox(&["rmi", "-f", "victim:1"])));
+    place.sandbox(&["rm", "work"]).ok();
+    place.sandbox(&["rmi", "base:1"]).ok();
+    assert_eq!(place.stored(), Vec::<String>::new());
+}
+
+#[test]
+fn import_killed_at_any_time() {
+    let place = place();
+    let content = noise(7, 200_000);
+    let tar = place.archive("tree.tar", &layer(&[("a", 0o600, 9, &content), ("shut/", 0, 7, b"")]));
+    let killed = Killed { times: 32, args: &["import", &tar, "victim:1"], victim: "victim:1", clean: PRUNE };
+    killed.in_place(&place, |place| drop(place.sandbox(&["rmi", "-f", "victim:1"])));
 }
 
 #[test]
 fn killed_at_each_step() {
     let place = place();
+    work(&place);
     let kept = keeper(&place);
     let baseline = place.stored();
     let archive = place.archive("victim.tar", &victim());
+    let tar = place.archive("tree.tar", &layer(&[("a", 0o600, 9, b"x"), ("shut/", 0, 7, b"")]));
+    let (_server, pulled) = registry();
     let mut died = Vec::new();
     for step in 20..=31 {
-        for args in [&["load", "-i", &archive][..], &["tag", "victim:1", "other:1"], &["rmi", "-f", "victim:1", "other:1"], &["prune", "-af"]] {
-            if args[0] != "load" {
+        for args in [
+            &["load", "-i", &archive][..],
+            &["pull", &pulled],
+            &["commit", "work", "victim:1"],
+            &["import", &tar, "victim:1"],
+            &["tag", "victim:1", "other:1"],
+            &["rmi", "-f", "victim:1", "other:1"],
+            &["prune", "-af"],
+        ] {
+            if ["tag", "rmi", "prune"].contains(&args[0]) {
                 place.sandbox(&["load", "-i", &archive]).ok();
             }
             // What `prune -a` must not take.
@@ -116,7 +205,7 @@ fn killed_at_each_step() {
             // One command on, and nothing of an interrupted work is left, but images that are whole.
             let left = place.stored();
             assert!(!left.iter().any(|f| f.starts_with("tmp/")), "{step} {args:?}: {left:?}");
-            place.sandbox(&["rmi", "-f", "victim:1", "other:1"]).ok();
+            place.sandbox(&["rmi", "-f", "victim:1", "other:1", &pulled]).ok();
             place.sandbox(&["prune", "-f"]).ok();
             assert_eq!(place.stored(), baseline, "{step} {args:?}");
             assert_eq!(whole(&place), kept, "{step} {args:?}");
@@ -125,7 +214,15 @@ fn killed_at_each_step() {
     for step in 20..=31 {
         assert!(died.iter().any(|(s, _)| *s == step), "nobody dies at step {step}: {died:?}");
     }
-    place.sandbox(&["rmi", "keeper:1"]).ok();
+    for command in ["load", "pull", "commit", "import"] {
+        for step in 20..=25 {
+            assert!(died.contains(&(step, command)), "{command} does not die at step {step}: {died:?}");
+        }
+    }
+    counted(died.len() as u64, "at each step");
+    place.sandbox(&["rm", "work"]).ok();
+    place.sandbox(&["rmi", "keeper:1", "base:1"]).ok();
+    assert_eq!(place.stored(), Vec::<String>::new());
 }
 
 /// The record of an image.
@@ -252,6 +349,89 @@ fn a_full_disk_at_each_verb() {
     assert_eq!(place.stored(), baseline);
     assert_eq!(whole(&place), kept);
     place.sandbox(&["rmi", "keeper:1"]).ok();
+    assert_eq!(place.stored(), Vec::<String>::new());
+}
+
+/// The verbs that make images of other things than archives, and those that write elsewhere: with any room they work, or say why in one
+/// line, and what they took is given back.
+#[test]
+fn a_full_disk_at_the_other_verbs() {
+    need!(root(), "needs root, to become another user");
+    let mut place = place();
+    // A shared store with an image that is unpacked when it is run.
+    let program = std::fs::read("/bin/busybox").expect("busybox-static");
+    let other = layer(&[("bin/", 0o755, 0, b""), ("bin/sh", 0o755, 7, &program), ("shut/", 0, 7, b"")]);
+    place.load(&docker_archive(&["shared:1"], r#"{"Env":["PATH=/bin"]}"#, &[other])).ok();
+    let shared = place.at("shared-store");
+    assert!(Command::new("cp").arg("-r").arg(place.store()).arg(&shared).status().unwrap().success());
+    assert!(Command::new("chmod").args(["-R", "a+rX,go-w", &shared]).status().unwrap().success());
+    place.sandbox(&["rmi", "shared:1"]).ok();
+    let disk = Disk::new(&mut place, "48m");
+    work(&place);
+    let kept = keeper(&place);
+    let content = noise(7, 700_000);
+    let tar = place.archive("tree.tar", &layer(&[("a", 0o600, 9, &content), ("shut/", 0, 7, b"")]));
+    let (_server, pulled) = registry();
+    let out = disk.0.join("out.tar").display().to_string();
+    place.sandbox(&["run", "--layer", "work", "base:1", "sh", "-c", "head -c 700000 /dev/urandom > /more"]).ok();
+    place.env.insert("SANDBOX_STORES".into(), shared);
+    let layers = |place: &Place| -> BTreeSet<String> {
+        std::fs::read_dir(place.store().join("layers")).unwrap().map(|e| e.unwrap().path().display().to_string()).collect()
+    };
+    let own = layers(&place);
+    let sh = "echo works";
+    let verbs: [(&[&str], u32); 7] = [
+        (&["pull", &pulled], 2),
+        (&["commit", "work", "victim:1"], 2),
+        (&["import", &tar, "victim:1"], 2),
+        (&["save", "-o", &out, "base:1"], 2),
+        (&["run", "shared:1", "sh", "-c", sh], 2),
+        (&["run", "--layer", "new", "base:1", "sh", "-c", sh], 0),
+        (&["tag", "base:1", "other:1"], 0),
+    ];
+    let undo = |place: &Place| {
+        let _ = std::fs::remove_file(&out);
+        place.sandbox(&["rm", "new"]);
+        place.sandbox(&["rmi", "-f", "victim:1", "other:1", &pulled]).ok();
+        place.sandbox(&["prune", "-f"]).ok();
+        // What a run unpacked for an image of a shared store is no garbage.
+        for layer in layers(place).difference(&own) {
+            place.sandbox(&["layer", "remove", layer]).ok();
+        }
+    };
+    for (args, _) in verbs {
+        place.sandbox(args).ok();
+        undo(&place);
+    }
+    let baseline = place.stored();
+    for (args, least) in verbs {
+        let mut failures = 0;
+        for left in [0, 4 << 10, 64 << 10, 512 << 10, 1 << 20, 3 << 20, 12 << 20] {
+            disk.fill(&place, left);
+            let free = disk.free();
+            let output = place.sandbox(args);
+            if output.code() != 0 {
+                failures += 1;
+                full(&output);
+                assert!(!std::path::Path::new(&out).exists(), "{args:?}: half an archive is left");
+                assert!(!output.stdout.contains("works"), "{output:?}");
+            }
+            // What there is can be looked at, and removed.
+            place.sandbox(&["images"]).ok();
+            undo(&place);
+            assert_eq!(place.stored(), baseline, "{left}: {output:?}");
+            assert!(disk.free() >= free, "{left}: {} of {free}: {output:?}", disk.free());
+            disk.empty();
+        }
+        assert!((least..7).contains(&failures), "{args:?}: {failures}");
+    }
+    // Nothing half, and all goes on a full disk.
+    assert_eq!(whole(&place), kept);
+    disk.fill(&place, 0);
+    place.sandbox(&["rm", "work"]).ok();
+    place.sandbox(&["rmi", "keeper:1"]).ok();
+    place.sandbox(&["untag", "base:1"]).ok();
+    place.sandbox(&["prune", "-f"]).ok();
     assert_eq!(place.stored(), Vec::<String>::new());
 }
 

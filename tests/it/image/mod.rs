@@ -9,6 +9,7 @@ mod hostile;
 mod registry;
 mod running;
 mod served;
+mod squash;
 mod store;
 
 use crate::support::*;

@@ -1,8 +1,10 @@
 //! The commands against Debian's `docker-registry`, with skopeo as the referee: anonymous, with a password, with a private authority.
 
+use super::build::{Layer, oci, tiny};
 use super::served::{Made, made};
 use super::{has, noise};
 use crate::support::*;
+use serde_json::json;
 use std::io::{BufRead, BufReader};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
@@ -168,6 +170,101 @@ fn thirty_pull_at_once_and_fetch_once() {
         assert_eq!(registry.served(&["\"GET", &piece.digest]), 1, "{:?}", registry.log.lock().unwrap());
     }
     assert_eq!(std::fs::read_dir(place.store().join("tmp")).unwrap().count(), 0);
+}
+
+#[test]
+fn run_pulls_when_it_is_told_to() {
+    need!(parts(), "needs docker-registry, skopeo, htpasswd and openssl");
+    let place = place();
+    let registry = Registry::start(&place, "registry", "");
+    let name = format!("{}/app:1", registry.host);
+    let tiny = tiny(&place);
+    // What the registry has under the name from now on.
+    let publish = |word: &str| {
+        let from = oci(&place, word, std::slice::from_ref(&tiny), json!({ "Cmd": ["sh", "-c", format!("echo {word}")] }));
+        place.sandbox(&["load", &from]).ok();
+        place.sandbox(&["push", "-q", &format!("localhost/{word}"), &name]).ok();
+        place.sandbox(&["rmi", &format!("localhost/{word}")]).ok();
+    };
+    let run = |pull: &str| place.sandbox(&["run", "--pull", pull, &name]);
+    let asked = || registry.served(&["\"GET", "/manifests/"]);
+
+    publish("one");
+    let before = asked();
+    run("never").refused("cannot find image").hinted();
+    assert_eq!(asked(), before);
+    let first = place.sandbox(&["run", &name]);
+    assert!(first.ok() == "one" && first.stderr.contains(&format!("pulling {name}")), "{first:?}");
+    publish("two");
+    let before = asked();
+    for pull in ["missing", "never"] {
+        let out = run(pull);
+        assert!(out.ok() == "one" && out.stderr.is_empty(), "{out:?}");
+    }
+    assert_eq!(asked(), before);
+    assert_eq!(run("newer").ok(), "two");
+    assert_eq!(run("never").ok(), "two");
+    publish("one");
+    assert_eq!(run("always").ok(), "one");
+    // Nothing new: asked, and not fetched.
+    let (before, blobs) = (asked(), registry.served(&["\"GET", "/blobs/"]));
+    for pull in ["always", "newer"] {
+        assert_eq!(run(pull).ok(), "one");
+    }
+    assert!(asked() >= before + 2);
+    assert_eq!(registry.served(&["\"GET", "/blobs/"]), blobs);
+    place.sandbox(&["run", "--pull", "sometimes", &name]).said("sometimes");
+    // An image that goes and comes, and a process of one thread each time.
+    for _ in 0..10 {
+        place.sandbox(&["rmi", "-f", &name]).ok();
+        assert_eq!(run("always").ok(), "one");
+    }
+
+    // Nobody answers.
+    let mut place = place;
+    place.env.insert("SANDBOX_STALL".into(), "1".into());
+    drop(registry);
+    let run = |pull: &str| place.sandbox(&["run", "--pull", pull, &name]);
+    for pull in ["missing", "never"] {
+        assert_eq!(run(pull).ok(), "one");
+    }
+    let newer = run("newer");
+    assert!(newer.ok() == "one" && newer.stderr.contains("the image that is there is used"), "{newer:?}");
+    run("always").refused("cannot ");
+    place.sandbox(&["rmi", "-f", &name]).ok();
+    for pull in ["missing", "newer", "always"] {
+        run(pull).refused("cannot ");
+    }
+    place.sandbox(&["prune", "-f"]).ok(); // the other one, without its name
+    assert_eq!(place.stored(), Vec::<String>::new());
+}
+
+#[test]
+fn pulled_ids_beyond_the_range_are_squashed_if_so_said() {
+    need!(parts(), "needs docker-registry, skopeo, htpasswd and openssl");
+    let place = place();
+    let registry = Registry::start(&place, "registry", "");
+    let name = format!("{}/far:1", registry.host);
+    let far = Layer::new().dir("far", 0o755, (70000, 8)).end();
+    oci(&place, "far", &[tiny(&place), far], json!({ "Cmd": ["stat", "-c", "%u:%g", "/far"] }));
+    let from = format!("oci:{}:localhost/far:latest", place.at("far"));
+    skopeo(&place, &["--insecure-policy", "copy", "-q", "--dest-tls-verify=false", &from, &format!("docker://{name}")]).ok();
+    for args in [&["pull", &name][..], &["run", &name], &["run", "--pull", "always", &name]] {
+        let out = place.sandbox(args);
+        out.refused("uid 70000").hinted();
+        assert!(out.stderr.contains("--squash-ids"), "{out:?}");
+    }
+    place.sandbox(&["gc"]).ok();
+    assert_eq!(place.stored(), Vec::<String>::new());
+    place.sandbox(&["pull", "--squash-ids", &name]).ok();
+    assert_eq!(place.sandbox(&["run", &name]).ok(), "0:8");
+    // It is here, but not as one who does not say so would have it.
+    place.sandbox(&["pull", &name]).refused("were given to root").hinted();
+    assert_eq!(place.sandbox(&["run", "--pull", "always", "--squash-ids", &name]).ok(), "0:8");
+    place.sandbox(&["rmi", &name]).ok();
+    assert_eq!(place.sandbox(&["run", "--squash-ids", &name]).ok(), "0:8");
+    place.sandbox(&["rmi", &name]).ok();
+    assert_eq!(place.stored(), Vec::<String>::new());
 }
 
 #[test]

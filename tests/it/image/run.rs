@@ -97,6 +97,35 @@ fn an_image_is_found_by_many_names() {
     }
 }
 
+/// The directories of layers are lost, as a careful user or a broken disk loses them: they are made again of the blobs, by threads that
+/// are gone when the sandbox begins.
+#[test]
+fn lost_layers_are_made_again() {
+    let place = place();
+    let layers = [tiny(&place), Layer::new().dir("d", 0o750, (7, 8)).end(), Layer::new().file("d/f", "x").end(), Layer::new().file("e", "y").end()];
+    let word = oci(&place, "lost", &layers, json!({ "Cmd": ["sh", "-c", "stat -c %u:%g:%a /d; cat /d/f /e"] }));
+    place.sandbox(&["load", &word]).ok();
+    let stored = place.stored();
+    let dirs = || std::fs::read_dir(place.store().join("layers")).unwrap().map(|e| e.unwrap().path().display().to_string()).collect::<Vec<_>>();
+    for n in 0..20 {
+        // All of them, or each one alone.
+        let all = dirs();
+        let lost: Vec<&str> = all.iter().enumerate().filter(|(at, _)| n % 5 == 4 || at % 4 == n % 5).map(|(_, d)| d.as_str()).collect();
+        place.sandbox(&[&["layer", "remove"], lost.as_slice()].concat()).ok();
+        assert_eq!(dirs().len(), 4 - lost.len());
+        let out = place.sandbox(&["run", "localhost/lost"]);
+        assert_eq!(out.ok(), "7:8:750\nxy", "{n}: {out:?}");
+        assert!(out.stderr.is_empty(), "{n}: {out:?}");
+        assert_eq!(place.stored(), stored, "{n}");
+    }
+    // Without the blob there is no way back, and that is said.
+    let blobs = std::fs::read_dir(place.store().join("blobs/sha256")).unwrap().map(|e| e.unwrap().path());
+    std::fs::remove_file(blobs.max_by_key(|b| b.metadata().unwrap().len()).unwrap()).unwrap();
+    place.sandbox(&["run", "localhost/lost"]).ok();
+    place.sandbox(&[&["layer", "remove"], dirs().iter().map(String::as_str).collect::<Vec<_>>().as_slice()].concat()).ok();
+    place.sandbox(&["run", "localhost/lost"]).refused("cannot ");
+}
+
 #[test]
 fn writes_are_discarded() {
     let place = place();
@@ -347,6 +376,104 @@ fn cve_2026_55686_cve_2024_9341_cve_2022_23648_links_in_an_image_stay_inside() {
     let run = place.run(&["--dns", "192.0.2.1"], &word, &[]);
     assert!(!run.stdout.contains("CANARY"), "{run:?}");
     before.unchanged();
+}
+
+/// S13, S14 with a racer: what the layers have at the paths that we make, mount and read becomes a link out of them and back, while runs
+/// start. (Only their owner could do that; it stands for whatever else might.)
+#[test]
+fn cve_2026_55686_cve_2024_9341_a_racer_on_the_layers_gains_nothing() {
+    need!(root(), "needs root, to move files of subordinate ids");
+    let place = place();
+    let dir = canary(&place);
+    for (name, text) in [("passwd", "bob:x:66:66::/:/bin/sh\n"), ("group", "bob:x:66:\n"), ("hosts", "CANARY-1\n"), ("resolv.conf", "CANARY-2\n")] {
+        place.file(&format!("canary/{name}"), text);
+    }
+    place.dir("canary/made");
+    let before = place.snapshot("canary");
+    let layer = Layer::new().dir("work", 0o755, (0, 0)).dir("vol", 0o755, (0, 0)).dir("dev", 0o755, (0, 0)).file("vol/seed", "seed\n").end();
+    let config = json!({ "WorkingDir": "/work/made", "Cmd": ["sh", "-c", "cat /etc/* /work/* /vol/* /dev/secret; ls -a . /vol /etc /work; id -u; true"], "Volumes": { "/vol": {} } });
+    let word = oci(&place, "raced", &[tiny(&place), layer], config);
+    place.sandbox(&["load", &word]).ok();
+    place.run(&["--layer", "l"], "localhost/raced", &[]).ok();
+    let mut spots = Vec::new();
+    let tops = std::fs::read_dir(place.store().join("layers")).unwrap().map(|e| e.unwrap().path().join("diff"));
+    for top in tops.chain([place.store().join("layers-named/l/upper")]) {
+        spots.extend(["etc", "work", "vol", "dev", "etc/hosts", "etc/passwd"].iter().map(|name| top.join(name)).filter(|p| p.exists()));
+    }
+    assert!(spots.len() >= 6, "{spots:?}");
+    let over = std::sync::atomic::AtomicBool::new(false);
+    let (swaps, runs, worked) = std::thread::scope(|scope| {
+        let racer = scope.spawn(|| {
+            let mut swaps = 0u32;
+            for spot in spots.iter().cycle() {
+                if over.load(std::sync::atomic::Ordering::Relaxed) {
+                    break;
+                }
+                let aside = spot.with_file_name("aside");
+                let target = if spot.is_dir() { dir.clone() } else { dir.join(spot.file_name().unwrap()) };
+                if std::fs::rename(spot, &aside).is_ok() {
+                    swaps += u32::from(std::os::unix::fs::symlink(&target, spot).is_ok());
+                    std::thread::sleep(Duration::from_micros(u64::from(swaps % 7) * 300));
+                    std::fs::remove_file(spot).or_else(|_| std::fs::remove_dir(spot)).unwrap();
+                    std::fs::rename(&aside, spot).unwrap();
+                }
+            }
+            swaps
+        });
+        let (start, mut runs, mut worked) = (std::time::Instant::now(), 0, 0);
+        let flags: [&[&str]; 6] =
+            [&[], &["--add-host", "a:192.0.2.1", "--dns", "192.0.2.1"], &["--read-only"], &["--layer", "l"], &["-w", "/vol/x/y"], &["-u", "bob"]];
+        while start.elapsed() < Duration::from_secs(5) {
+            let out = place.run(flags[runs % flags.len()], "localhost/raced", &[]);
+            assert!(!out.stdout.contains("CANARY") && !out.stdout.contains("secret") && !out.stdout.lines().any(|l| l == "66"), "{out:?}");
+            assert!(!out.stderr.contains("panicked"), "{out:?}");
+            (runs, worked) = (runs + 1, worked + u32::from(out.code() == 0));
+        }
+        over.store(true, std::sync::atomic::Ordering::Relaxed);
+        (racer.join().unwrap(), runs, worked)
+    });
+    before.unchanged();
+    assert!(swaps > 100 && runs >= 12 && worked > 0, "{swaps} swaps, {runs} runs, {worked} worked");
+    place.run(&[], "localhost/raced", &[]).ok();
+    place.sandbox(&["rm", "l"]).ok();
+}
+
+/// S15: 8 GiB that take no room, and pipes; an answer in 2 seconds, with 64 MiB of memory in all.
+#[test]
+fn cve_2024_9676_account_files_that_are_huge_or_never_end() {
+    let place = place();
+    let tiny = tiny(&place);
+    place.dir("tree/etc");
+    for name in ["passwd", "group"] {
+        std::fs::File::create(place.path("tree/etc").join(name)).unwrap().set_len(8 << 30).unwrap();
+    }
+    let sparse = |name: &str| {
+        let out = Command::new("tar").args(["--sparse", "--format=gnu", "-C", &place.at("tree"), "-c", name]).output().unwrap();
+        assert!(out.status.success() && out.stdout.len() < 1 << 20, "{}", String::from_utf8_lossy(&out.stderr));
+        out.stdout
+    };
+    for (name, layer, user) in [
+        ("sparse-passwd", sparse("etc/passwd"), "bob"),
+        ("sparse-group", sparse("etc/group"), "0:extra"),
+        ("fifo-passwd", Layer::new().fifo("etc/passwd").end(), "bob"),
+        ("fifo-group", Layer::new().fifo("etc/group").end(), "0:extra"),
+    ] {
+        let word = oci(&place, name, &[tiny.clone(), layer], json!({ "User": user, "Cmd": ["id"] }));
+        place.sandbox(&["load", &word]).ok();
+        let limited = |image: &str| {
+            let script = format!("ulimit -v 65536; exec {} run {image}", program().display());
+            finish(place.command("sh").args(["-c", &script]).spawn().unwrap(), b"")
+        };
+        let out = limited(&format!("localhost/{name}"));
+        out.refused("there is no such");
+        assert!(out.took < Duration::from_secs(2) * patience(), "{out:?}");
+    }
+    // The limit is not what refuses.
+    let word = oci(&place, "fine", &[tiny], json!({ "User": "bob", "Cmd": ["id", "-u"] }));
+    place.sandbox(&["load", &word]).ok();
+    let out =
+        finish(place.command("sh").args(["-c", &format!("ulimit -v 65536; exec {} run localhost/fine", program().display())]).spawn().unwrap(), b"");
+    assert_eq!(out.ok(), "1000");
 }
 
 /// S15.

@@ -379,3 +379,44 @@ fn stores_of_others_are_read() {
     assert_eq!(user.sandbox(&["images", "-q"]).ok(), "");
     owner.sandbox(&["rmi", "bb:1"]).ok();
 }
+
+/// The memory of all processes of a load: ours, and of each helper. Issue 4: below 128 MiB.
+#[test]
+fn a_large_image_needs_little_memory() {
+    let place = place();
+    let content = noise(5, 16 << 20);
+    // Six layers of 20 MB and more: many small files, and large ones.
+    let layers: Vec<Vec<u8>> = (0..6)
+        .map(|n| {
+            let names: Vec<String> = (0..2000).map(|f| format!("small{n}/{f}")).collect();
+            let mut items: Vec<Item> = vec![("large", 0o644, n, &content)];
+            items.extend(names.iter().enumerate().map(|(f, name)| (name.as_str(), 0o644, n, &content[f * 64..f * 64 + 2048])));
+            layer(&items)
+        })
+        .collect();
+    assert!(layers.iter().map(Vec::len).sum::<usize>() > 120 << 20);
+    let archive = place.archive("large.tar", &docker_archive(&["large:1"], "{}", &layers));
+    let mut child = place.cli(&["load", "-i", &archive]).spawn().unwrap();
+    let parent = child.id();
+    let mut peaks: BTreeMap<u32, u64> = BTreeMap::new();
+    while child.try_wait().unwrap().is_none() {
+        for entry in std::fs::read_dir("/proc").unwrap().flatten() {
+            let Some(pid) = entry.file_name().to_str().and_then(|n| n.parse::<u32>().ok()) else { continue };
+            let status = std::fs::read_to_string(entry.path().join("status")).unwrap_or_default();
+            let field = |name: &str| status.lines().find_map(|l| l.strip_prefix(name)?.trim().trim_end_matches(" kB").parse::<u64>().ok());
+            // Helpers are our children, or those of the process that made their namespace.
+            let related = pid == parent || field("PPid:").is_some_and(|p| peaks.contains_key(&(p as u32)));
+            if related && let Some(peak) = field("VmHWM:") {
+                let known = peaks.entry(pid).or_default();
+                *known = peak.max(*known);
+            }
+        }
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    finish(child, b"").ok();
+    assert!(peaks.len() >= 3, "no helpers were seen: {peaks:?}");
+    assert!(peaks.values().all(|kib| (1..128 << 10).contains(kib)), "KiB: {peaks:?}");
+    assert!(peaks[&parent] < 64 << 10, "KiB: {peaks:?}");
+    assert_eq!(place.sandbox(&["images", "-q"]).ok().lines().count(), 1);
+    place.sandbox(&["rmi", "large:1"]).ok();
+}
