@@ -143,8 +143,15 @@ pub fn find(name: &Name, home: &Path) -> Result<Option<Found>> {
     if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile || stat.st_uid != rustix::process::geteuid().as_raw() {
         return Err(distrust("it is no file of yours"));
     }
+    // The command may run a moment before its record is written; who has no layer of an image never writes one.
     let mut text = Vec::new();
-    (&file).take(LONGEST).read_to_end(&mut text).doing("read", path.display())?;
+    for _ in 0..20 {
+        (&file).take(LONGEST).read_to_end(&mut text).doing("read", path.display())?;
+        if !text.is_empty() {
+            break;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
     if text.is_empty() {
         return Ok(None);
     }

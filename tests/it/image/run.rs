@@ -68,7 +68,7 @@ fn what_the_image_says_and_what_the_flags_say() {
     for flag in [&["--keep"][..], &["--layer", "x"], &["--entrypoint", "x"], &["--pull", "never"], &["--platform", "linux/amd64"]] {
         place.inside_with(flag, "true").refused("without an image").hinted();
     }
-    place.run(&["--rw", "/tmp"], "localhost/env", &[]).refused("host's own tree").hinted();
+    place.run(&["--rw", "/tmp"], "localhost/env", &[]).refused("with --rootfs or an image").hinted();
 }
 
 #[test]
