@@ -164,6 +164,9 @@ impl Pile {
         let store = open()?;
         let kept = kept::read(&store, name)?;
         let image = store.get(kept.record.manifest.hex())?;
+        // The run that wrote to it took the layers below as they are, and nothing is unpacked now.
+        let there = image.layers.iter().all(|l| store.has_layer(&l.chain_id));
+        let store = store.squash_ids(there);
         let held = store.hold(&image)?;
         if kept.busy {
             let _ = writeln!(std::io::stderr(), "sandbox: note: {name} is running; what it writes at this moment may be half there");
