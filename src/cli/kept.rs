@@ -191,6 +191,9 @@ impl Pile {
             kept => Pile::kept(kept?)?,
         };
         let image = store.get(manifest.hex())?;
+        // The run that wrote to it took the layers below as they are, and nothing is unpacked now.
+        let there = image.layers.iter().all(|l| store.has_layer(&l.chain_id));
+        let store = store.squash_ids(there);
         let held = store.hold(&image)?;
         if upper.live {
             note(&format!("{name} is running; what it writes at this moment may be half there"));

@@ -409,7 +409,8 @@ fn id(id: u32, ranges: &[(u32, u32)], squash: bool, kind: &str, path: &[u8]) -> 
         return Ok(0);
     }
     let have: u64 = ranges.iter().map(|(_, count)| u64::from(*count)).sum();
-    Err(Error::new(Kind::Denied, format!("cannot unpack the layer: '{}' belongs to the {kind} {id}, and you have {have} ids", show(path)))
+    let ids = if have == 1 { "id" } else { "ids" };
+    Err(Error::new(Kind::Denied, format!("cannot unpack the layer: '{}' belongs to the {kind} {id}, and you have {have} {ids}", show(path)))
         .hint(format!("give all such files to root: --squash-ids; or have more ids: 'sandbox doctor' tells how to add them to /etc/sub{kind}")))
 }
 

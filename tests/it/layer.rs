@@ -192,7 +192,7 @@ fn without_subordinate_ids_there_is_one_id() {
     let bytes = layer(&[("d/a", EntryType::Regular, "1", 0), file("d/.wh.x", "")]);
     unpack(&place, "d", &bytes, &[]).ok();
     assert_eq!(place.path("d/d/a").metadata().unwrap().uid(), place.account.uid);
-    unpack(&place, "e", &layer(&[("a", EntryType::Regular, "1", 1)]), &[]).refused("1 ids").hinted();
+    unpack(&place, "e", &layer(&[("a", EntryType::Regular, "1", 1)]), &[]).refused("1 id").hinted();
     remove(&place, &["d", "e"]);
 }
 

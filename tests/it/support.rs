@@ -385,7 +385,8 @@ pub fn login() -> Place {
 impl Place {
     pub fn of(account: Account) -> Place {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
-        let name = format!("sandbox-it-{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
+        // Of one length, so that none is the beginning of another: `processes` looks for it.
+        let name = format!("sandbox-it-{}-{:04}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
         let home = std::fs::canonicalize(&account.home).expect("the account's home").join(name);
         std::fs::create_dir(&home).expect("a home for the test");
         mode(&home, 0o755);
@@ -606,7 +607,10 @@ impl Place {
         assert!(gone, "processes are left: {last:#?}");
         let token = self.home.display().to_string();
         let mounts = mounts();
-        let ours: Vec<_> = mounts.lines().filter(|l| !host_mounts().contains(l) && (l.contains(&token) || l.contains("/sandbox"))).collect();
+        let ours: Vec<_> = mounts
+            .lines()
+            .filter(|l| !host_mounts().contains(l) && (l.contains(&token) || (l.contains("/sandbox") && !l.contains("/sandbox-it-"))))
+            .collect();
         assert!(ours.is_empty(), "mounts are left: {ours:#?}");
         for shared in ["/tmp", "/var/tmp", "/dev/shm", "/run"] {
             for entry in std::fs::read_dir(shared).into_iter().flatten().flatten() {

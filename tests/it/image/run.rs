@@ -378,6 +378,15 @@ fn cve_2026_55686_cve_2024_9341_cve_2022_23648_links_in_an_image_stay_inside() {
     before.unchanged();
 }
 
+/// Ends a racer, also when the test fails: its scope waits for it.
+struct End<'a>(&'a std::sync::atomic::AtomicBool);
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, std::sync::atomic::Ordering::Relaxed);
+    }
+}
+
 /// S13, S14 with a racer: what the layers have at the paths that we make, mount and read becomes a link out of them and back, while runs
 /// start. (Only their owner could do that; it stands for whatever else might.)
 #[test]
@@ -420,6 +429,7 @@ fn cve_2026_55686_cve_2024_9341_a_racer_on_the_layers_gains_nothing() {
             }
             swaps
         });
+        let end = End(&over);
         let (start, mut runs, mut worked) = (std::time::Instant::now(), 0, 0);
         let flags: [&[&str]; 6] =
             [&[], &["--add-host", "a:192.0.2.1", "--dns", "192.0.2.1"], &["--read-only"], &["--layer", "l"], &["-w", "/vol/x/y"], &["-u", "bob"]];
@@ -429,7 +439,7 @@ fn cve_2026_55686_cve_2024_9341_a_racer_on_the_layers_gains_nothing() {
             assert!(!out.stderr.contains("panicked"), "{out:?}");
             (runs, worked) = (runs + 1, worked + u32::from(out.code() == 0));
         }
-        over.store(true, std::sync::atomic::Ordering::Relaxed);
+        drop(end);
         (racer.join().unwrap(), runs, worked)
     });
     before.unchanged();

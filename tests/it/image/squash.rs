@@ -71,6 +71,31 @@ fn ids_beyond_the_range_are_refused_or_squashed() {
     place.sandbox(&["rmi", "localhost/far"]).ok();
 }
 
+/// An image of a shared store is unpacked by the run, so each run says it; what it wrote can be looked at and committed.
+#[test]
+fn squashed_layers_of_a_shared_store() {
+    let mut place = place();
+    let (tiny, far) = beyond(&place);
+    let word = oci(&place, "far", &[tiny, far], json!({ "Cmd": ["stat", "-c", "%u:%g", "/far"] }));
+    place.sandbox(&["load", "--squash-ids", &word]).ok();
+    let shared = place.at("shared");
+    for (program, args) in [("cp", ["-r", &place.store().display().to_string(), &shared]), ("chmod", ["-R", "a+rX,go-w", &shared])] {
+        assert!(std::process::Command::new(program).args(args).status().unwrap().success());
+    }
+    place.sandbox(&["rmi", "localhost/far"]).ok();
+    place.env.insert("SANDBOX_STORES".into(), shared);
+    place.sandbox(&["run", "localhost/far"]).refused("uid 70000").hinted();
+    assert_eq!(place.sandbox(&["run", "--squash-ids", "--layer", "l", "localhost/far", "sh", "-c", "echo x > /far/new; echo y"]).ok(), "y");
+    place.sandbox(&["run", "localhost/far"]).refused("were given to root").hinted();
+    assert_eq!(place.sandbox(&["diff", "l"]).ok(), "C /far\nA /far/new");
+    place.sandbox(&["commit", "l", "localhost/more"]).ok();
+    assert_eq!(place.sandbox(&["run", "localhost/more", "cat", "/far/new"]).ok(), "x");
+    place.sandbox(&["rm", "l"]).ok();
+    place.sandbox(&["rmi", "localhost/more"]).ok();
+    place.sandbox(&["prune", "-af"]).ok();
+    assert_eq!(place.stored(), Vec::<String>::new());
+}
+
 /// The user gets more subordinate ids: what was squashed is not taken for whole.
 #[test]
 fn a_squashed_layer_is_not_used_with_a_larger_range() {

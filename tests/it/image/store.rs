@@ -420,3 +420,20 @@ fn a_large_image_needs_little_memory() {
     assert_eq!(place.sandbox(&["images", "-q"]).ok().lines().count(), 1);
     place.sandbox(&["rmi", "large:1"]).ok();
 }
+
+/// `sandbox image VERB` is the very command.
+#[test]
+fn verbs_of_image_are_commands() {
+    let place = place();
+    for verb in ["history", "import", "inspect", "load", "prune", "pull", "push", "save", "tag", "untag", "tree", "diff", "search"] {
+        let (one, other) = (place.sandbox(&[verb, "--help"]), place.sandbox(&["image", verb, "--help"]));
+        assert_eq!(one.ok(), other.ok().replace(&format!("sandbox image {verb}"), &format!("sandbox {verb}")), "{verb}");
+    }
+    let file = place.archive("tree.tar", &layer(&[("a", 0o644, 0, b"x")]));
+    place.sandbox(&["image", "import", &file, "a:1"]).ok();
+    assert_eq!(place.sandbox(&["image", "ls", "--format", "{{.Repository}}:{{.Tag}}"]).ok(), "a:1");
+    place.sandbox(&["image", "pull", "127.0.0.1:1/a:1"]).refused("cannot ");
+    place.sandbox(&["image", "push", "127.0.0.1:1/none:1"]).refused("cannot ");
+    place.sandbox(&["image", "rm", "a:1"]).ok();
+    assert_eq!(place.stored(), Vec::<String>::new());
+}
