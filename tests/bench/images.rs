@@ -87,7 +87,7 @@ pub fn load_and_pull(bench: &Bench) {
     let copied = Command::new("cp").args(["-r", &from, &layout]).status().is_ok_and(|s| s.success());
     let opened = Command::new("chmod").args(["-R", "a+rX", &layout]).status().is_ok_and(|s| s.success());
     assert!(copied && opened, "cannot copy {from}");
-    let load = words(&format!("{sandbox} load -q -i oci:{layout}:debian"));
+    let load = words(&format!("{sandbox} load -q oci:{layout}:debian"));
     let umoci = words(&format!("umoci unpack --rootless --image {layout}:debian @/bundle"));
     let times = in_turns(bench, &[umoci, load]);
     ms("umoci unpack --rootless", times[0]);

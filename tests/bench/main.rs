@@ -321,9 +321,10 @@ fn root_directory(bench: &Bench) {
         return println!("  (gcc makes no static program here)");
     }
     let ours = words(&format!("{} run --rootfs {} /bin/true", bench.path("sandbox"), bench.path("bundle/rootfs")));
-    match bench.crun() {
+    let crun = bench.crun();
+    match &crun {
         Some(crun) => {
-            let times = bench.paired(&[&crun, &ours]);
+            let times = bench.paired(&[crun, &ours]);
             ms("crun run, rootless, no cgroup", times[0]);
             ms("sandbox run --rootfs", times[1]);
             ratio("sandbox : crun", times[1] / times[0], 0.6);
@@ -333,11 +334,11 @@ fn root_directory(bench: &Bench) {
             println!("  (no crun to compare with)");
         }
     }
-    image(bench);
+    image(bench, crun.as_ref());
 }
 
 /// The same tree as an image.
-fn image(bench: &Bench) {
+fn image(bench: &Bench, crun: Option<&Words>) {
     println!("\nThe same tree as an image");
     let (sandbox, tar) = (bench.path("sandbox"), bench.path("bundle.tar"));
     let made = Command::new("tar").args(["-cf", &tar, "-C", &bench.path("bundle/rootfs"), "."]).status().is_ok_and(|s| s.success());
@@ -348,9 +349,9 @@ fn image(bench: &Bench) {
         return println!("  (the image could not be made)");
     }
     let ours = words(&format!("{sandbox} run {bench_image} /bin/true"));
-    match bench.crun() {
+    match crun {
         Some(crun) => {
-            let times = bench.paired(&[&crun, &ours]);
+            let times = bench.paired(&[crun, &ours]);
             ms("crun run, rootless, no cgroup", times[0]);
             ms("sandbox run IMAGE", times[1]);
             ratio("sandbox : crun", times[1] / times[0], 0.6);
