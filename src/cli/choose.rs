@@ -132,15 +132,16 @@ fn find(store: &Store, home: &Path, word: &str, pull: Pull, platform: Option<&Pl
         };
     }
     // A short name may stand for one in another registry; an ID is no name.
-    let name = registry::name(word, home);
-    let found = match (store.find(word)?, &name) {
-        (None, Ok(name)) => store.find(&name.to_string())?,
-        (found, _) => found,
+    // What is in the store under that very word needs none of the registries' settings read.
+    let name = || registry::name(word, home);
+    let found = match store.find(word)? {
+        None => name().ok().map_or(Ok(None), |name| store.find(&name.to_string()))?,
+        found => found,
     };
     let there = found.filter(|image| platform.is_none_or(|p| p.fits(&says(image))));
     let pull_it = || {
         let options = Options { platform: platform.cloned(), ..Options::new(home) };
-        registry::pull(store, &name?, &options, &Progress::new(false))
+        registry::pull(store, &name()?, &options, &Progress::new(false))
     };
     match (pull, there) {
         (Pull::Missing | Pull::Never, Some(image)) => Ok(image),
