@@ -161,7 +161,7 @@ fn delegated(root: &Path, own: &str, uid: u32) -> Option<PathBuf> {
     nearest
 }
 
-/// Below a unit that was not delegated nobody makes a cgroup, so to live in one says that it was: the user's systemd before 254 leaves no mark.
+/// Below a unit that was not delegated nobody makes a cgroup, so to live in one says that it was: the user's systemd of Debian 12 (252) leaves no mark.
 fn is_unit(dir: &Path) -> bool {
     dir.extension().is_some_and(|kind| kind == "scope" || kind == "service")
 }
@@ -451,8 +451,7 @@ fn settings(limits: &Limits) -> Vec<(&'static str, String)> {
     let mut all = Vec::new();
     if let Some(memory) = limits.memory {
         all.push(("memory.max", number(memory.bytes())));
-        let swap = limits.memory_swap.map_or(0, |s| if s == Memory::Unlimited { u64::MAX } else { s.bytes().saturating_sub(memory.bytes()) });
-        all.push(("memory.swap.max", number(swap)));
+        all.push(("memory.swap.max", number(limits.swap(memory))));
     }
     all.extend(limits.memory_reservation.map(|m| ("memory.low", number(m.bytes()))));
     all.extend(limits.cpus.map(|c| ("cpu.max", format!("{} 100000", u64::from(c.0) * 100))));

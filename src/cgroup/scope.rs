@@ -7,7 +7,7 @@
 use super::SLICE;
 use crate::error::{Error, Kind, Result};
 use crate::host::remedy::Missing;
-use crate::spec::limits::{Limits, Memory};
+use crate::spec::limits::Limits;
 use std::future::poll_fn;
 use std::path::Path;
 use std::pin::Pin;
@@ -101,8 +101,7 @@ fn resources(limits: &Limits) -> Result<Properties<'static>> {
     let mut all = Properties::new();
     if let Some(memory) = limits.memory {
         all.push(("MemoryMax", memory.bytes().into()));
-        let swap = limits.memory_swap.map_or(0, |s| if s == Memory::Unlimited { u64::MAX } else { s.bytes().saturating_sub(memory.bytes()) });
-        all.push(("MemorySwapMax", swap.into()));
+        all.push(("MemorySwapMax", limits.swap(memory).into()));
     }
     all.extend(limits.memory_reservation.map(|m| ("MemoryLow", m.bytes().into())));
     // In microseconds a second.

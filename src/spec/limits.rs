@@ -77,6 +77,11 @@ impl LimitsPatch {
         self.asked.extend(asked);
     }
 
+    /// How much swap there may be beside this much memory; u64::MAX: any.
+    pub fn swap(&self, memory: Memory) -> u64 {
+        self.memory_swap.map_or(0, |s| if s == Memory::Unlimited { u64::MAX } else { s.bytes().saturating_sub(memory.bytes()) })
+    }
+
     /// Which controls this says something about.
     pub fn controls(&self) -> BTreeSet<Control> {
         let io = [&self.device_read_bps, &self.device_write_bps].iter().any(|m| !m.is_empty())
