@@ -88,7 +88,7 @@ fn watch() -> Result<()> {
                 finished: Some(now()),
                 exit: Some(e.exit_code()),
                 error: Some(e.message().into()),
-                ..own.stays()?
+                ..own.stays()?.over()
             });
         }
         if config.options.auto_remove { super::store::remove(own, &config).and(stayed) } else { stayed }
@@ -157,15 +157,11 @@ fn live(own: &Own, config: &Config, waiting: &mut Option<File>) -> Result<()> {
     let reason = if exit.timed_out { Some("timeout") } else { oom.then_some("oom") };
     own.tell(&State {
         status: Status::Exited,
-        stays: None,
-        init: None,
-        cgroup: None,
-        lost: None,
         finished: Some(now()),
         exit: Some(exit.code()),
         signal: exit.status.signal(),
         reason: reason.map(String::from),
-        ..running
+        ..running.over()
     })
 }
 
