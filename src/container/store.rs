@@ -246,7 +246,7 @@ fn open(dir: &Path) -> Result<OwnedFd> {
     rustix::fs::open(dir, OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty()).doing("open", dir.display())
 }
 
-fn parse<T: DeserializeOwned>(file: &Path) -> Result<Option<T>> {
+pub(super) fn parse<T: DeserializeOwned>(file: &Path) -> Result<Option<T>> {
     match crate::host::read(file, LONGEST) {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
         text => {
@@ -257,6 +257,20 @@ fn parse<T: DeserializeOwned>(file: &Path) -> Result<Option<T>> {
             })
         }
     }
+}
+
+/// I2
+pub(super) fn put(path: &Path, what: &impl Serialize, sync: bool) -> Result<()> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let half = path.with_file_name(format!(".{name}"));
+    let text = serde_json::to_vec(what).map_err(|e| Error::new(Kind::Bug, format!("cannot write JSON: {e}")))?;
+    let written = (|| {
+        let mut file = File::create(&half)?;
+        file.write_all(&text)?;
+        if sync { file.sync_all() } else { Ok(()) }
+    })();
+    written.doing("write", path.display())?;
+    rustix::fs::rename(&half, path).doing("write", path.display())
 }
 
 impl Own {
@@ -275,11 +289,19 @@ impl Own {
     }
 
     /// It may run, whatever was wanted before.
-    pub fn wanted(&self) -> Result<()> {
-        let mark = self.dir.join("stop");
-        std::fs::remove_file(&mark)
-            .or_else(|e| if e.kind() == std::io::ErrorKind::NotFound { Ok(()) } else { Err(e) })
-            .doing("remove", mark.display())
+    pub fn wanted(&self) {
+        for mark in ["stop", "restart"] {
+            self.take_mark(mark);
+        }
+    }
+
+    /// There was a mark of this name.
+    pub fn take_mark(&self, name: &str) -> bool {
+        std::fs::remove_file(self.dir.join(name)).is_ok()
+    }
+
+    pub fn state(&self) -> Result<State> {
+        Ok(parse(&self.dir.join("state.json"))?.unwrap_or_default())
     }
 
     pub fn is_wanted(&self) -> bool {
@@ -300,16 +322,7 @@ impl Own {
     }
 
     fn put(&self, name: &str, what: &impl Serialize) -> Result<()> {
-        let path = self.dir.join(name);
-        let half = self.dir.join(format!(".{name}"));
-        let text = serde_json::to_vec(what).map_err(|e| Error::new(Kind::Bug, format!("cannot write JSON: {e}")))?;
-        let written = (|| {
-            let mut file = File::create(&half)?;
-            file.write_all(&text)?;
-            if self.kept { file.sync_all() } else { Ok(()) }
-        })();
-        written.doing("write", path.display())?;
-        rustix::fs::rename(&half, &path).doing("write", path.display()) // I2
+        put(&self.dir.join(name), what, self.kept)
     }
 
     /// All of it is gone, and its name is free; not what it wrote.
