@@ -120,7 +120,8 @@ fn forget(said: &Said, config: &Config) {
     let _ = sandboxes.find(config.id.as_str()).and_then(|s| sandboxes.take(&s)).and_then(|own| store::remove(own, config));
 }
 
-pub fn create(args: CreateArgs) -> Result<()> {
+pub fn create(mut args: CreateArgs) -> Result<()> {
+    args.run.detach = true; // once it runs
     let marks = Marks::of(&args.run)?;
     let said = say(*args.run)?;
     let config = said.config()?;
@@ -157,7 +158,7 @@ pub fn start(args: StartArgs) -> Result<()> {
                 return Ok(()); // as docker
             }
             let own = sandboxes.take(sandbox)?;
-            own.wanted()?;
+            own.wanted();
             watch::start(own)?.notes.iter().for_each(|sentence| note(sentence));
             Ok(())
         },

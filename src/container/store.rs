@@ -309,7 +309,11 @@ fn distrust(dir: &Path, why: &str) -> Error {
     Error::new(Kind::Denied, format!("cannot believe {}: {why}", dir.display())).hint(format!("if no sandbox needs it: rm -r '{}'", dir.display()))
 }
 
-/// One of the two records.
+/// A record of the sandbox that has this directory.
+pub(super) fn record<T: DeserializeOwned>(dir: &Path, name: &str) -> Result<Option<T>> {
+    parse(&open(dir)?, dir, name)
+}
+
 fn parse<T: DeserializeOwned>(handle: &OwnedFd, dir: &Path, name: &str) -> Result<Option<T>> {
     // O_NONBLOCK: a fifo in its place must not hang us.
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
@@ -328,6 +332,20 @@ fn parse<T: DeserializeOwned>(handle: &OwnedFd, dir: &Path, name: &str) -> Resul
         return Err(distrust(dir, &format!("{name} is too long")));
     }
     serde_json::from_slice(&text).map(Some).map_err(|e| distrust(dir, &format!("{name}: {e}")))
+}
+
+/// I2
+pub(super) fn put(path: &Path, what: &impl Serialize, sync: bool) -> Result<()> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let half = path.with_file_name(format!(".{name}"));
+    let text = serde_json::to_vec(what).map_err(|e| Error::new(Kind::Bug, format!("cannot write JSON: {e}")))?;
+    let written = (|| {
+        let mut file = File::create(&half)?;
+        file.write_all(&text)?;
+        if sync { file.sync_all() } else { Ok(()) }
+    })();
+    written.doing("write", path.display())?;
+    rustix::fs::rename(&half, path).doing("write", path.display())
 }
 
 impl Own {
@@ -359,11 +377,19 @@ impl Own {
     }
 
     /// It may run, whatever was wanted before.
-    pub fn wanted(&self) -> Result<()> {
-        let mark = self.dir.join("stop");
-        std::fs::remove_file(&mark)
-            .or_else(|e| if e.kind() == std::io::ErrorKind::NotFound { Ok(()) } else { Err(e) })
-            .doing("remove", mark.display())
+    pub fn wanted(&self) {
+        for mark in ["stop", "restart"] {
+            self.take_mark(mark);
+        }
+    }
+
+    /// There was a mark of this name.
+    pub fn take_mark(&self, name: &str) -> bool {
+        std::fs::remove_file(self.dir.join(name)).is_ok()
+    }
+
+    pub fn state(&self) -> Result<State> {
+        Ok(parse(&self.lock, &self.dir, "state.json")?.unwrap_or_default())
     }
 
     pub fn is_wanted(&self) -> bool {
@@ -384,16 +410,7 @@ impl Own {
     }
 
     fn put(&self, name: &str, what: &impl Serialize) -> Result<()> {
-        let path = self.dir.join(name);
-        let half = self.dir.join(format!(".{name}"));
-        let text = serde_json::to_vec(what).map_err(|e| Error::new(Kind::Bug, format!("cannot write JSON: {e}")))?;
-        let written = (|| {
-            let mut file = File::create(&half)?;
-            file.write_all(&text)?;
-            if self.kept { file.sync_all() } else { Ok(()) }
-        })();
-        written.doing("write", path.display())?;
-        rustix::fs::rename(&half, &path).doing("write", path.display()) // I2
+        put(&self.dir.join(name), what, self.kept)
     }
 
     /// All of it is gone, and its name is free; not what it wrote.
