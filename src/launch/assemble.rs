@@ -116,7 +116,7 @@ pub fn assemble(f: Frozen, tree: Tree) -> Result<(Tape, Option<OwnedFd>)> {
     if let Some(score) = work.oom_score {
         tape.push(Step::OomScore(cstring(&score.to_string())?));
     }
-    seal(tape, work, !owns_pids)
+    seal(tape, work, !owns_pids, false)
 }
 
 /// The ids to take first where the caller has none inside: whatever we made would belong to nobody (EOVERFLOW).
@@ -153,14 +153,18 @@ pub(super) fn process(tape: &mut Recorder, work: &Workload) -> Result<()> {
     Ok(())
 }
 
-/// From here to the command: what it is not to have goes, in the order that `confine` explains. `dies`: with who started it.
-pub(super) fn seal(mut tape: Recorder, work: Workload, dies: bool) -> Result<(Tape, Option<OwnedFd>)> {
+/// From here to the command: what it is not to have goes, in the order that `confine` explains. `dies`: with who started it. `joined`: others
+/// are there already, who must not see into it, whatever fs.suid_dumpable says.
+pub(super) fn seal(mut tape: Recorder, work: Workload, dies: bool, joined: bool) -> Result<(Tape, Option<OwnedFd>)> {
     let (spec, process) = (work.spec, &work.spec.process);
     tape.push(Step::NotDumpable(Phase::Seal));
     let keep = spec.restrict.capabilities.iter().fold(0u64, |set, n| set | 1 << n);
     tape.push(Step::DropBounding { keep });
     if let Some(groups) = work.who.change.clone() {
         tape.push(Step::BecomeUser { uid: work.who.uid, gid: work.who.gid, groups });
+        if joined {
+            tape.push(Step::NotDumpable(Phase::Seal));
+        }
     }
     if dies {
         tape.push(Step::DieWithParent(Phase::Seal));

@@ -13,6 +13,7 @@
 #![forbid(unsafe_code)]
 
 pub mod assemble;
+pub mod enter;
 pub mod explain;
 pub mod plan;
 
