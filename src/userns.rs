@@ -68,10 +68,10 @@ pub fn plan(mode: &Userns, caller: &Caller, subids: &Subids, helper: impl Fn(&st
 }
 
 /// The maps of a living user namespace, as the kernel shows them to us. man: user_namespaces(7)
-pub fn living(uid_map: &[u8], gid_map: &[u8], caller: &Caller, helper: impl Fn(&str) -> Result<PathBuf>) -> Result<Maps> {
-    let extents = |text: &[u8]| -> Option<Vec<Extent>> {
+pub fn living(uid_map: &str, gid_map: &str, caller: &Caller, helper: impl Fn(&str) -> Result<PathBuf>) -> Result<Maps> {
+    let extents = |text: &str| -> Option<Vec<Extent>> {
         let numbers = |line: &str| line.split_whitespace().map(|n| n.parse().ok()).collect::<Option<Vec<u32>>>();
-        let lines = std::str::from_utf8(text).ok()?.lines().map(|line| match numbers(line)?.as_slice() {
+        let lines = text.lines().map(|line| match numbers(line)?.as_slice() {
             [inside, outside, count] => Some(Extent { inside: *inside, outside: *outside, count: *count }),
             _ => None,
         });

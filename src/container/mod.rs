@@ -16,11 +16,12 @@
 #![forbid(unsafe_code)]
 
 pub mod choose;
-pub mod process;
 pub mod run;
 pub mod store;
 pub mod watch;
 pub mod writable;
+
+pub use crate::host::process;
 
 use crate::ident::{Digest, Id, Name};
 use crate::spec::{Control, Spec};

@@ -33,7 +33,7 @@ use super::assemble::{adopted, process, seal};
 use super::explain::{self, Told};
 use super::plan::{self, Facts, Io};
 use crate::error::{Doing, Error, Kind, Result};
-use crate::host::process::Process;
+use crate::host::process::{Found, Process};
 use crate::host::{self, Caller};
 use crate::spec::process::Ulimit;
 use crate::spec::{Control, Root, Share, Spec, Userns};
@@ -58,9 +58,9 @@ const PATIENCE: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub struct Target {
     /// Its PID 1, or what stands for it.
-    init: Process,
+    init: Found,
     /// A process of its workload.
-    workload: Process,
+    workload: Found,
     /// The user namespaces, the outer first.
     users: Vec<OwnedFd>,
     /// The others that are not ours.
@@ -78,19 +78,16 @@ fn odd(why: &str) -> Error {
 
 impl Target {
     /// The sandbox of this Spec whose first process that is. // E1
-    pub fn find(pid: i32, start: u64, spec: &Spec, caller: &Caller) -> Result<Target> {
-        let init = Process::open(pid).map_err(|_| ended())?;
-        if init.stat().map_err(|_| ended())?.start != start || init.is_over() {
-            return Err(ended());
-        }
+    pub fn find(first: Process, spec: &Spec, caller: &Caller) -> Result<Target> {
+        let init = first.find().filter(|init| !init.is_over()).ok_or_else(ended)?;
         let own = rustix::fs::stat("/proc/self/ns/user").doing("look at", "our own user namespace")?.st_ino;
         // With policy `nested` the command itself is the first process, and lives in the outer namespace, or below as it likes.
         let split = !spec.namespaces.nested || spec.process.init;
-        let candidates = if split { init.children().map_err(|_| ended())? } else { vec![pid] };
+        let candidates = if split { init.children().map_err(|_| ended())? } else { vec![init.pid] };
         let mut refused = None;
         for candidate in candidates {
-            let Ok(process) = Process::open(candidate) else { continue };
-            if split && process.stat().map_or(true, |s| s.parent != pid || s.state == 'Z') {
+            let Ok(process) = Found::open(candidate) else { continue };
+            if split && process.stat().map_or(true, |s| s.parent != init.pid || s.state == 'Z') {
                 continue;
             }
             match lineage(&process, own) {
@@ -103,7 +100,7 @@ impl Target {
         Err(refused.map_or_else(ended, odd))
     }
 
-    fn of(init: Process, workload: Process, users: Vec<OwnedFd>, caller: &Caller) -> Result<Target> {
+    fn of(init: Found, workload: Found, users: Vec<OwnedFd>, caller: &Caller) -> Result<Target> {
         let mut others = Vec::new();
         for (name, kind) in JOINED {
             let theirs = workload.namespace(name).map_err(|_| ended())?;
@@ -126,15 +123,11 @@ impl Target {
 
     /// The cgroup lines of its workload. man: proc_pid_cgroup(5)
     pub fn cgroup_words(&self) -> String {
-        self.workload.read("cgroup").map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
+        self.workload.read("cgroup").unwrap_or_default()
     }
 
-    pub fn init(&self) -> &Process {
+    pub fn init(&self) -> &Found {
         &self.init
-    }
-
-    pub fn workload(&self) -> &Process {
-        &self.workload
     }
 
     /// A handle on the top of its tree. What it leads to is hostile: only below it, only by openat2(2). // L1
@@ -162,7 +155,7 @@ impl Target {
 }
 
 /// Its user namespace and those around, up to ours: the outermost first.
-fn lineage(process: &Process, own: u64) -> rustix::io::Result<Vec<OwnedFd>> {
+fn lineage(process: &Found, own: u64) -> rustix::io::Result<Vec<OwnedFd>> {
     let mut users = vec![process.namespace("user")?];
     // kernel: kernel/user_namespace.c create_user_ns(): at most 32 deep
     for _ in 0..32 {
