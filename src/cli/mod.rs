@@ -12,6 +12,7 @@
 
 pub mod docs;
 pub mod doctor;
+pub mod exec;
 pub mod image;
 pub mod kept;
 pub mod layer;
@@ -48,6 +49,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     Run(Box<run::RunArgs>),
+    Exec(exec::ExecArgs),
     Stats(limits::StatsArgs),
     Slice(limits::SliceArgs),
     Commit(kept::CommitArgs),
@@ -148,6 +150,7 @@ pub fn main() -> ExitCode {
             let json = args.json;
             report(run::run(*args), json)
         }
+        Command::Exec(args) => report(exec::run(args), false),
         Command::Stats(args) => report(limits::stats(&args), false),
         Command::Slice(args) => report(limits::slice(args), false),
         Command::Commit(args) => report(kept::commit(args).map(|()| 0), false),

@@ -18,12 +18,15 @@
 pub mod choose;
 pub mod health;
 pub mod process;
+pub mod exec;
 pub mod run;
 pub mod store;
 pub mod watch;
 pub mod writable;
 
 use crate::error::{Error, Result};
+pub use crate::host::process;
+
 use crate::ident::{Digest, Id, Name};
 use crate::spec::{Control, Spec};
 use choose::Writes;

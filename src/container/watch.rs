@@ -188,7 +188,15 @@ fn live(own: &Own, config: &Config, waiting: &mut Option<File>, mask: &mut Optio
     waiting.take().into_iter().for_each(|say| tell(say, Ok(Up { pid: alive.pid, notes: notes.clone() })));
     let held = alive.cgroup;
     let timeout = spec.process.timeout.map(Duration::from_secs);
-    let living = Living { pidfd: alive.pidfd, wire: alive.wire, streams, stop_signal: spec.process.stop_signal, timeout, lingers: held.is_some() };
+    let living = Living {
+        pidfd: alive.pidfd,
+        wire: alive.wire,
+        streams,
+        stop_signal: spec.process.stop_signal,
+        timeout,
+        lingers: held.is_some(),
+        joined: None,
+    };
     let mut used = None;
     let exit = stay(living, signals, &mut |event| match event {
         Event::Ended => {
