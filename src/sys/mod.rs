@@ -12,6 +12,7 @@
 
 pub mod clone;
 pub mod confine;
+pub mod disk;
 pub mod inherit;
 pub mod mount;
 pub mod path;
