@@ -16,12 +16,16 @@
 #![forbid(unsafe_code)]
 
 pub mod choose;
+pub mod events;
+pub mod exec;
 pub mod health;
-pub mod process;
+pub mod names;
 pub mod run;
 pub mod store;
 pub mod watch;
 pub mod writable;
+
+pub use crate::host::process;
 
 use crate::error::{Error, Result};
 use crate::ident::{Digest, Id, Name};
@@ -56,6 +60,11 @@ pub struct Config {
 }
 
 impl Config {
+    /// Its record outlives it: it can be started again, and what it wrote is there.
+    pub fn stays(&self) -> bool {
+        self.options.detached || matches!(self.writes, Writes::Kept(_))
+    }
+
     /// The command, for people.
     pub fn command(&self) -> Vec<String> {
         self.spec.process.argv.iter().map(|word| word.to_string_lossy().into_owned()).collect()
