@@ -12,14 +12,17 @@
 
 pub mod docs;
 pub mod doctor;
+pub mod events;
 pub mod exec;
 pub mod image;
+pub mod inspect;
 pub mod kept;
 pub mod layer;
 pub mod life;
 pub mod limits;
 pub mod overlay;
 pub mod policy;
+pub mod ps;
 pub mod registry;
 pub mod run;
 pub mod template;
@@ -59,9 +62,16 @@ pub enum Command {
     Create(life::CreateArgs),
     Start(life::StartArgs),
     Stop(life::StopArgs),
+    Restart(life::RestartArgs),
     Kill(life::KillArgs),
+    Pause(life::PauseArgs),
+    Unpause(life::UnpauseArgs),
+    Rename(life::RenameArgs),
+    Update(life::UpdateArgs),
     Rm(life::RmArgs),
-    Ps(life::PsArgs),
+    Ps(ps::PsArgs),
+    Events(events::EventsArgs),
+    Container(life::ContainerArgs),
     Doctor(DoctorArgs),
     Policy(PolicyArgs),
     Login(registry::LoginArgs),
@@ -164,7 +174,15 @@ pub fn main() -> ExitCode {
         Command::Stop(args) => report(life::stop(args).map(|()| 0), false),
         Command::Kill(args) => report(life::kill(args).map(|()| 0), false),
         Command::Rm(args) => report(life::rm(args).map(|()| 0), false),
-        Command::Ps(args) => report(life::ps(args).map(|()| 0), false),
+        Command::Ps(args) => report(ps::ps(args).map(|()| 0), false),
+        Command::Restart(args) => report(life::restart(args).map(|()| 0), false),
+        Command::Pause(args) => report(life::pause(args).map(|()| 0), false),
+        Command::Unpause(args) => report(life::unpause(args).map(|()| 0), false),
+        Command::Rename(args) => report(life::rename(args).map(|()| 0), false),
+        Command::Update(args) => report(life::update(args).map(|()| 0), false),
+        Command::Events(args) => report(events::events(&args).map(|()| 0), args.json),
+        Command::Container(args) => report(life::container(args).map(|()| 0), false),
+        Command::Images(image::ImageCommand::Inspect(args)) => report(inspect::inspect(&args).map(|()| 0), false),
         Command::Doctor(args) => {
             let json = args.json;
             report(doctor(args), json)

@@ -10,7 +10,7 @@ use crate::container::choose::{Chosen, Pull, Writes};
 use crate::container::health::{self, OnFailure};
 use crate::container::run::{Call, note, ready, running};
 use crate::container::store::{Own, Sandboxes};
-use crate::container::{Config, Options, Restart, now};
+use crate::container::{self, Config, Options, Restart, State, now};
 use crate::dirs;
 use crate::error::{Doing, Error, Kind, Result};
 use crate::host::{self, Caller};
@@ -431,6 +431,8 @@ pub struct Said {
     pub env: Environment,
     pub options: Options,
     pub labels: BTreeMap<String, String>,
+    /// Who has its name goes.
+    pub replace: bool,
 }
 
 /// Say it.
@@ -443,7 +445,7 @@ pub fn say(mut args: RunArgs) -> Result<Said> {
         other => other.doing("find", "the working directory").map_err(|e| e.hint("cd to a directory that is there, or name one with -w"))?,
     };
     let dashes = after_dashes(&std::env::args_os().collect::<Vec<_>>(), args.command.len());
-    let (id, labels) = (Id::new(&chance()?), args.labels()?);
+    let (id, labels, replace) = (Id::new(&chance()?), args.labels()?, args.replace);
     let chosen = if args.rootfs.is_none() && !dashes { Some(args.choose(&caller)?) } else { None };
     let options = args.options(chosen.as_ref())?;
     let writes = if chosen.is_some() { args.writes(&id)? } else { Writes::Discarded };
@@ -477,7 +479,7 @@ pub fn say(mut args: RunArgs) -> Result<Said> {
         }
     }
     crate::confine::seccomp::pin(&mut spec.restrict.seccomp.profile)?;
-    Ok(Said { id, spec, chosen, writes, caller, cwd, env, options, labels })
+    Ok(Said { id, spec, chosen, writes, caller, cwd, env, options, labels, replace })
 }
 
 fn chance() -> Result<[u8; 32]> {
@@ -489,9 +491,15 @@ fn chance() -> Result<[u8; 32]> {
 impl Said {
     /// For the record.
     pub fn config(&self) -> Result<Config> {
+        let stays = self.options.detached || matches!(self.writes, Writes::Kept(_));
+        let name = match &self.spec.name {
+            Some(name) => name.clone(),
+            None if stays => Sandboxes::open(&self.caller.home).made_up(self.id.as_str().as_bytes())?,
+            None => self.id.short().parse()?, // nobody waits for a better one
+        };
         Ok(Config {
             id: self.id.clone(),
-            name: self.spec.name.clone().map_or_else(|| self.id.short().parse(), Ok)?,
+            name,
             unnamed: self.spec.name.is_none(),
             created: now() / 1_000_000_000,
             image: self.chosen.as_ref().map(Chosen::below),
@@ -519,8 +527,9 @@ pub fn run(args: RunArgs) -> Result<u8> {
         return life::detach(said, &marks);
     }
     let config = said.config()?;
-    let Said { spec, mut chosen, writes, caller, cwd, env, .. } = said;
+    let Said { spec, mut chosen, writes, caller, cwd, env, replace, .. } = said;
     let sandboxes = Sandboxes::open(&caller.home);
+    life::replace(&sandboxes, &config, replace && !dry_run)?;
 
     // Freeze it.
     let signals = Signals::take()?;
@@ -541,14 +550,15 @@ pub fn run(args: RunArgs) -> Result<u8> {
     };
     ready.notes(&spec).iter().for_each(|sentence| note(sentence));
     // A name must be its own before anything runs under it; nobody waits for the record of one that has none.
-    let mut own = if config.unnamed { None } else { Some(sandboxes.make(&config)?) };
+    let at_once = !config.unnamed || config.stays();
+    let mut own = if at_once { Some(sandboxes.make(&config)?) } else { None };
     let mut status = Status::new(status_fd);
     status.degraded(&ready.plan);
     let absent = absent_guarded(&spec);
 
     // Play it.
     let (live, streams) = ready.play(&spec, &mut chosen, &writes).inspect_err(|_| own.take().into_iter().for_each(|own| drop(own.remove())))?;
-    if config.unnamed {
+    if !at_once {
         own = sandboxes.make(&config).ok(); // where nothing can be written, it is not listed, and runs
     }
     let told = own.as_ref().map(|own| record(own, &live));
@@ -576,7 +586,7 @@ pub fn run(args: RunArgs) -> Result<u8> {
     let used = used.or_else(|| held.as_ref().map(Held::usage));
     drop(held);
     if let Some(own) = own {
-        own.remove()?;
+        over(own, &config, &exit, used.as_ref())?;
     }
     for (path, why) in absent.iter().filter(|(path, _)| std::fs::symlink_metadata(path).is_ok()) {
         let _ = writeln!(std::io::stderr(), "sandbox: warning: {} was made inside ({why}): look at it before you go on", path.display());
@@ -592,6 +602,21 @@ pub fn run(args: RunArgs) -> Result<u8> {
     }
     status.exited(&exit, used.as_ref());
     Ok(exit.code())
+}
+
+/// It ended. What stays can be started again, which is then not in the foreground.
+fn over(own: Own, config: &Config, exit: &Exit, used: Option<&Usage>) -> Result<()> {
+    let reason = if exit.timed_out { Some("timeout") } else { used.and_then(|u| limits::reason(exit, u)) };
+    let state = own.state()?;
+    let told = own.tell(&State {
+        status: container::Status::Exited,
+        finished: Some(now()),
+        exit: Some(exit.code()),
+        signal: exit.status.signal(),
+        reason: reason.map(String::from),
+        ..state.over()
+    });
+    if config.stays() { told } else { own.remove() }
 }
 
 /// Say where it is to be found.
@@ -698,7 +723,7 @@ impl RunArgs {
         let RunArgs {
             interactive,
             tty,
-            detach: _,
+            detach,
             rm: _,
             rootfs,
             pull,
@@ -766,7 +791,7 @@ impl RunArgs {
             dry_run: _,
             summary: _,
             json: _,
-            status_fd: _,
+            status_fd,
             command,
         } = self;
         let root = match (rootfs, image) {
@@ -799,6 +824,11 @@ impl RunArgs {
                 .hint("-v HOST:DEST[:ro|O]"));
         }
         // What would be ignored is refused.
+        for (set, why) in [(detach && preserve_fds.is_some(), "--preserve-fds"), (detach && status_fd.is_some(), "--status-fd")] {
+            if set {
+                return Err(Error::usage(format!("cannot use {why} with -d: nobody's descriptors are there later")).hint("sandbox events"));
+            }
+        }
         for (set, why) in [
             (hostname.is_some() && uts == Some(Share::Host), "--hostname with --uts host"),
             (shm_size.is_some() && ipc == Some(Share::Host), "--shm-size with --ipc host"),

@@ -9,6 +9,7 @@ mod crash;
 mod escape;
 mod image;
 mod layer;
+mod life;
 mod limits;
 mod machine;
 mod oldkernel;
