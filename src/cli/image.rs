@@ -304,7 +304,9 @@ pub(super) fn show(rows: &[Value], columns: &[(&str, &str)], format: Option<&str
             let lines = rows.iter().map(|row| template::fill(format, row)).collect::<Result<Vec<_>>>()?;
             if heads {
                 // The head of each column is its name in capitals, as Docker has it.
-                let names: Map<String, Value> = columns.iter().map(|(head, key)| (key.to_string(), Value::from(*head))).collect();
+                let other = rows.first().and_then(Value::as_object).into_iter().flatten().map(|(key, _)| (key.clone(), key.to_uppercase().into()));
+                let mut names: Map<String, Value> = other.collect();
+                names.extend(columns.iter().map(|(head, key)| (key.to_string(), Value::from(*head))));
                 let head = template::fill(format, &Value::Object(names)).unwrap_or_default();
                 let cells = |line: &String| line.split('\t').map(str::to_string).collect::<Vec<_>>();
                 print(&table(&cells(&head).iter().map(String::as_str).collect::<Vec<_>>(), lines.iter().map(cells)));

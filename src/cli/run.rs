@@ -633,7 +633,10 @@ pub struct Marks {
 impl Marks {
     /// The one must be new, since two sandboxes that think they own it are a mistake. man: docker-run(1)
     pub fn of(args: &RunArgs) -> Result<Marks> {
-        let new = |path: &PathBuf| std::fs::File::create_new(path).doing("make", path.display());
+        let new = |path: &PathBuf| {
+            let made = std::fs::File::create_new(path).doing("make", path.display());
+            made.map_err(|e| if path.exists() { e.hint("another sandbox may have written it; if it is over: rm FILE") } else { e })
+        };
         let cidfile = args.cidfile.as_ref().filter(|_| !args.dry_run).map(new).transpose()?;
         Ok(Marks { cidfile, pidfile: args.pidfile.clone() })
     }
