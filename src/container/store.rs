@@ -309,7 +309,11 @@ fn distrust(dir: &Path, why: &str) -> Error {
     Error::new(Kind::Denied, format!("cannot believe {}: {why}", dir.display())).hint(format!("if no sandbox needs it: rm -r '{}'", dir.display()))
 }
 
-/// One of the two records.
+/// A record of the sandbox that has this directory.
+pub(super) fn record<T: DeserializeOwned>(dir: &Path, name: &str) -> Result<Option<T>> {
+    parse(&open(dir)?, dir, name)
+}
+
 fn parse<T: DeserializeOwned>(handle: &OwnedFd, dir: &Path, name: &str) -> Result<Option<T>> {
     // O_NONBLOCK: a fifo in its place must not hang us.
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
@@ -392,6 +396,7 @@ impl Own {
 
     pub fn state(&self) -> Result<State> {
         Ok(parsed(&self.dir.join("state.json"))?.unwrap_or_default())
+        Ok(parse(&self.lock, &self.dir, "state.json")?.unwrap_or_default())
     }
 
     pub fn is_wanted(&self) -> bool {
