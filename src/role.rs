@@ -71,6 +71,7 @@ const CALLS: &[&str] = &[
     "fchownat",
     "utimensat",
     "ftruncate",
+    "sync_file_range",
     "fsetxattr",
     "fgetxattr",
     "flistxattr",

@@ -19,6 +19,7 @@ pub mod kept;
 pub mod layer;
 pub mod life;
 pub mod limits;
+pub mod overlay;
 pub mod policy;
 pub mod registry;
 pub mod run;
@@ -74,6 +75,8 @@ pub enum Command {
     Image(image::ImageArgs),
     #[command(hide = true)]
     Layer(layer::LayerArgs),
+    #[command(hide = true)]
+    Overlay(overlay::OverlayArgs),
     #[command(hide = true)]
     Docs(docs::DocsArgs),
 }
@@ -183,6 +186,7 @@ pub fn main() -> ExitCode {
             }),
             false,
         ),
+        Command::Overlay(args) => report(overlay::run(args).map(|()| 0), false),
         Command::Docs(args) => report(docs::write(&args).map(|()| 0), false),
     }
 }

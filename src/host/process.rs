@@ -115,6 +115,17 @@ impl Found {
         openat(&self.dir, format!("ns/{kind}"), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
     }
 
+    pub fn is_child_of(&self, other: &Found) -> bool {
+        self.stat().is_ok_and(|stat| stat.parent == other.pid)
+    }
+
+    /// This descriptor of it is that file, and has it locked. man: proc_pid_fdinfo(5)
+    pub fn has_locked(&self, descriptor: i32, file: &rustix::fs::Stat) -> bool {
+        let same = statat(&self.dir, format!("fd/{descriptor}"), AtFlags::empty()).is_ok_and(|s| (s.st_dev, s.st_ino) == (file.st_dev, file.st_ino));
+        let locks = |line: &str| line.starts_with("lock:") && line.contains("FLOCK") && line.contains("WRITE");
+        same && self.read(&format!("fdinfo/{descriptor}")).is_ok_and(|text| text.lines().any(locks))
+    }
+
     /// It has our user id and our user namespace, which nothing in a sandbox has.
     pub fn is_of_our_world(&self) -> bool {
         let id = |s: rustix::fs::Stat| (s.st_dev, s.st_ino);
