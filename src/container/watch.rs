@@ -208,8 +208,9 @@ fn live(own: &Own, config: &Config, waiting: &mut Option<File>, mask: &mut Optio
     })?;
     let oom = used.as_ref().and_then(|u| u.oom_kills).is_some_and(|n| n > 0) && exit.status.signal() == Some(libc::SIGKILL);
     let reason = if exit.timed_out { Some("timeout") } else { oom.then_some("oom") };
-    Ok(State { finished: Some(now()), exit: Some(exit.code()), signal: exit.status.signal(), reason: reason.map(String::from), ..running.over() })
-    Ok(State { finished: Some(now()), exit: Some(exit.code()), signal: exit.status.signal(), reason: reason.map(String::from), ..running })
+    let (stays, lock) = (running.stays, running.lock); // it may run again
+    let ended = State { finished: Some(now()), exit: Some(exit.code()), signal: exit.status.signal(), ..running.over() };
+    Ok(State { stays, lock, reason: reason.map(String::from), ..ended })
 }
 
 /// Pipes for all that the command says.
