@@ -17,6 +17,7 @@
 
 pub mod choose;
 pub mod events;
+pub mod copy;
 pub mod exec;
 pub mod health;
 pub mod names;
