@@ -365,7 +365,9 @@ fn cve_2026_55686_cve_2024_9341_cve_2022_23648_links_in_an_image_stay_inside() {
             &["-w", "/vol/x/y"],
         ] {
             let run = place.run(flags, &word, &[]);
-            assert!(!run.stdout.contains("CANARY") && !run.stdout.contains("secret"), "{target} {flags:?} {run:?}");
+            // The host's directory has `sub` in it. A `secret` of our own is made inside, where a link wants a file that is not there.
+            let shown = run.stdout.contains("CANARY") || run.stdout.lines().any(|name| name == "sub");
+            assert!(!shown, "{target} {flags:?} {run:?}");
             place.sandbox(&["rm", "l"]);
             before.unchanged();
         }
