@@ -156,7 +156,7 @@ pub fn start(word: &'static str, maps: &Maps, request: &impl Serialize, director
     let failed = |e: Error| e.context(format!("starting the helper {word}"));
     let namespaces = NEWNET | NEWUTS | NEWIPC | NEWCGROUP;
     let early = || Step::Unshare { namespaces, names: "net uts ipc cgroup".into() };
-    let begun = birth::begin(maps, vec![early()]).map_err(failed)?;
+    let begun = birth::begin(maps).map_err(failed)?.start(vec![early()]);
     let request = postcard::to_allocvec(request).map_err(|e| Error::new(Kind::Bug, format!("cannot write a request: {e}")))?;
     // The child's own descriptors are 0 to this, so what it takes them from has higher numbers. // I2
     let floor = 3 + directories.len() as i32;

@@ -20,11 +20,14 @@ use crate::image::store::Store;
 use crate::launch::Live;
 use crate::launch::die_at;
 use crate::launch::plan::{Environment, Io, Plan};
+use crate::launch::plan::{self, Environment, Facts, Io, Plan, freeze};
+use crate::launch::{Begun, begin, die_at, launch};
 use crate::monitor::{Event, Exit, Living, Signals, Streams, stay};
 use crate::spec::{
     Control, IdMapping, ImageRoot, Mount, NetworkMode, Patch, Root, SeccompProfile, Share, Spec, Ulimit, User, Userns, policy, process, storage,
 };
 use crate::sys;
+use crate::userns::{self, Maps};
 use clap::Args;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
@@ -447,6 +450,11 @@ pub fn say(mut args: RunArgs) -> Result<Said> {
     let chosen = if args.rootfs.is_none() && !dashes { Some(args.choose(&caller)?) } else { None };
     let options = args.options(chosen.as_ref())?;
     let writes = if chosen.is_some() { args.writes(&id)? } else { Writes::Discarded };
+    let writes = args.writes()?;
+    let subids = if args.userns == Some(Userns::Single) { Ok(subid::Subids::default()) } else { subid::subids(&caller) };
+    // Most often the flags alone tell the ids. Then the slow writing of their maps goes on while everything else is found out.
+    let guessed = if dry_run { None } else { subids.as_ref().ok().and_then(|subids| args.guess(dashes, &caller, subids)) };
+    let mut chosen = if args.rootfs.is_none() && !dashes { Some(args.choose(&caller)?) } else { None };
     let (mut under, named_limit) = policy::choose(named.as_deref(), &caller.home)?;
     let image_root = match &chosen {
         Some(chosen) => {
@@ -523,6 +531,8 @@ pub fn run(args: RunArgs) -> Result<u8> {
     let sandboxes = Sandboxes::open(&caller.home);
 
     // Freeze it.
+    // Freeze it.
+    host::kernel_floor()?;
     let signals = Signals::take()?;
     if tty && interactive && !rustix::termios::isatty(std::io::stdin()) && !dry_run {
         return Err(Error::usage("cannot use -i with -t: stdin is no terminal").hint("leave out -t to pass a pipe or a file"));
@@ -534,6 +544,32 @@ pub fn run(args: RunArgs) -> Result<u8> {
         return dry(&spec, &ready.plan, json).map(|()| 0);
     }
     // With --json, stderr is for one error as JSON; what is weaker is told to --status-fd.
+    let subids = if spec.userns == Userns::Single { subid::Subids::default() } else { subids? };
+    let ids = plan::ids(&spec, &caller, &subids)?;
+    let bounds = cgroup::plan(&spec, cgroup::place(spec.cgroup_parent.as_deref(), caller.uid)?)?;
+    if let Some(chosen) = &chosen {
+        chosen.check_ids(&ids.maps)?;
+    }
+    let begun = match guessed.filter(|(maps, _)| *maps == ids.maps) {
+        _ if dry_run => None,
+        Some((_, begun)) => Some(begun),
+        None => Some(begin(&ids.maps)?),
+    };
+    let begun = begun.map(|begun| begun.start(plan::early(&spec, bounds.piece.is_some())));
+    let (io, streams) = if tty { (None, None) } else { streams(interactive).map(|(io, s)| (Some(io), Some(s)))? };
+    let facts =
+        Facts { mounts: mounts::mounts()?, cwd, env, mask: signals.old_mask(), window: window(), landlock_abi: sys::confine::landlock_abi(), caller };
+    let cache = seccomp_cache(&facts.caller);
+    if !dry_run && spec.files.mounts.iter().any(|m| !m.read_only && matches!(&m.source, storage::Source::Bind(p) if facts.caller.home.starts_with(p)))
+    {
+        // What decides about the next sandbox is hidden from this one, and only what is there can be hidden in a shared directory.
+        let config = dirs::config(&facts.caller.home);
+        if std::fs::symlink_metadata(&config).is_err() {
+            dirs::make(&config)?;
+        }
+    }
+    let plan = freeze(&spec, &facts, ids, bounds, io, cache.as_deref())?;
+    let Some(begun) = begun else { return dry(&spec, &plan, json).map(|()| 0) };
     let note = |sentence: &str| {
         if !json {
             note(sentence)
@@ -680,6 +716,17 @@ impl RunArgs {
         }
         self.label.iter().try_for_each(|word| add(word))?;
         Ok(labels)
+    /// A user namespace with the ids that a run has unless a policy says otherwise. None: who knows; whatever was in the way is told later.
+    fn guess(&self, dashes: bool, caller: &Caller, subids: &subid::Subids) -> Option<(Maps, Begun)> {
+        let said = self.userns.is_some() || !self.uidmap.is_empty() || !self.gidmap.is_empty();
+        if said || self.command.is_empty() || subids.uids.is_empty() || subids.gids.is_empty() {
+            return None;
+        }
+        let host = self.rootfs.is_none() && dashes;
+        let mode = if host { Userns::KeepId { uid: None, gid: None } } else { Userns::Root };
+        let maps = userns::plan(&mode, caller, subids, host::helper).ok()?;
+        let begun = begin(&maps).ok()?;
+        Some((maps, begun))
     }
 
     /// Take the image's name out of the words.
