@@ -48,6 +48,9 @@ const REST: &[(&str, &str)] = &[
     ("sandbox-kill", LIFE),
     ("sandbox-rm", LIFE),
     ("sandbox-ps", LIFE),
+    ("sandbox-exec", INSIDE),
+    ("sandbox-top", INSIDE),
+    ("sandbox-cp", INSIDE),
 ];
 
 /// Whoever reads about one command on registries needs the same files and examples.
@@ -55,6 +58,9 @@ const REGISTRIES: &str = include_str!("manual/registry.roff");
 
 /// The same for what becomes of a writable layer.
 const KEPT: &str = include_str!("manual/kept.roff");
+
+/// For what is done in a sandbox that is there.
+const INSIDE: &str = include_str!("manual/inside.roff");
 
 /// And for the life of a sandbox.
 const LIFE: &str = include_str!("manual/life.roff");
