@@ -61,6 +61,9 @@ const REST: &[(&str, &str)] = &[
     ("sandbox-update", LIFE),
     ("sandbox-inspect", LIFE),
     ("sandbox-events", LIFE),
+    ("sandbox-exec", INSIDE),
+    ("sandbox-top", INSIDE),
+    ("sandbox-cp", INSIDE),
 ];
 
 /// Whoever reads about one command on registries needs the same files and examples.
@@ -68,6 +71,9 @@ const REGISTRIES: &str = include_str!("manual/registry.roff");
 
 /// The same for what becomes of a writable layer.
 const KEPT: &str = include_str!("manual/kept.roff");
+
+/// For what is done in a sandbox that is there.
+const INSIDE: &str = include_str!("manual/inside.roff");
 
 /// And for the life of a sandbox.
 const LIFE: &str = include_str!("manual/life.roff");

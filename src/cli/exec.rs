@@ -102,6 +102,14 @@ pub fn run(args: ExecArgs) -> Result<u8> {
         (None, Some(master)) => Streams::Terminal { master, interactive },
         (None, None) => return Err(Error::new(Kind::Bug, "no terminal came")),
     };
+    for call in entered.calls {
+        // As `stay` would; what is about our own terminal is over.
+        match call {
+            libc::SIGINT | libc::SIGQUIT => drop(crate::sys::process::kill(-entered.pid, call)),
+            libc::SIGTSTP | libc::SIGCONT | libc::SIGWINCH => {}
+            _ => drop(crate::sys::signal::pidfd_send(entered.pidfd.as_fd(), call)),
+        }
+    }
     let joined = init.map(|init| Joined { group: entered.pid, sandbox: init.pidfd });
     let stop_signal = sandbox.config.spec.process.stop_signal;
     let living = Living { pidfd: entered.pidfd, wire: entered.wire, streams, stop_signal, timeout: None, lingers: false, joined };

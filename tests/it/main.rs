@@ -5,8 +5,10 @@
 
 mod support;
 
+mod cp;
 mod crash;
 mod escape;
+mod exec;
 mod image;
 mod layer;
 mod limits;

@@ -1051,6 +1051,65 @@ static int cmd_cgroup(void) {
     return 0;
 }
 
+/* Exchange each pair of names, for ever. */
+static int cmd_swap(char **names) {
+    for (;;)
+        for (char **n = names; n[0] && n[1]; n += 2) syscall(SYS_renameat2, AT_FDCWD, n[0], AT_FDCWD, n[1], 2 /* RENAME_EXCHANGE */);
+}
+
+static int is_joining(const char *dir) {
+    char path[64], title[32] = "";
+    snprintf(path, sizeof path, "%s/cmdline", dir);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) return 0;
+    ssize_t n = read(fd, title, sizeof title - 1);
+    close(fd);
+    return n > 0 && strncmp(title, "sandbox", 7) == 0;
+}
+
+/* Look into every process that appears and is not yet what it is to be: until PATH is there, say how many were seen, and what was had. */
+static int cmd_peek(const char *until) {
+    const char *files[] = {"mem", "environ", "maps", "auxv", "syscall", "stack"};
+    const char *links[] = {"exe", "cwd", "root", "ns/mnt", "ns/user"};
+    long seen = 0, had = 0;
+    char what[256] = "";
+    pid_t self = getpid(), parent = getppid();
+    puts("up");
+    fflush(stdout);
+    while (access(until, F_OK)) {
+        DIR *proc = opendir("/proc");
+        struct dirent *e;
+        while (proc && (e = readdir(proc))) {
+            pid_t pid = atoi(e->d_name);
+            if (pid < 2 || pid == self || pid == parent) continue;
+            char dir[32], path[64], text[512];
+            snprintf(dir, sizeof dir, "/proc/%d", pid);
+            if (!is_joining(dir)) continue;
+            seen++;
+            for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
+                snprintf(path, sizeof path, "%s/%s", dir, files[i]);
+                int fd = open(path, O_RDONLY | O_CLOEXEC);
+                if (fd < 0) continue;
+                /* environ and its kin open and then are empty */
+                if (read(fd, text, sizeof text) > 0 && is_joining(dir)) had++, snprintf(what, sizeof what, "%s", files[i]);
+                close(fd);
+            }
+            for (size_t i = 0; i < sizeof links / sizeof *links; i++) {
+                snprintf(path, sizeof path, "%s/%s", dir, links[i]);
+                if (readlink(path, text, sizeof text) >= 0 && is_joining(dir)) had++, snprintf(what, sizeof what, "%s", links[i]);
+            }
+            snprintf(path, sizeof path, "%s/fd", dir);
+            DIR *fds = opendir(path);
+            if (fds && is_joining(dir)) had++, snprintf(what, sizeof what, "fd");
+            if (fds) closedir(fds);
+            if (!ptrace(PTRACE_SEIZE, pid, 0, 0) && is_joining(dir)) had++, snprintf(what, sizeof what, "ptrace");
+        }
+        if (proc) closedir(proc);
+    }
+    printf("seen=%ld\nhad=%ld %s\n", seen, had, what);
+    return 0;
+}
+
 int main(int argc, char **argv) {
     const char *cmd = argc > 1 ? argv[1] : "";
     const char *one = argc > 2 ? argv[2] : "";
@@ -1085,6 +1144,8 @@ int main(int argc, char **argv) {
     if (!strcmp(cmd, "stubborn")) return cmd_bomb(one, 1);
     if (!strcmp(cmd, "spin")) return cmd_spin(atoi(one));
     if (!strcmp(cmd, "cgroup")) return cmd_cgroup();
+    if (!strcmp(cmd, "swap")) return cmd_swap(argv + 2);
+    if (!strcmp(cmd, "peek")) return cmd_peek(one);
     fprintf(stderr, "probe: no such check: %s\n", cmd);
     return 99;
 }
