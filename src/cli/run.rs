@@ -476,6 +476,7 @@ pub fn say(mut args: RunArgs) -> Result<Said> {
             return Err(Error::new(Kind::Denied, format!("cannot go beyond {source}: {first}")).hint(*hint));
         }
     }
+    crate::confine::seccomp::pin(&mut spec.restrict.seccomp.profile)?;
     Ok(Said { id, spec, chosen, writes, caller, cwd, env, options, labels })
 }
 
@@ -557,7 +558,7 @@ pub fn run(args: RunArgs) -> Result<u8> {
     let held = live.cgroup;
     let timeout = spec.process.timeout.map(Duration::from_secs);
     let lingers = held.is_some();
-    let living = Living { pidfd: live.pidfd, wire: live.wire, streams, stop_signal: spec.process.stop_signal, timeout, lingers };
+    let living = Living { pidfd: live.pidfd, wire: live.wire, streams, stop_signal: spec.process.stop_signal, timeout, lingers, joined: None };
     let mut used = None;
     let exit = stay(living, signals, &mut |event| match event {
         Event::Ended => {
@@ -810,15 +811,7 @@ impl RunArgs {
         let p = &mut patch.process;
         p.argv = command;
         (p.interactive, p.tty) = (Some(interactive), Some(tty));
-        for file in env_file {
-            let text = std::fs::read_to_string(&file).doing("read", file.display())?;
-            for line in text.lines().map(str::trim).filter(|l| !l.is_empty() && !l.starts_with('#')) {
-                variable(line, env, &mut p.env)?;
-            }
-        }
-        for word in &variables {
-            variable(word, env, &mut p.env)?;
-        }
+        p.env = set_variables(&env_file, &variables, env)?;
         p.cwd = workdir.map(|dir| absolute(&dir, cwd));
         p.user = user;
         p.hostname = hostname.map(host_name).transpose()?;
@@ -915,6 +908,19 @@ fn three_forms() -> Error {
     )
 }
 
+/// What --env-file and -e say, the latter last.
+pub fn set_variables(files: &[PathBuf], words: &[String], env: &Environment) -> Result<BTreeMap<String, String>> {
+    let mut set = BTreeMap::new();
+    for file in files {
+        let text = std::fs::read_to_string(file).doing("read", file.display())?;
+        for line in text.lines().map(str::trim).filter(|l| !l.is_empty() && !l.starts_with('#')) {
+            variable(line, env, &mut set)?;
+        }
+    }
+    words.iter().try_for_each(|word| variable(word, env, &mut set))?;
+    Ok(set)
+}
+
 /// `NAME=VALUE`, or `NAME` for the caller's own value. man: environ(7)
 fn variable(word: &str, env: &Environment, into: &mut BTreeMap<String, String>) -> Result<()> {
     let (name, value) = match word.split_once('=') {
@@ -941,7 +947,7 @@ fn host_name(name: String) -> Result<String> {
 }
 
 /// Absolute, with `.` and `..` taken out by name: what the path inside will be.
-fn absolute(path: &Path, cwd: &Path) -> PathBuf {
+pub fn absolute(path: &Path, cwd: &Path) -> PathBuf {
     let mut out = PathBuf::new();
     for part in cwd.join(path).components() {
         match part {
@@ -970,7 +976,7 @@ fn existing(path: &Path, cwd: &Path) -> Result<PathBuf> {
 }
 
 /// Descriptors that the user numbers must be open, and no directories. cve: 2016-8649
-fn check_descriptors(preserved: u32, status: Option<u32>) -> Result<()> {
+pub fn check_descriptors(preserved: u32, status: Option<u32>) -> Result<()> {
     if preserved > 1024 {
         return Err(Error::usage("bad --preserve-fds: at most 1024"));
     }
@@ -988,13 +994,13 @@ fn directory(fd: u32) -> Error {
     Error::new(Kind::Denied, format!("cannot pass descriptor {fd}: it is a directory, and so a way out")).hint("share it with --ro or --rw")
 }
 
-fn window() -> (u16, u16) {
+pub fn window() -> (u16, u16) {
     let size = [0, 1, 2].iter().find_map(|fd| rustix::termios::tcgetwinsize(sys::inherit::inherited(fd)).ok());
     size.map_or((80, 24), |w| (w.ws_col, w.ws_row))
 }
 
 /// The command's standard streams without -t: the caller's own files and pipes, but never the caller's terminal. cve: 2017-5226
-fn streams(interactive: bool) -> Result<(Io, Streams)> {
+pub fn streams(interactive: bool) -> Result<(Io, Streams)> {
     let terminal = |fd: i32| rustix::termios::isatty(sys::inherit::inherited(&fd));
     let own = |fd: i32| {
         let copy = rustix::io::fcntl_dupfd_cloexec(sys::inherit::inherited(&fd), 3).doing("copy", "a standard stream")?;

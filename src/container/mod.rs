@@ -9,21 +9,23 @@
 //! says "running", since whoever would have to take it back may be dead.)
 //!
 //! *Invariants*
-//! - I1 a record is believed in nothing that the kernel can be asked: it lives if its directory is locked, and a process is who the record
-//!   means if it is as old as the record says.
+//! - I1 a record is believed in nothing that the kernel can be asked: it lives if its directory is locked; who stays with it is the process
+//!   that has it locked, as old as the record says, and outside of every sandbox; its PID 1 is a child of that one. // cve: 2022-31214
 //! - I2 a record is renamed into place, whole or not there.
 //! - I3 nothing of a sandbox is signalled but by a pidfd whose process was checked after it was opened.
 #![forbid(unsafe_code)]
 
 pub mod choose;
 pub mod health;
-pub mod process;
+pub mod exec;
 pub mod run;
 pub mod store;
 pub mod watch;
 pub mod writable;
 
 use crate::error::{Error, Result};
+pub use crate::host::process;
+
 use crate::ident::{Digest, Id, Name};
 use crate::spec::{Control, Spec};
 use choose::Writes;
@@ -157,6 +159,8 @@ pub struct State {
     pub boot: String,
     /// Who stays with it: the monitor, or who ran it in the foreground.
     pub stays: Option<Process>,
+    /// Its descriptor of the sandbox's directory, which it has locked.
+    pub lock: Option<i32>,
     /// PID 1 of the sandbox.
     pub init: Option<Process>,
     /// Where its limits are.
@@ -173,6 +177,13 @@ pub struct State {
     /// Why it could not run.
     pub error: Option<String>,
     pub restarts: u32,
+}
+
+impl State {
+    /// Nobody is there any more.
+    pub fn over(self) -> State {
+        State { stays: None, lock: None, init: None, cgroup: None, lost: None, ..self }
+    }
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]

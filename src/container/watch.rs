@@ -188,7 +188,15 @@ fn live(own: &Own, config: &Config, waiting: &mut Option<File>, mask: &mut Optio
     waiting.take().into_iter().for_each(|say| tell(say, Ok(Up { pid: alive.pid, notes: notes.clone() })));
     let held = alive.cgroup;
     let timeout = spec.process.timeout.map(Duration::from_secs);
-    let living = Living { pidfd: alive.pidfd, wire: alive.wire, streams, stop_signal: spec.process.stop_signal, timeout, lingers: held.is_some() };
+    let living = Living {
+        pidfd: alive.pidfd,
+        wire: alive.wire,
+        streams,
+        stop_signal: spec.process.stop_signal,
+        timeout,
+        lingers: held.is_some(),
+        joined: None,
+    };
     let mut used = None;
     let exit = stay(living, signals, &mut |event| match event {
         Event::Ended => {
@@ -200,16 +208,7 @@ fn live(own: &Own, config: &Config, waiting: &mut Option<File>, mask: &mut Optio
     })?;
     let oom = used.as_ref().and_then(|u| u.oom_kills).is_some_and(|n| n > 0) && exit.status.signal() == Some(libc::SIGKILL);
     let reason = if exit.timed_out { Some("timeout") } else { oom.then_some("oom") };
-    Ok(State {
-        init: None,
-        cgroup: None,
-        lost: None,
-        finished: Some(now()),
-        exit: Some(exit.code()),
-        signal: exit.status.signal(),
-        reason: reason.map(String::from),
-        ..running
-    })
+    Ok(State { finished: Some(now()), exit: Some(exit.code()), signal: exit.status.signal(), reason: reason.map(String::from), ..running.over() })
 }
 
 /// Pipes for all that the command says.

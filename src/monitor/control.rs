@@ -14,6 +14,7 @@
 #![forbid(unsafe_code)]
 
 use crate::error::{Doing, Error, Kind, Result};
+use crate::host::process::Found;
 use crate::sys::socket;
 use rustix::fs::{AtFlags, unlinkat};
 use rustix::io::Errno;
@@ -109,9 +110,8 @@ pub fn listen_at(dir: BorrowedFd, name: &str) -> Result<OwnedFd> {
 /// Who is at the other end may be heard. // I1
 pub(super) fn is_ours(socket: BorrowedFd) -> bool {
     let Ok(peer) = sockopt::socket_peercred(socket) else { return false };
-    let world = |who: &str| rustix::fs::stat(format!("/proc/{who}/ns/user")).map(|s| (s.st_dev, s.st_ino)).ok();
-    let ours = world("self");
-    peer.uid == rustix::process::geteuid() && ours.is_some() && world(&peer.pid.as_raw_nonzero().to_string()) == ours
+    let process = u32::try_from(peer.pid.as_raw_nonzero().get()).ok().and_then(|pid| Found::open(pid).ok());
+    peer.uid == rustix::process::geteuid() && process.is_some_and(|p| p.is_of_our_world())
 }
 
 pub(super) fn packet(said: &impl Serialize) -> Vec<u8> {

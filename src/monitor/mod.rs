@@ -75,6 +75,17 @@ pub struct Living {
     pub timeout: Option<Duration>,
     /// After its last words the init waits for us: `Event::Ended` is the time to look at the cgroup.
     pub lingers: bool,
+    /// It is no init, but a command that joined a sandbox.
+    pub joined: Option<Joined>,
+}
+
+/// What an init would do for a command, and we must.
+#[derive(Debug)]
+pub struct Joined {
+    /// The command's process group; until we reap it, the number is its own.
+    pub group: i32,
+    /// PID 1 of the sandbox, whose end is the command's, too.
+    pub sandbox: OwnedFd,
 }
 
 /// What the parent has to carry between the caller's descriptors 0, 1, 2 and the sandbox.
@@ -231,8 +242,8 @@ fn stay_on<'a>(
     door: Option<&'a mut Door>,
     on_event: &'a mut (dyn FnMut(Event) + 'a),
 ) -> Result<Exit> {
-    let Living { pidfd, wire, streams, stop_signal, timeout, lingers } = living;
-    let sandbox = Sandbox::Here { pidfd, wire, lingers, words: None, master: None };
+    let Living { pidfd, wire, streams, stop_signal, timeout, lingers, joined } = living;
+    let sandbox = Sandbox::Here { pidfd, wire, joined, lingers, words: None, master: None };
     let mut watch = Watch::new(sandbox, signals, caller, on_event);
     watch.door = door;
     watch.stop_signal = stop_signal;
@@ -252,6 +263,7 @@ enum Sandbox {
     Here {
         pidfd: OwnedFd,
         wire: OwnedFd,
+        joined: Option<Joined>,
         /// The init is going to wait for us.
         lingers: bool,
         /// How the command ended, once we have been told.
@@ -297,6 +309,7 @@ enum Mark {
     Signals,
     Over,
     Told,
+    Orphaned,
     Link,
     Door(Option<u64>),
     Source { inward: bool, flow: usize },
@@ -446,8 +459,11 @@ impl<'a> Watch<'a> {
         look(Mark::Signals, self.signals.as_fd(), PollFlags::IN);
         match &self.sandbox {
             _ if gone => {}
-            Sandbox::Here { pidfd, wire, lingers, .. } => {
+            Sandbox::Here { pidfd, wire, joined, lingers, .. } => {
                 look(Mark::Over, pidfd.as_fd(), PollFlags::IN);
+                if let Some(joined) = joined {
+                    look(Mark::Orphaned, joined.sandbox.as_fd(), PollFlags::IN);
+                }
                 if *lingers {
                     look(Mark::Told, wire.as_fd(), PollFlags::IN);
                 }
@@ -509,6 +525,9 @@ impl<'a> Watch<'a> {
                 self.hear(*number)?;
             }
         }
+        if has(|m| matches!(m, Mark::Orphaned)) {
+            self.is_orphaned()?;
+        }
         if has(|m| matches!(m, Mark::Told)) {
             self.is_told();
         }
@@ -559,6 +578,16 @@ impl<'a> Watch<'a> {
         if let Sandbox::There { left, .. } = &mut self.sandbox {
             left.get_or_insert(how);
         }
+    }
+
+    /// PID 1 of the sandbox that the command joined is gone.
+    fn is_orphaned(&mut self) -> Result<()> {
+        // The kernel does it, but where the pids are the host's.
+        self.kill()?;
+        if let Sandbox::Here { joined, .. } = &mut self.sandbox {
+            *joined = None;
+        }
+        Ok(())
     }
 
     /// The init's last words.
@@ -885,14 +914,19 @@ impl<'a> Watch<'a> {
 
     /// False if PID 1 is gone already.
     fn send(&self, signal: i32) -> Result<bool> {
-        match &self.sandbox {
-            _ if self.gone.is_some() => Ok(false),
-            Sandbox::Here { pidfd, .. } => match pidfd_send(pidfd.as_fd(), signal) {
-                Ok(()) => Ok(true),
-                Err(Errno::SRCH) => Ok(false),
-                Err(e) => Err(e).doing("signal", "the sandbox"),
-            },
-            Sandbox::There { link, .. } => Ok(link.ask(&Ask::Signal(signal)).is_ok()), // or its end is about to be told
+        let sent = match &self.sandbox {
+            _ if self.gone.is_some() => return Ok(false),
+            // As from a terminal. SIGTSTP means nothing to an orphaned process group. // tape/init.rs
+            Sandbox::Here { joined: Some(joined), .. } if matches!(signal, libc::SIGINT | libc::SIGQUIT | libc::SIGTSTP | libc::SIGCONT) => {
+                sys::process::kill(-joined.group, if signal == libc::SIGTSTP { libc::SIGSTOP } else { signal })
+            }
+            Sandbox::Here { pidfd, .. } => pidfd_send(pidfd.as_fd(), signal),
+            Sandbox::There { link, .. } => return Ok(link.ask(&Ask::Signal(signal)).is_ok()), // or its end is about to be told
+        };
+        match sent {
+            Ok(()) => Ok(true),
+            Err(Errno::SRCH) => Ok(false),
+            Err(e) => Err(e).doing("signal", "the sandbox"),
         }
     }
 }
