@@ -116,7 +116,7 @@ impl Found {
     }
 
     pub fn is_child_of(&self, other: &Found) -> bool {
-        self.stat().is_ok_and(|stat| u64::from(stat.parent) == u64::from(other.pid))
+        self.stat().is_ok_and(|stat| stat.parent == other.pid)
     }
 
     /// This descriptor of it is that file, and has it locked. man: proc_pid_fdinfo(5)
