@@ -10,6 +10,7 @@
 //! - I2 exit codes: the command's own; 125 ours, 126 not executable, 127 not found, 128+n signal.
 #![forbid(unsafe_code)]
 
+pub mod attach;
 pub mod docs;
 pub mod doctor;
 pub mod exec;
@@ -18,6 +19,7 @@ pub mod kept;
 pub mod layer;
 pub mod life;
 pub mod limits;
+pub mod logs;
 pub mod overlay;
 pub mod policy;
 pub mod registry;
@@ -62,6 +64,9 @@ pub enum Command {
     Kill(life::KillArgs),
     Rm(life::RmArgs),
     Ps(life::PsArgs),
+    Logs(logs::LogsArgs),
+    Attach(attach::AttachArgs),
+    Wait(attach::WaitArgs),
     Doctor(DoctorArgs),
     Policy(PolicyArgs),
     Login(registry::LoginArgs),
@@ -164,6 +169,9 @@ pub fn main() -> ExitCode {
         Command::Stop(args) => report(life::stop(args).map(|()| 0), false),
         Command::Kill(args) => report(life::kill(args).map(|()| 0), false),
         Command::Rm(args) => report(life::rm(args).map(|()| 0), false),
+        Command::Logs(args) => report(logs::logs(args).map(|()| 0), false),
+        Command::Attach(args) => report(attach::attach_to(args), false),
+        Command::Wait(args) => report(attach::wait(args).map(|()| 0), false),
         Command::Ps(args) => report(life::ps(args).map(|()| 0), false),
         Command::Doctor(args) => {
             let json = args.json;

@@ -13,6 +13,7 @@
 //! - I2 a packet that is longer, or no `Ask`, ends the conversation.
 #![forbid(unsafe_code)]
 
+use crate::cgroup::Usage;
 use crate::error::{Doing, Error, Kind, Result};
 use crate::host::process::Found;
 use crate::sys::socket;
@@ -69,7 +70,7 @@ pub enum Ask {
 }
 
 /// Said by the monitor.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Answer {
     /// Nothing more comes of it.
@@ -84,6 +85,8 @@ pub enum Answer {
         status: i32,
         #[serde(default)]
         timed_out: bool,
+        #[serde(default)]
+        used: Option<Box<Usage>>,
     },
     /// This one did not read, and has no place any more.
     Dropped,

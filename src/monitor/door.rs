@@ -6,6 +6,7 @@
 use super::Exit;
 use super::control::{Answer, Ask, Attach, Input, LONGEST, asked, is_ours, packet};
 use super::relay::{Flow, Orphan, Port};
+use crate::cgroup::Usage;
 use crate::error::{Doing, Result};
 use crate::logs::Stream;
 use crate::logs::write::Writer;
@@ -169,20 +170,11 @@ impl Door {
         Ok(flow)
     }
 
-    /// It has ended: tell who waits for that. Who is attached is told when it has all that was written.
-    pub(super) fn gone(&mut self, exit: &Exit) {
-        self.tell(exit, |client| client.waits && !client.attached);
-    }
-
-    /// All that was written is with who was attached, and this life is over.
-    pub fn ended(&mut self, exit: &Exit) {
+    /// This life of it is over, and who is attached has all that was written: tell everybody who waits for that.
+    pub fn ended(&mut self, exit: &Exit, used: Option<Usage>) {
         self.stdin = None;
-        self.tell(exit, |client| client.waits);
-    }
-
-    fn tell(&mut self, exit: &Exit, whom: impl Fn(&Client) -> bool) {
-        let answer = Answer::Exited { status: exit.status.into_raw(), timed_out: exit.timed_out };
-        let (tell, stay) = std::mem::take(&mut self.clients).into_iter().partition(whom);
+        let answer = Answer::Exited { status: exit.status.into_raw(), timed_out: exit.timed_out, used: used.map(Box::new) };
+        let (tell, stay) = std::mem::take(&mut self.clients).into_iter().partition(|c| c.waits);
         self.clients = stay;
         let tell: Vec<Client> = tell;
         for client in tell {

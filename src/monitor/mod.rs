@@ -34,17 +34,17 @@ mod terminal;
 #[cfg(test)]
 mod tests;
 
-pub use control::{Answer, Ask, Link};
+pub use control::{Answer, Ask, Attach, Input, Link};
 pub use door::Door;
 pub use keys::Keys;
 pub use signals::Signals;
 
+use crate::cgroup::Usage;
 use crate::error::{Doing, Error, Kind, Result};
 use crate::logs::Stream;
 use crate::sys;
 use crate::sys::signal::{pidfd_send, suffer};
 use crate::tape::wire::FAREWELL;
-use control::Input;
 use door::Heard;
 use relay::{Flow, Orphan, Port, REST};
 use rustix::event::{PollFd, PollFlags, poll};
@@ -176,9 +176,9 @@ pub struct Manner {
 }
 
 /// How being attached ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Left {
-    Exited(Exit),
+    Exited(Exit, Option<Box<Usage>>),
     /// The sandbox goes on.
     Detached,
     /// So does it, and we were told to end by this signal.
@@ -208,9 +208,10 @@ fn attach_on<'a>(link: Link, manner: Manner, signals: &'a Signals, caller: Calle
     let Sandbox::There { link, left, .. } = &watch.sandbox else { return Err(Error::new(Kind::Bug, "attached to nothing")) };
     if let Some(left) = left {
         let _ = link.ask(&Ask::Detach);
-        return Ok(*left);
+        return Ok(left.clone());
     }
-    watch.gone.map(Left::Exited).ok_or_else(monitor_died)
+    let used = watch.used.take();
+    watch.gone.map(|exit| Left::Exited(exit, used)).ok_or_else(monitor_died)
 }
 
 fn monitor_died() -> Error {
@@ -250,11 +251,7 @@ fn stay_on<'a>(
     watch.deadline = timeout.and_then(|limit| Instant::now().checked_add(limit));
     watch.open(streams)?;
     watch.run()?;
-    let exit = watch.gone.ok_or_else(|| Error::new(Kind::Bug, "the sandbox has not ended"))?;
-    if let Some(door) = &mut watch.door {
-        door.ended(&exit);
-    }
-    Ok(exit)
+    watch.gone.ok_or_else(|| Error::new(Kind::Bug, "the sandbox has not ended"))
 }
 
 /// The sandbox, as the loop reaches it.
@@ -298,6 +295,8 @@ struct Watch<'a> {
     pressed: [Option<Instant>; 2],
     /// How it ended, once it has.
     gone: Option<Exit>,
+    /// What it used, as its monitor says.
+    used: Option<Box<Usage>>,
     /// Gone, and nobody waits for the rest of the output.
     give_up: bool,
     on_event: &'a mut (dyn FnMut(Event) + 'a),
@@ -333,6 +332,7 @@ impl<'a> Watch<'a> {
             kill_at: None,
             pressed: [None; 2],
             gone: None,
+            used: None,
             give_up: false,
             on_event,
         }
@@ -619,9 +619,6 @@ impl<'a> Watch<'a> {
         // The limit was for the workload. It also ends the wait for a reader that does not read, a grace later at the latest.
         self.deadline = self.deadline.map(|at| if self.timed_out { now + self.caller.grace } else { at });
         self.kill_at = None;
-        if let Some(door) = &mut self.door {
-            door.gone(&exit);
-        }
     }
 
     /// We are attached, and hear from the monitor.
@@ -629,7 +626,8 @@ impl<'a> Watch<'a> {
         loop {
             let Sandbox::There { link, .. } = &self.sandbox else { return Ok(()) };
             match link.said(rustix::net::RecvFlags::DONTWAIT) {
-                Ok(Some((Answer::Exited { status, timed_out }, _))) => {
+                Ok(Some((Answer::Exited { status, timed_out, used }, _))) => {
+                    self.used = used;
                     self.has_gone(Exit { status: ExitStatus::from_raw(status), timed_out }, now);
                     return Ok(());
                 }
