@@ -115,7 +115,7 @@ pub fn detach(said: Said, marks: &Marks) -> Result<u8> {
 }
 
 /// It never ran.
-fn forget(said: &Said, config: &Config) {
+pub fn forget(said: &Said, config: &Config) {
     let sandboxes = Sandboxes::open(&said.caller.home);
     let _ = sandboxes.find(config.id.as_str()).and_then(|s| sandboxes.take(&s)).and_then(|own| store::remove(own, config));
 }

@@ -11,6 +11,7 @@
 #![forbid(unsafe_code)]
 
 pub mod cp;
+pub mod attach;
 pub mod docs;
 pub mod doctor;
 pub mod exec;
@@ -19,6 +20,7 @@ pub mod kept;
 pub mod layer;
 pub mod life;
 pub mod limits;
+pub mod logs;
 pub mod overlay;
 pub mod policy;
 pub mod registry;
@@ -66,6 +68,9 @@ pub enum Command {
     Kill(life::KillArgs),
     Rm(life::RmArgs),
     Ps(life::PsArgs),
+    Logs(logs::LogsArgs),
+    Attach(attach::AttachArgs),
+    Wait(attach::WaitArgs),
     Doctor(DoctorArgs),
     Policy(PolicyArgs),
     Login(registry::LoginArgs),
@@ -170,6 +175,9 @@ pub fn main() -> ExitCode {
         Command::Stop(args) => report(life::stop(args).map(|()| 0), false),
         Command::Kill(args) => report(life::kill(args).map(|()| 0), false),
         Command::Rm(args) => report(life::rm(args).map(|()| 0), false),
+        Command::Logs(args) => report(logs::logs(args).map(|()| 0), false),
+        Command::Attach(args) => report(attach::attach_to(args), false),
+        Command::Wait(args) => report(attach::wait(args).map(|()| 0), false),
         Command::Ps(args) => report(life::ps(args).map(|()| 0), false),
         Command::Doctor(args) => {
             let json = args.json;

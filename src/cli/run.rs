@@ -3,6 +3,7 @@
 //! Called by `cli::main`. `RunArgs` is what was typed; `into_patch` what it means; `run` does it.
 #![forbid(unsafe_code)]
 
+use super::attach;
 use super::life;
 use super::limits::{self, LimitArgs};
 use crate::cgroup::{Held, Usage};
@@ -23,6 +24,8 @@ use crate::launch::plan::{Environment, Io, Plan};
 use crate::launch::plan::{self, Environment, Facts, Io, Plan, freeze};
 use crate::launch::{Begun, begin, die_at, launch};
 use crate::monitor::{Event, Exit, Living, Signals, Streams, stay};
+use crate::logs::Limit;
+use crate::monitor::{Event, Exit, Keys, Living, Signals, Streams, stay};
 use crate::spec::{
     Control, IdMapping, ImageRoot, Mount, NetworkMode, Patch, Root, SeccompProfile, Share, Spec, Ulimit, User, Userns, policy, process, storage,
 };
@@ -281,6 +284,17 @@ pub struct RunArgs {
     /// Do not do the checks that the image says
     #[arg(long, help_heading = "Health", hide_short_help = true)]
     no_healthcheck: bool,
+    /// Keep so much of what a detached sandbox says: files of SIZE, FILES of them, or none
+    ///
+    /// 10m:2 without it. The oldest file goes when a new one begins. See sandbox logs.
+    #[arg(long, value_name = "SIZE[:FILES]", help_heading = "Output", hide_short_help = true)]
+    log_max: Option<Limit>,
+    /// What to type at its terminal to leave a sandbox, which goes on
+    ///
+    /// Keys with commas between: a character, or ctrl- and one of a-z @ [ \\ ] ^ _. Without it ctrl-p,ctrl-q; empty: no keys, and the
+    /// sandbox ends with this command whatever is typed.
+    #[arg(long, value_name = "KEYS", help_heading = "Process", hide_short_help = true)]
+    detach_keys: Option<Keys>,
     /// Seconds after which the command is asked to end; 10 s later everything is killed
     #[arg(long, value_name = "SECONDS", help_heading = "Process")]
     timeout: Option<u64>,
@@ -519,6 +533,8 @@ pub fn run(args: RunArgs) -> Result<u8> {
     let (dry_run, json, status_fd, tty, interactive) = (args.dry_run, args.json, args.status_fd, args.tty, args.interactive);
     let (summary, start) = (args.summary, Instant::now());
     check_descriptors(args.preserve_fds.unwrap_or(0), status_fd)?;
+    // What is ours alone cannot be handed to a monitor.
+    let stays = dry_run || status_fd.is_some() || args.preserve_fds.is_some();
     let marks = Marks::of(&args)?;
 
     // Say it.
@@ -527,8 +543,17 @@ pub fn run(args: RunArgs) -> Result<u8> {
         return life::detach(said, &marks);
     }
     let config = said.config()?;
+    let sandboxes = Sandboxes::open(&said.caller.home);
+    let person = tty && interactive && rustix::termios::isatty(std::io::stdin());
+    if person && !stays && !said.options.detach_keys.is_empty() {
+        let config = attach::at_terminal(&config);
+        match sandboxes.make(&config) {
+            Ok(own) => return at_terminal(own, &said, &config, &marks, json, summary.then_some(start)),
+            Err(e) if !config.unnamed => return Err(e),
+            Err(_) => {} // where nothing can be written, it is not listed, and cannot be left
+        }
+    }
     let Said { spec, mut chosen, writes, caller, cwd, env, .. } = said;
-    let sandboxes = Sandboxes::open(&caller.home);
 
     // Freeze it.
     // Freeze it.
@@ -614,20 +639,40 @@ pub fn run(args: RunArgs) -> Result<u8> {
     if let Some(own) = own {
         own.remove()?;
     }
+    afterwards(&spec, &writes, &absent, json, &exit, used.as_ref(), summary.then_some(start));
+    status.exited(&exit, used.as_ref());
+    Ok(exit.code())
+}
+
+/// What is to be said when it has ended.
+fn afterwards(spec: &Spec, writes: &Writes, absent: &Absent, json: bool, exit: &Exit, used: Option<&Usage>, summary: Option<Instant>) {
     for (path, why) in absent.iter().filter(|(path, _)| std::fs::symlink_metadata(path).is_ok()) {
         let _ = writeln!(std::io::stderr(), "sandbox: warning: {} was made inside ({why}): look at it before you go on", path.display());
     }
-    if let Writes::Kept(name) = &writes
+    if let Writes::Kept(name) = writes
         && spec.name.is_none()
     {
         let _ = writeln!(std::io::stderr(), "sandbox: note: what was written is kept as {name}");
     }
-    used.iter().flat_map(|usage| limits::reached(&exit, usage, &spec.limits)).for_each(|sentence| note(&sentence));
-    if summary {
-        let _ = writeln!(std::io::stderr(), "sandbox: summary: {}", limits::summary(start, used.as_ref()));
+    used.iter().flat_map(|usage| limits::reached(exit, usage, &spec.limits)).filter(|_| !json).for_each(|sentence| note(&sentence));
+    if let Some(start) = summary {
+        let _ = writeln!(std::io::stderr(), "sandbox: summary: {}", limits::summary(start, used));
     }
-    status.exited(&exit, used.as_ref());
-    Ok(exit.code())
+}
+
+/// With -it at a terminal: through a monitor, so that the person can leave.
+fn at_terminal(own: Own, said: &Said, config: &Config, marks: &Marks, json: bool, summary: Option<Instant>) -> Result<u8> {
+    let absent = absent_guarded(&said.spec);
+    match attach::run_it(own, said, config, marks, json)? {
+        Some((exit, used)) => {
+            afterwards(&said.spec, &said.writes, &absent, json, &exit, used.as_deref(), summary);
+            Ok(exit.code())
+        }
+        None => {
+            note(&format!("{} goes on: sandbox attach {}", config.name, config.name));
+            Ok(0)
+        }
+    }
 }
 
 /// Say where it is to be found.
@@ -697,6 +742,8 @@ impl RunArgs {
             stop_timeout: self.stop_timeout.unwrap_or(usual.stop_timeout),
             restart: self.restart.unwrap_or_default(),
             health,
+            log: self.log_max.unwrap_or_default(),
+            detach_keys: self.detach_keys.clone().unwrap_or_default(),
         })
     }
 
@@ -791,6 +838,8 @@ impl RunArgs {
             health_start_interval: _,
             health_on_failure: _,
             no_healthcheck: _,
+            log_max: _,
+            detach_keys: _,
             timeout,
             network,
             add_host,
@@ -1094,9 +1143,12 @@ pub fn streams(interactive: bool) -> Result<(Io, Streams)> {
     Ok((Io { stdin, stdout, stderr }, streams))
 }
 
+/// Paths, each with why it is guarded.
+type Absent = Vec<(PathBuf, String)>;
+
 /// Guarded names that are not there yet. In a directory shared read-write nothing can keep them from being made, and making
 /// placeholders would litter the host; so what was made is told at the end. cve: 2026-25725
-fn absent_guarded(spec: &Spec) -> Vec<(PathBuf, String)> {
+fn absent_guarded(spec: &Spec) -> Absent {
     let shared = spec.files.mounts.iter().filter(|m| !m.read_only).filter_map(|m| match &m.source {
         storage::Source::Bind(path) => Some(path),
         _ => None,

@@ -30,6 +30,8 @@ pub use crate::host::process;
 
 use crate::error::{Error, Result};
 use crate::ident::{Digest, Id, Name};
+use crate::logs::Limit;
+use crate::monitor::Keys;
 use crate::spec::{Control, Spec};
 use choose::Writes;
 use health::Health;
@@ -94,11 +96,23 @@ pub struct Options {
     pub stop_timeout: u64,
     pub restart: Restart,
     pub health: Option<Health>,
+    /// How much of what it says is kept.
+    pub log: Limit,
+    /// What is typed to leave it at a terminal.
+    pub detach_keys: Keys,
 }
 
 impl Default for Options {
     fn default() -> Options {
-        Options { detached: false, auto_remove: false, stop_timeout: 10, restart: Restart::No, health: None }
+        Options {
+            detached: false,
+            auto_remove: false,
+            stop_timeout: 10,
+            restart: Restart::No,
+            health: None,
+            log: Limit::default(),
+            detach_keys: Keys::default(),
+        }
     }
 }
 

@@ -97,6 +97,11 @@ impl Sandbox {
         distrust(&self.dir, why)
     }
 
+    /// Somebody stays with it now.
+    pub fn lives(&self) -> bool {
+        open(&self.dir).is_ok_and(|lock| making::lock(&lock, FlockOperation::NonBlockingLockShared).is_err())
+    }
+
     /// Wait until nobody stays with it.
     pub fn await_end(&self) -> Result<()> {
         let lock = match open(&self.dir) {
