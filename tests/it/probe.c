@@ -577,6 +577,14 @@ static int cmd_ipc(int key) {
     return 0;
 }
 
+/* A key that stays with the user, not with the process; or none any more. */
+static int cmd_key(const char *clear) {
+    say("add_key", syscall(SYS_add_key, "user", "probe", "x", 1L, -4L /* KEY_SPEC_USER_KEYRING */));
+    if (*clear)
+        say("keyctl", syscall(SYS_keyctl, 7L /* KEYCTL_CLEAR */, -4L));
+    return 0;
+}
+
 static int cmd_crash(const char *how) {
     if (!strcmp(how, "abort"))
         abort();
@@ -1071,6 +1079,7 @@ int main(int argc, char **argv) {
     if (!strcmp(cmd, "connect-tcp")) return cmd_tcp(atoi(one), 0);
     if (!strcmp(cmd, "listen-tcp")) return cmd_tcp(atoi(one), 1);
     if (!strcmp(cmd, "ipc")) return cmd_ipc(atoi(one));
+    if (!strcmp(cmd, "key")) return cmd_key(one);
     if (!strcmp(cmd, "crash")) return cmd_crash(one);
     if (!strcmp(cmd, "ids")) return cmd_ids();
     if (!strcmp(cmd, "magics")) return cmd_magics();
