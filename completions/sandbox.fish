@@ -32,7 +32,12 @@ complete -c sandbox -n "__fish_sandbox_needs_command" -f -a "slice" -d 'Show or 
 complete -c sandbox -n "__fish_sandbox_needs_command" -f -a "commit" -d 'Make an image of what a kept or running sandbox wrote'
 complete -c sandbox -n "__fish_sandbox_needs_command" -f -a "export" -d 'Write the tree of a kept or running sandbox as a tar'
 complete -c sandbox -n "__fish_sandbox_needs_command" -f -a "kept" -d 'List the writable layers that stayed'
-complete -c sandbox -n "__fish_sandbox_needs_command" -f -a "rm" -d 'Remove what a kept sandbox wrote'
+complete -c sandbox -n "__fish_sandbox_needs_command" -f -a "create" -d 'Make a sandbox, and do not run it yet'
+complete -c sandbox -n "__fish_sandbox_needs_command" -f -a "start" -d 'Run sandboxes again that have ended, or were made and never run'
+complete -c sandbox -n "__fish_sandbox_needs_command" -f -a "stop" -d 'Ask sandboxes to end, and end them'
+complete -c sandbox -n "__fish_sandbox_needs_command" -f -a "kill" -d 'Send a signal to the command of sandboxes'
+complete -c sandbox -n "__fish_sandbox_needs_command" -f -a "rm" -d 'Remove sandboxes that have ended, and what they wrote'
+complete -c sandbox -n "__fish_sandbox_needs_command" -f -a "ps" -d 'List sandboxes'
 complete -c sandbox -n "__fish_sandbox_needs_command" -f -a "doctor" -d 'Say what this machine can do for sandboxes, and what mends the rest'
 complete -c sandbox -n "__fish_sandbox_needs_command" -f -a "policy" -d 'List, show, check and compare policies'
 complete -c sandbox -n "__fish_sandbox_needs_command" -f -a "login" -d 'Keep a user and a password for a registry'
@@ -78,11 +83,16 @@ complete -c sandbox -n "__fish_sandbox_using_subcommand run" -s w -l workdir -d 
 complete -c sandbox -n "__fish_sandbox_using_subcommand run" -s u -l user -d 'Run as this user inside: a name from the root\'s own files, or a number' -r
 complete -c sandbox -n "__fish_sandbox_using_subcommand run" -l hostname -d 'Host name inside' -r
 complete -c sandbox -n "__fish_sandbox_using_subcommand run" -l name -d 'A name for the sandbox; no two run under the same' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand run" -s l -l label -d 'Put a word on it, which ps finds it by; may be said several times' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand run" -l label-file -d 'Read labels from a file, one a line' -r -F
+complete -c sandbox -n "__fish_sandbox_using_subcommand run" -l cidfile -d 'Write the ID to this new file' -r -F
+complete -c sandbox -n "__fish_sandbox_using_subcommand run" -l pidfile -d 'Write the process ID of its PID 1, as the host knows it, to this file' -r -F
 complete -c sandbox -n "__fish_sandbox_using_subcommand run" -l ulimit -d 'Limit a resource as setrlimit(2) does' -r
 complete -c sandbox -n "__fish_sandbox_using_subcommand run" -l umask -d 'Permission bits that new files lack, in octal' -r
 complete -c sandbox -n "__fish_sandbox_using_subcommand run" -l oom-score-adj -d 'How much sooner than others to be killed when memory runs out' -r
 complete -c sandbox -n "__fish_sandbox_using_subcommand run" -l preserve-fds -d 'Pass descriptors 3 to 2+N to the command' -r
 complete -c sandbox -n "__fish_sandbox_using_subcommand run" -l stop-signal -d 'The signal that asks the command to end' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand run" -l stop-timeout -d 'Seconds from the stop signal to SIGKILL' -r
 complete -c sandbox -n "__fish_sandbox_using_subcommand run" -l timeout -d 'Seconds after which the command is asked to end; 10 s later everything is killed' -r
 complete -c sandbox -n "__fish_sandbox_using_subcommand run" -l network -d 'none: loopback only. host: the host\'s network' -r
 complete -c sandbox -n "__fish_sandbox_using_subcommand run" -l add-host -d 'Add a line to /etc/hosts' -r
@@ -117,9 +127,12 @@ complete -c sandbox -n "__fish_sandbox_using_subcommand run" -l cgroup-parent -d
 complete -c sandbox -n "__fish_sandbox_using_subcommand run" -l status-fd -d 'Write one JSON object a line to this descriptor for what happens' -r
 complete -c sandbox -n "__fish_sandbox_using_subcommand run" -s i -l interactive -d 'Keep stdin open and pass it on'
 complete -c sandbox -n "__fish_sandbox_using_subcommand run" -s t -l tty -d 'Give the command a terminal of its own'
+complete -c sandbox -n "__fish_sandbox_using_subcommand run" -s d -l detach -d 'Run it in the background, and print its ID'
+complete -c sandbox -n "__fish_sandbox_using_subcommand run" -l rm -d 'Remove it when it ends'
 complete -c sandbox -n "__fish_sandbox_using_subcommand run" -l squash-ids -d 'Give files of ids that you do not have to root, where the image is unpacked now'
 complete -c sandbox -n "__fish_sandbox_using_subcommand run" -l keep -d 'Keep what was written when the command ends'
 complete -c sandbox -n "__fish_sandbox_using_subcommand run" -l read-only -d 'Make the whole root read-only'
+complete -c sandbox -n "__fish_sandbox_using_subcommand run" -l replace -d 'Remove the sandbox that has the name, if there is one'
 complete -c sandbox -n "__fish_sandbox_using_subcommand run" -l init -d 'Have our init as PID 1 also where the policy makes the command PID 1'
 complete -c sandbox -n "__fish_sandbox_using_subcommand run" -l dry-run -d 'Print what would be done, step by step, and do nothing'
 complete -c sandbox -n "__fish_sandbox_using_subcommand run" -l summary -d 'Say at the end how much memory, time and processes it took'
@@ -157,7 +170,99 @@ complete -c sandbox -n "__fish_sandbox_using_subcommand export" -s o -l output -
 complete -c sandbox -n "__fish_sandbox_using_subcommand export" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c sandbox -n "__fish_sandbox_using_subcommand kept" -l format -d 'table, json, or a template such as \'{{.Name}}\'' -r
 complete -c sandbox -n "__fish_sandbox_using_subcommand kept" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c sandbox -n "__fish_sandbox_using_subcommand create" -l rootfs -d 'Use a directory as the root: :O, the default, is copy-on-write; :rw writes through' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand create" -l pull -d 'When to fetch the image' -r -f -a "always\t'Even if it is there'
+missing\t'If it is not there'
+never\t'Not at all'
+newer\t'If the registry has another one under that name; if it cannot be asked, the one that is there'"
+complete -c sandbox -n "__fish_sandbox_using_subcommand create" -l platform -d 'Take the image for this platform: os/arch[/variant]' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand create" -l entrypoint -d 'Run this program instead of the image\'s entry point' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand create" -l layer -d 'Write to a layer of this name that stays, and is used again by the next run' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand create" -l rw -d 'Let writes below PATH through to the host' -r -F
+complete -c sandbox -n "__fish_sandbox_using_subcommand create" -l ro -d 'Show PATH read-only' -r -F
+complete -c sandbox -n "__fish_sandbox_using_subcommand create" -l hide -d 'Show nothing at PATH, now or later' -r -F
+complete -c sandbox -n "__fish_sandbox_using_subcommand create" -l cow -d 'Show PATH with a layer of its own on top; writes are discarded' -r -F
+complete -c sandbox -n "__fish_sandbox_using_subcommand create" -s v -l volume -d 'Show a host path at another place; options ro, rw, O (copy-on-write), noexec' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand create" -l mount -d 'The same in keys: type=bind,source=PATH,target=PATH,...' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand create" -l tmpfs -d 'Mount an empty tmpfs; options size=, mode=, ro, noexec' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand create" -l shm-size -d 'Size of /dev/shm, in bytes or with a unit (k, m, g)' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand create" -l device -d 'Show a host device, with the access that you have to it' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand create" -s e -l env -d 'Set a variable; NAME alone copies yours' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand create" -l env-file -d 'Read variables from a file, one NAME[=VALUE] a line' -r -F
+complete -c sandbox -n "__fish_sandbox_using_subcommand create" -s w -l workdir -d 'Working directory inside' -r -F
+complete -c sandbox -n "__fish_sandbox_using_subcommand create" -s u -l user -d 'Run as this user inside: a name from the root\'s own files, or a number' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand create" -l hostname -d 'Host name inside' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand create" -l name -d 'A name for the sandbox; no two run under the same' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand create" -s l -l label -d 'Put a word on it, which ps finds it by; may be said several times' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand create" -l label-file -d 'Read labels from a file, one a line' -r -F
+complete -c sandbox -n "__fish_sandbox_using_subcommand create" -l cidfile -d 'Write the ID to this new file' -r -F
+complete -c sandbox -n "__fish_sandbox_using_subcommand create" -l pidfile -d 'Write the process ID of its PID 1, as the host knows it, to this file' -r -F
+complete -c sandbox -n "__fish_sandbox_using_subcommand create" -l ulimit -d 'Limit a resource as setrlimit(2) does' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand create" -l umask -d 'Permission bits that new files lack, in octal' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand create" -l oom-score-adj -d 'How much sooner than others to be killed when memory runs out' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand create" -l preserve-fds -d 'Pass descriptors 3 to 2+N to the command' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand create" -l stop-signal -d 'The signal that asks the command to end' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand create" -l stop-timeout -d 'Seconds from the stop signal to SIGKILL' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand create" -l timeout -d 'Seconds after which the command is asked to end; 10 s later everything is killed' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand create" -l network -d 'none: loopback only. host: the host\'s network' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand create" -l add-host -d 'Add a line to /etc/hosts' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand create" -l dns -d 'Use this name server' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand create" -l userns -d 'Which ids inside are which outside: auto, keep-id, root, nomap or single' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand create" -l uidmap -d 'Map user ids explicitly' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand create" -l gidmap -d 'Map group ids explicitly; without it, as --uidmap' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand create" -l ipc -d 'host: share the host\'s System V and POSIX IPC, and its /dev/shm' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand create" -l pid -d 'host: see the host\'s processes' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand create" -l uts -d 'host: have the host\'s name' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand create" -l cgroupns -d 'host: see the host\'s cgroup paths' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand create" -l cap-add -d 'Keep a capability that the policy drops (ALL: every one)' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand create" -l cap-drop -d 'Drop a capability (ALL: every one)' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand create" -l security-opt -d 'seccomp=FILE|unconfined, no-new-privileges[=false], nested' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand create" -l policy -d 'The rules to start from: a name (sandbox policy list), or a file with a slash' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand create" -l require -d 'Fail where one of these cannot be had in full' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand create" -l best-effort -d 'Go on where one of these cannot be had' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand create" -s m -l memory -d 'The most memory, in bytes or with a unit (k, m, g), or as a share of the machine\'s (50%); -1: no limit' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand create" -l memory-swap -d 'The most memory and swap together; -1: any swap' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand create" -l memory-reservation -d 'Memory that is not taken away while others have some to give' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand create" -l cpus -d 'How many processors\' time, as in 1.5' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand create" -s c -l cpu-shares -d 'Share of the processors where others want them too; 1024 is what everybody has' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand create" -l cpuset-cpus -d 'Use these processors only, as in 0-3,5' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand create" -l cpuset-mems -d 'Use the memory of these nodes only' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand create" -l pids-limit -d 'The most processes and threads; -1: no limit' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand create" -l blkio-weight -d 'Share of the devices where others want them too, from 10 to 1000' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand create" -l device-read-bps -d 'Read at most so many bytes a second from a device' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand create" -l device-write-bps -d 'Write at most so many bytes a second to a device' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand create" -l device-read-iops -d 'Read at most so many times a second from a device' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand create" -l device-write-iops -d 'Write at most so many times a second to a device' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand create" -l cgroup-parent -d 'Where its cgroup is: a slice of your systemd (NAME.slice), or the path of a cgroup that was delegated to you' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand create" -l status-fd -d 'Write one JSON object a line to this descriptor for what happens' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand create" -s i -l interactive -d 'Keep stdin open and pass it on'
+complete -c sandbox -n "__fish_sandbox_using_subcommand create" -s t -l tty -d 'Give the command a terminal of its own'
+complete -c sandbox -n "__fish_sandbox_using_subcommand create" -s d -l detach -d 'Run it in the background, and print its ID'
+complete -c sandbox -n "__fish_sandbox_using_subcommand create" -l rm -d 'Remove it when it ends'
+complete -c sandbox -n "__fish_sandbox_using_subcommand create" -l squash-ids -d 'Give files of ids that you do not have to root, where the image is unpacked now'
+complete -c sandbox -n "__fish_sandbox_using_subcommand create" -l keep -d 'Keep what was written when the command ends'
+complete -c sandbox -n "__fish_sandbox_using_subcommand create" -l read-only -d 'Make the whole root read-only'
+complete -c sandbox -n "__fish_sandbox_using_subcommand create" -l replace -d 'Remove the sandbox that has the name, if there is one'
+complete -c sandbox -n "__fish_sandbox_using_subcommand create" -l init -d 'Have our init as PID 1 also where the policy makes the command PID 1'
+complete -c sandbox -n "__fish_sandbox_using_subcommand create" -l dry-run -d 'Print what would be done, step by step, and do nothing'
+complete -c sandbox -n "__fish_sandbox_using_subcommand create" -l summary -d 'Say at the end how much memory, time and processes it took'
+complete -c sandbox -n "__fish_sandbox_using_subcommand create" -l json -d 'Errors, and --dry-run, as JSON'
+complete -c sandbox -n "__fish_sandbox_using_subcommand create" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c sandbox -n "__fish_sandbox_using_subcommand start" -s h -l help -d 'Print help'
+complete -c sandbox -n "__fish_sandbox_using_subcommand stop" -s t -l time -d 'Seconds until they are killed; without it what --stop-timeout said, or 10' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand stop" -s s -l signal -d 'The signal to ask with, instead of the sandbox\'s own' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand stop" -s a -l all -d 'All that run'
+complete -c sandbox -n "__fish_sandbox_using_subcommand stop" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c sandbox -n "__fish_sandbox_using_subcommand kill" -s s -l signal -d 'The signal, by name or number' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand kill" -s a -l all -d 'All that run'
+complete -c sandbox -n "__fish_sandbox_using_subcommand kill" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c sandbox -n "__fish_sandbox_using_subcommand rm" -s f -l force -d 'Kill those that run'
+complete -c sandbox -n "__fish_sandbox_using_subcommand rm" -s a -l all -d 'All of them'
 complete -c sandbox -n "__fish_sandbox_using_subcommand rm" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c sandbox -n "__fish_sandbox_using_subcommand ps" -l format -d 'table, json, or a template such as \'{{.Names}}\'' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand ps" -s a -l all -d 'Also those that have ended'
+complete -c sandbox -n "__fish_sandbox_using_subcommand ps" -s q -l quiet -d 'IDs only'
+complete -c sandbox -n "__fish_sandbox_using_subcommand ps" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c sandbox -n "__fish_sandbox_using_subcommand doctor" -l json -d 'Print one JSON array'
 complete -c sandbox -n "__fish_sandbox_using_subcommand doctor" -l print-apparmor-profile -d 'Print the AppArmor profile that lets this program make user namespaces, and nothing else'
 complete -c sandbox -n "__fish_sandbox_using_subcommand doctor" -s h -l help -d 'Print help (see more with \'--help\')'

@@ -56,6 +56,21 @@ pub fn runtime() -> Option<PathBuf> {
     Some(base.join("sandbox"))
 }
 
+/// `$XDG_DATA_HOME/sandbox/sandboxes`: what is to be known of sandboxes that stay.
+pub fn sandboxes(home: &Path) -> PathBuf {
+    xdg("XDG_DATA_HOME", home, ".local/share").join("sandboxes")
+}
+
+/// Where things live that are gone with the process they belong to: the first for new ones, the others for those of other sessions.
+/// Without a session (cron, a batch job) it is below the cache.
+pub fn live(home: &Path) -> Vec<PathBuf> {
+    let usual = PathBuf::from(format!("/run/user/{}", rustix::process::geteuid().as_raw()));
+    let usual = trusted(&usual).is_ok().then(|| usual.join("sandbox"));
+    let session = runtime();
+    let others = usual.filter(|dir| session.as_ref() != Some(dir));
+    session.into_iter().chain([cache(home).join("live")]).chain(others).collect()
+}
+
 fn xdg(variable: &str, home: &Path, default: &str) -> PathBuf {
     // XDG Base Directory Specification: a relative path is to be ignored.
     let base = std::env::var_os(variable).map(PathBuf::from).filter(|p| p.is_absolute());

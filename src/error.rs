@@ -3,12 +3,13 @@
 //! Everybody returns it; only `cli` prints it. A `Kind` exists only because somebody branches on it.
 #![forbid(unsafe_code)]
 
+use serde::{Deserialize, Serialize};
 use std::fmt;
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// What kind of failure this is; each maps to one exit code.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Kind {
     /// The command line, a policy or a profile says something impossible.
     Usage,

@@ -51,6 +51,46 @@ impl fmt::Display for Name {
     }
 }
 
+/// What a sandbox is called by itself: 64 lower-case hexadecimal digits, made by chance.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Id(String);
+
+impl Id {
+    pub fn new(chance: &[u8; 32]) -> Id {
+        Id(chance.iter().fold(String::new(), |text, b| text + &format!("{b:02x}")))
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Enough of it for people.
+    pub fn short(&self) -> &str {
+        &self.0[..12]
+    }
+}
+
+impl TryFrom<String> for Id {
+    type Error = Error;
+    fn try_from(s: String) -> Result<Self> {
+        let ok = s.len() == 64 && s.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+        if ok { Ok(Id(s)) } else { Err(Error::usage(format!("bad ID '{s}': 64 hexadecimal digits"))) }
+    }
+}
+
+impl From<Id> for String {
+    fn from(id: Id) -> String {
+        id.0
+    }
+}
+
+impl fmt::Display for Id {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
 /// A size as Docker spells it: a number, then nothing or `b`, `k`, `m`, `g`, `t` (binary units, also `kb`, `kib`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]

@@ -17,4 +17,5 @@ pub mod image; // the store: OCI layout, layers, registry
 pub mod rootfs; // the tree the process will see
 pub mod launch; // freeze a Spec into a Plan; bring it to life
 pub mod monitor; // stay with a living sandbox: terminal, signals, exit
+pub mod container; // its record on disk, who stays with it, and the verbs on it
 pub mod cli; // the human door

@@ -279,13 +279,7 @@ impl Role {
             Some((&ANSWER, rest)) => {
                 let answer: Answer<A> =
                     postcard::from_bytes(rest).map_err(|e| Error::new(Kind::Bug, format!("the helper {} answered nonsense: {e}", self.word)))?;
-                match answer {
-                    Answer::Done(a) => Ok(a),
-                    Answer::Failed { kind, message, hint } => {
-                        let e = Error::new(kind.into(), message);
-                        Err(if hint.is_empty() { e } else { e.hint(hint) })
-                    }
-                }
+                answer.result()
             }
             _ => {
                 let words = String::from_utf8_lossy(&bytes);
@@ -313,42 +307,28 @@ impl Drop for Role {
 /// The first byte of an answer; a panic's words begin otherwise.
 const ANSWER: u8 = 0;
 
-#[derive(Serialize, Deserialize)]
-enum Answer<A> {
+/// What becomes of a request, in words that another process of ours understands.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum Answer<A> {
     Done(A),
-    Failed { kind: Failure, message: String, hint: String },
+    Failed { kind: Kind, message: String, hint: String },
 }
 
-/// The kinds of error that a helper can have.
-#[derive(Clone, Copy, Serialize, Deserialize)]
-enum Failure {
-    Usage,
-    Denied,
-    Unsupported,
-    Io,
-    Bug,
-}
-
-impl From<Failure> for Kind {
-    fn from(failure: Failure) -> Kind {
-        match failure {
-            Failure::Usage => Kind::Usage,
-            Failure::Denied => Kind::Denied,
-            Failure::Unsupported => Kind::Unsupported,
-            Failure::Io => Kind::Io,
-            Failure::Bug => Kind::Bug,
+impl<A> Answer<A> {
+    pub fn of(result: Result<A>) -> Answer<A> {
+        match result {
+            Ok(a) => Answer::Done(a),
+            Err(e) => Answer::Failed { kind: e.kind(), message: e.message().to_string(), hint: e.cure().unwrap_or_default().to_string() },
         }
     }
-}
 
-impl From<Kind> for Failure {
-    fn from(kind: Kind) -> Failure {
-        match kind {
-            Kind::Usage => Failure::Usage,
-            Kind::Denied => Failure::Denied,
-            Kind::Unsupported => Failure::Unsupported,
-            Kind::Bug => Failure::Bug,
-            _ => Failure::Io,
+    pub fn result(self) -> Result<A> {
+        match self {
+            Answer::Done(a) => Ok(a),
+            Answer::Failed { kind, message, hint } => {
+                let e = Error::new(kind, message);
+                Err(if hint.is_empty() { e } else { e.hint(hint) })
+            }
         }
     }
 }
@@ -365,10 +345,7 @@ pub fn act<Q: DeserializeOwned, A: Serialize>(work: impl FnOnce(Q, Stage) -> Res
     let [Some(input), Some(output), Some(answer)] = [0, 1, 2].map(inherit::started_with) else { return ExitCode::from(125) };
     let directories = (3..).map_while(inherit::started_with).take(MOST_DIRECTORIES).collect();
     let stage = Stage { input: File::from(input), output: File::from(output), directories };
-    let done = match request(&stage.input).and_then(|q| work(q, stage)) {
-        Ok(a) => Answer::Done(a),
-        Err(e) => Answer::Failed { kind: e.kind().into(), message: e.message().to_string(), hint: e.cure().unwrap_or_default().to_string() },
-    };
+    let done = Answer::of(request(&stage.input).and_then(|q| work(q, stage)));
     let mut answer = File::from(answer);
     let told = postcard::to_extend(&done, vec![ANSWER]).is_ok_and(|bytes| answer.write_all(&bytes).is_ok());
     ExitCode::from(if told && matches!(done, Answer::Done(_)) { 0 } else { 125 })

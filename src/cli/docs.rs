@@ -24,7 +24,7 @@ pub struct DocsArgs {
 const DATE: &str = "2026-11-24";
 
 /// The part of each page that no flag's definition has: name of the page, text.
-const REST: [(&str, &str); 18] = [
+const REST: &[(&str, &str)] = &[
     ("sandbox", include_str!("manual/sandbox.roff")),
     ("sandbox-run", include_str!("manual/run.roff")),
     ("sandbox-stats", include_str!("manual/stats.roff")),
@@ -42,7 +42,12 @@ const REST: [(&str, &str); 18] = [
     ("sandbox-export", KEPT),
     ("sandbox-import", KEPT),
     ("sandbox-kept", KEPT),
-    ("sandbox-rm", KEPT),
+    ("sandbox-create", LIFE),
+    ("sandbox-start", LIFE),
+    ("sandbox-stop", LIFE),
+    ("sandbox-kill", LIFE),
+    ("sandbox-rm", LIFE),
+    ("sandbox-ps", LIFE),
 ];
 
 /// Whoever reads about one command on registries needs the same files and examples.
@@ -50,6 +55,9 @@ const REGISTRIES: &str = include_str!("manual/registry.roff");
 
 /// The same for what becomes of a writable layer.
 const KEPT: &str = include_str!("manual/kept.roff");
+
+/// And for the life of a sandbox.
+const LIFE: &str = include_str!("manual/life.roff");
 
 pub fn write(args: &DocsArgs) -> Result<()> {
     for (path, content) in files()? {

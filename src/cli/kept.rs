@@ -5,7 +5,8 @@
 
 use super::image::{Squash, show, since};
 use super::print;
-use super::running::{self, Found};
+use crate::container::store::Sandboxes;
+use crate::container::writable::{self, Writable};
 use crate::error::{Doing, Error, Kind, Result};
 use crate::host::Caller;
 use crate::ident::{Digest, ImageName, Name};
@@ -30,16 +31,6 @@ pub struct KeptArgs {
     /// table, json, or a template such as '{{.Name}}'
     #[arg(long, value_name = "FORMAT")]
     format: Option<String>,
-}
-
-/// Remove what a kept sandbox wrote
-///
-/// A layer that a sandbox writes to is not removed.
-#[derive(Debug, Args)]
-pub struct RmArgs {
-    /// Names of kept sandboxes and layers
-    #[arg(value_name = "NAME", required = true)]
-    names: Vec<Name>,
 }
 
 /// Say what a kept or running sandbox changed
@@ -136,29 +127,6 @@ pub fn list(args: KeptArgs) -> Result<()> {
     show(&rows, &columns, args.format.as_deref())
 }
 
-/// All that can be; the first that cannot is the error.
-pub fn rm(args: RmArgs) -> Result<()> {
-    let home = Caller::me()?.home;
-    let store = Store::open(&home)?;
-    let mut failed = None;
-    for name in &args.names {
-        match kept::remove(&store, name) {
-            Ok(()) => print(name.as_str()),
-            Err(e) => failed = failed.or(Some(runs(name, &home).filter(|_| e.kind() == Kind::NotFound).unwrap_or(e))),
-        }
-    }
-    failed.map_or(Ok(()), Err)
-}
-
-/// Why what a running sandbox writes is not removed; None: none runs under this name.
-fn runs(name: &Name, home: &Path) -> Option<Error> {
-    let (why, cure) = match running::find(name, home).ok()?? {
-        Found::Kept(layer) => (format!("it writes to the layer '{layer}'"), format!("wait until it has ended, then sandbox rm {layer}")),
-        Found::Lost { pid, .. } => ("it is running, and what it writes goes with it".into(), format!("to end it: kill {pid}")),
-    };
-    Some(Error::new(Kind::Conflict, format!("cannot remove '{name}': {why}")).hint(cure))
-}
-
 fn open() -> Result<Store> {
     Store::open(&Caller::me()?.home)
 }
@@ -174,22 +142,36 @@ struct Pile {
 }
 
 impl Pile {
-    /// By the name of a kept layer, or else of a running sandbox.
+    /// By the name of a kept layer, or else of a sandbox.
     fn new(name: &Name) -> Result<Pile> {
         let home = Caller::me()?.home;
         let store = Store::open(&home)?;
-        let (upper, manifest, command, kept) = match kept::read(&store, name) {
-            Err(e) if e.kind() == Kind::NotFound => match running::find(name, &home)? {
-                None => return Err(e),
-                Some(Found::Kept(layer)) => Pile::kept(kept::read(&store, &layer)?)?,
-                Some(Found::Lost { about, .. }) if about.store != store.path() => {
-                    let what = format!("cannot look into '{name}': its image is in another store, {}", about.store.display());
-                    return Err(Error::new(Kind::NotFound, what).hint("set XDG_DATA_HOME to what it was when the sandbox was started"));
-                }
-                Some(Found::Lost { upper, about, .. }) => (Upper { handle: upper, live: true }, about.manifest, about.command, None),
-            },
-            kept => Pile::kept(kept?)?,
+        let missing = match kept::read(&store, name) {
+            Err(e) if e.kind() == Kind::NotFound => e,
+            kept => return Pile::kept(store, kept?, name),
         };
+        let found = Sandboxes::open(&home).find(name.as_str());
+        let sandbox = found.map_err(|other| if other.kind() == Kind::NotFound { missing } else { other })?;
+        let Some(below) = &sandbox.config.image else {
+            return Err(Error::usage(format!("cannot look into '{name}': it runs no image, and what it writes is in no layer")));
+        };
+        let store = Store::at(below.store.clone())?;
+        match writable::find(&sandbox)? {
+            Writable::Kept(layer) => {
+                let kept = kept::read(&store, &layer)?;
+                Pile::kept(store, kept, name)
+            }
+            Writable::Lost(handle) => Pile::on(store, &below.manifest, Upper { handle, live: true }, &sandbox.config.command(), None, name),
+        }
+    }
+
+    fn kept(store: Store, kept: Kept, name: &Name) -> Result<Pile> {
+        let upper = Upper::open(&kept.upper(), kept.busy)?;
+        let record = kept.record.clone();
+        Pile::on(store, &record.manifest, upper, &record.command, Some(kept), name)
+    }
+
+    fn on(store: Store, manifest: &Digest, upper: Upper, command: &[String], kept: Option<Kept>, name: &Name) -> Result<Pile> {
         let image = store.get(manifest.hex())?;
         // The run that wrote to it took the layers below as they are, and nothing is unpacked now.
         let there = image.layers.iter().all(|l| store.has_layer(&l.chain_id));
@@ -199,11 +181,6 @@ impl Pile {
             note(&format!("{name} is running; what it writes at this moment may be half there"));
         }
         Ok(Pile { store, upper, command: command.join(" "), image, _kept: kept, _held: held })
-    }
-
-    fn kept(kept: Kept) -> Result<(Upper, Digest, Vec<String>, Option<Kept>)> {
-        let upper = Upper::open(&kept.upper(), kept.busy)?;
-        Ok((upper, kept.record.manifest.clone(), kept.record.command.clone(), Some(kept)))
     }
 
     fn lowers(&self) -> Vec<PathBuf> {

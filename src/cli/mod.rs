@@ -10,17 +10,16 @@
 //! - I2 exit codes: the command's own; 125 ours, 126 not executable, 127 not found, 128+n signal.
 #![forbid(unsafe_code)]
 
-pub mod choose;
 pub mod docs;
 pub mod doctor;
 pub mod image;
 pub mod kept;
 pub mod layer;
+pub mod life;
 pub mod limits;
 pub mod policy;
 pub mod registry;
 pub mod run;
-pub mod running;
 pub mod template;
 
 use crate::error::{Error, Result};
@@ -54,7 +53,12 @@ pub enum Command {
     Commit(kept::CommitArgs),
     Export(kept::ExportArgs),
     Kept(kept::KeptArgs),
-    Rm(kept::RmArgs),
+    Create(life::CreateArgs),
+    Start(life::StartArgs),
+    Stop(life::StopArgs),
+    Kill(life::KillArgs),
+    Rm(life::RmArgs),
+    Ps(life::PsArgs),
     Doctor(DoctorArgs),
     Policy(PolicyArgs),
     Login(registry::LoginArgs),
@@ -149,7 +153,12 @@ pub fn main() -> ExitCode {
         Command::Commit(args) => report(kept::commit(args).map(|()| 0), false),
         Command::Export(args) => report(kept::export(args).map(|()| 0), false),
         Command::Kept(args) => report(kept::list(args).map(|()| 0), false),
-        Command::Rm(args) => report(kept::rm(args).map(|()| 0), false),
+        Command::Create(args) => report(life::create(args).map(|()| 0), false),
+        Command::Start(args) => report(life::start(args).map(|()| 0), false),
+        Command::Stop(args) => report(life::stop(args).map(|()| 0), false),
+        Command::Kill(args) => report(life::kill(args).map(|()| 0), false),
+        Command::Rm(args) => report(life::rm(args).map(|()| 0), false),
+        Command::Ps(args) => report(life::ps(args).map(|()| 0), false),
         Command::Doctor(args) => {
             let json = args.json;
             report(doctor(args), json)

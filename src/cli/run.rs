@@ -3,18 +3,22 @@
 //! Called by `cli::main`. `RunArgs` is what was typed; `into_patch` what it means; `run` does it.
 #![forbid(unsafe_code)]
 
-use super::choose::{self, Chosen, Pull, Writes};
+use super::life;
 use super::limits::{self, LimitArgs};
-use super::running::NameLock;
-use crate::cgroup::{self, Held, Usage};
+use crate::cgroup::{Held, Usage};
+use crate::container::choose::{Chosen, Pull, Writes};
+use crate::container::run::{Call, note, ready, running};
+use crate::container::store::{Own, Sandboxes};
+use crate::container::{Config, Options, now};
 use crate::dirs;
 use crate::error::{Doing, Error, Kind, Result};
-use crate::host::{self, Caller, mounts, subid};
-use crate::ident::{Bytes, Name};
+use crate::host::{self, Caller};
+use crate::ident::{Bytes, Id, Name};
 use crate::image::config;
 use crate::image::store::Store;
-use crate::launch::plan::{self, Environment, Facts, Io, Plan, freeze};
-use crate::launch::{begin, die_at, launch};
+use crate::launch::Live;
+use crate::launch::die_at;
+use crate::launch::plan::{Environment, Io, Plan};
 use crate::monitor::{Event, Exit, Living, Signals, Streams, stay};
 use crate::spec::{
     Control, IdMapping, ImageRoot, Mount, NetworkMode, Patch, Root, SeccompProfile, Share, Spec, Ulimit, User, Userns, policy, process, storage,
@@ -24,6 +28,7 @@ use clap::Args;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::io::Write;
+use std::mem::ManuallyDrop;
 use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
@@ -65,6 +70,18 @@ pub struct RunArgs {
     /// terminal, and yours is out of its reach.
     #[arg(short, long)]
     tty: bool,
+
+    /// Run it in the background, and print its ID
+    ///
+    /// It goes on when the terminal is closed. sandbox ps lists it, logs shows what it said, exec joins it, stop ends it, and start runs it
+    /// again with what it wrote, until rm removes it.
+    #[arg(short, long)]
+    detach: bool,
+    /// Remove it when it ends
+    ///
+    /// Without -d that is always so, but for what --keep and --layer keep.
+    #[arg(long, conflicts_with = "keep")]
+    rm: bool,
 
     /// Use a directory as the root: :O, the default, is copy-on-write; :rw writes through
     ///
@@ -180,6 +197,21 @@ pub struct RunArgs {
     /// sandbox commit, diff and export know it by that while it runs, if it runs an image.
     #[arg(long, value_name = "NAME", help_heading = "Process", hide_short_help = true)]
     name: Option<Name>,
+    /// Remove the sandbox that has the name, if there is one
+    #[arg(long, requires = "name", help_heading = "Process", hide_short_help = true)]
+    replace: bool,
+    /// Put a word on it, which ps finds it by; may be said several times
+    #[arg(short, long, value_name = "KEY[=VALUE]", help_heading = "Process", hide_short_help = true)]
+    label: Vec<String>,
+    /// Read labels from a file, one a line
+    #[arg(long, value_name = "FILE", help_heading = "Process", hide_short_help = true)]
+    label_file: Vec<PathBuf>,
+    /// Write the ID to this new file
+    #[arg(long, value_name = "FILE", help_heading = "Process", hide_short_help = true)]
+    cidfile: Option<PathBuf>,
+    /// Write the process ID of its PID 1, as the host knows it, to this file
+    #[arg(long, value_name = "FILE", help_heading = "Process", hide_short_help = true)]
+    pidfile: Option<PathBuf>,
     /// Limit a resource as setrlimit(2) does
     ///
     /// NAME is as, core, cpu, data, fsize, locks, memlock, msgqueue, nice, nofile, nproc, rss, rtprio, rttime, sigpending or stack.
@@ -207,6 +239,11 @@ pub struct RunArgs {
     /// A name as in signal(7), or a number. --timeout sends it.
     #[arg(long, value_name = "SIGNAL", help_heading = "Process", hide_short_help = true)]
     stop_signal: Option<String>,
+    /// Seconds from the stop signal to SIGKILL
+    ///
+    /// For sandbox stop and restart; 10 without it.
+    #[arg(long, value_name = "SECONDS", help_heading = "Process", hide_short_help = true)]
+    stop_timeout: Option<u64>,
     /// Seconds after which the command is asked to end; 10 s later everything is killed
     #[arg(long, value_name = "SECONDS", help_heading = "Process")]
     timeout: Option<u64>,
@@ -348,26 +385,33 @@ fn userns(s: &str) -> std::result::Result<Userns, String> {
     }
 }
 
-/// The whole story of a run.
-pub fn run(args: RunArgs) -> Result<u8> {
-    die_at(0);
+/// What was typed, settled: what is to run, on what, and for whom.
+pub struct Said {
+    pub id: Id,
+    /// Never dropped: freeing a thousand strings one by one only delays the end of a process.
+    pub spec: ManuallyDrop<Spec>,
+    pub chosen: Option<Chosen>,
+    pub writes: Writes,
+    pub caller: Caller,
+    pub cwd: PathBuf,
+    pub env: Environment,
+    pub options: Options,
+    pub labels: BTreeMap<String, String>,
+}
+
+/// Say it.
+pub fn say(mut args: RunArgs) -> Result<Said> {
     let caller = Caller::me()?;
-    let (dry_run, json, status_fd, tty, interactive) = (args.dry_run, args.json, args.status_fd, args.tty, args.interactive);
     let named = args.policy.clone();
-    let (summary, start) = (args.summary, Instant::now());
-    let preserved = args.preserve_fds.unwrap_or(0);
-    check_descriptors(preserved, status_fd)?;
     let env: Environment = std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v))).collect();
     let cwd = match std::env::current_dir() {
         Err(_) if args.workdir.as_ref().is_some_and(|dir| dir.is_absolute()) => PathBuf::from("/"),
         other => other.doing("find", "the working directory").map_err(|e| e.hint("cd to a directory that is there, or name one with -w"))?,
     };
-
-    // Say it.
-    let mut args = args;
     let dashes = after_dashes(&std::env::args_os().collect::<Vec<_>>(), args.command.len());
-    let writes = args.writes()?;
-    let mut chosen = if args.rootfs.is_none() && !dashes { Some(args.choose(&caller)?) } else { None };
+    let (id, options, labels) = (Id::new(&chance()?), args.options(), args.labels()?);
+    let chosen = if args.rootfs.is_none() && !dashes { Some(args.choose(&caller)?) } else { None };
+    let writes = if chosen.is_some() { args.writes(&id)? } else { Writes::Discarded };
     let (mut under, named_limit) = policy::choose(named.as_deref(), &caller.home)?;
     let image_root = match &chosen {
         Some(chosen) => {
@@ -378,8 +422,7 @@ pub fn run(args: RunArgs) -> Result<u8> {
         None => None,
     };
     let flags = args.into_patch(&env, &cwd, &caller.home, image_root)?;
-    // Never dropped: freeing a thousand strings one by one only delays the end of a process.
-    let mut spec = std::mem::ManuallyDrop::new(under.then(flags).settle()?);
+    let mut spec = ManuallyDrop::new(under.then(flags).settle()?);
     let total = host::memory_total();
     spec.limits.resolve(total);
     spec.budget.resolve(total);
@@ -398,70 +441,85 @@ pub fn run(args: RunArgs) -> Result<u8> {
             return Err(Error::new(Kind::Denied, format!("cannot go beyond {source}: {first}")).hint(*hint));
         }
     }
+    Ok(Said { id, spec, chosen, writes, caller, cwd, env, options, labels })
+}
 
-    // Freeze it. First the ids: their maps are written while the rest is planned.
-    host::kernel_floor()?;
+fn chance() -> Result<[u8; 32]> {
+    let mut chance = [0u8; 32];
+    rustix::rand::getrandom(&mut chance, rustix::rand::GetRandomFlags::empty()).doing("get", "random bytes")?;
+    Ok(chance)
+}
+
+impl Said {
+    /// For the record.
+    pub fn config(&self) -> Result<Config> {
+        Ok(Config {
+            id: self.id.clone(),
+            name: self.spec.name.clone().map_or_else(|| self.id.short().parse(), Ok)?,
+            unnamed: self.spec.name.is_none(),
+            created: now() / 1_000_000_000,
+            image: self.chosen.as_ref().map(Chosen::below),
+            writes: self.writes.clone(),
+            asked: self.spec.limits.asked.clone(),
+            spec: (*self.spec).clone(),
+            cwd: self.cwd.clone(),
+            labels: self.labels.clone(),
+            options: self.options.clone(),
+        })
+    }
+}
+
+/// The whole story of a run.
+pub fn run(args: RunArgs) -> Result<u8> {
+    die_at(0);
+    let (dry_run, json, status_fd, tty, interactive) = (args.dry_run, args.json, args.status_fd, args.tty, args.interactive);
+    let (summary, start) = (args.summary, Instant::now());
+    check_descriptors(args.preserve_fds.unwrap_or(0), status_fd)?;
+    let marks = Marks::of(&args)?;
+
+    // Say it.
+    let said = say(args)?;
+    if said.options.detached && !dry_run {
+        return life::detach(said, &marks);
+    }
+    let config = said.config()?;
+    let Said { spec, mut chosen, writes, caller, cwd, env, .. } = said;
+    let sandboxes = Sandboxes::open(&caller.home);
+
+    // Freeze it.
     let signals = Signals::take()?;
     if tty && interactive && !rustix::termios::isatty(std::io::stdin()) && !dry_run {
         return Err(Error::usage("cannot use -i with -t: stdin is no terminal").hint("leave out -t to pass a pipe or a file"));
     }
-    let subids = if spec.userns == Userns::Single { subid::Subids::default() } else { subid::subids(&caller)? };
-    let ids = plan::ids(&spec, &caller, &subids)?;
-    let bounds = cgroup::plan(&spec, cgroup::place(spec.cgroup_parent.as_deref(), caller.uid)?)?;
-    if let Some(chosen) = &chosen {
-        chosen.check_ids(&ids.maps)?;
+    let call = Call { caller, cwd, env, mask: signals.old_mask(), window: window() };
+    let io = || if tty { Ok(None) } else { streams(interactive).map(Some) };
+    let ready = ready(&spec, call, chosen.as_ref(), io, dry_run)?;
+    if dry_run {
+        return dry(&spec, &ready.plan, json).map(|()| 0);
     }
-    let begun = if dry_run { None } else { Some(begin(&ids.maps, plan::early(&spec, bounds.piece.is_some()))?) };
-    let (io, streams) = if tty { (None, None) } else { streams(interactive).map(|(io, s)| (Some(io), Some(s)))? };
-    let facts =
-        Facts { mounts: mounts::mounts()?, cwd, env, mask: signals.old_mask(), window: window(), landlock_abi: sys::confine::landlock_abi(), caller };
-    let cache = seccomp_cache(&facts.caller);
-    if !dry_run && spec.files.mounts.iter().any(|m| !m.read_only && matches!(&m.source, storage::Source::Bind(p) if facts.caller.home.starts_with(p)))
-    {
-        // What decides about the next sandbox is hidden from this one, and only what is there can be hidden in a shared directory.
-        let config = dirs::config(&facts.caller.home);
-        if std::fs::symlink_metadata(&config).is_err() {
-            dirs::make(&config)?;
-        }
-    }
-    let plan = freeze(&spec, &facts, ids, bounds, io, cache.as_deref())?;
-    let Some(begun) = begun else { return dry(&spec, &plan, json).map(|()| 0) };
+    // With --json, stderr is for one error as JSON; what is weaker is told to --status-fd.
     let note = |sentence: &str| {
-        // With --json, stderr is for one error as JSON; what is weaker is told to --status-fd.
         if !json {
-            let _ = writeln!(std::io::stderr(), "sandbox: note: {sentence}");
+            note(sentence)
         }
     };
-    let subids = plan.degraded.iter().filter(|(c, _)| *c == Control::Subids).map(|(_, why)| why);
-    plan.notes.iter().chain(subids).chain(&lost_limits(&plan, &spec)).for_each(|sentence| note(sentence));
-    let mut lock = spec.name.as_ref().map(|name| NameLock::take(name, &facts.caller.home)).transpose()?;
+    ready.notes(&spec).iter().for_each(|sentence| note(sentence));
+    // A name must be its own before anything runs under it; nobody waits for the record of one that has none.
+    let mut own = if config.unnamed { None } else { Some(sandboxes.make(&config)?) };
     let mut status = Status::new(status_fd);
-    status.degraded(&plan);
-
+    status.degraded(&ready.plan);
     let absent = absent_guarded(&spec);
 
     // Play it.
-    let command = || spec.process.argv.iter().map(|w| w.to_string_lossy().into_owned()).collect();
-    if let (Some(chosen), Root::Image(image)) = (&mut chosen, &spec.root) {
-        chosen.keep(&writes, command(), &image.volumes)?;
+    let (live, streams) = ready.play(&spec, &mut chosen, &writes).inspect_err(|_| own.take().into_iter().for_each(|own| drop(own.remove())))?;
+    if config.unnamed {
+        own = sandboxes.make(&config).ok(); // where nothing can be written, it is not listed, and runs
     }
-    let live = launch(begun, &plan).inspect_err(|_| chosen.iter_mut().for_each(Chosen::forget))?;
-    if let (Some(lock), Some(chosen)) = (&mut lock, &chosen) {
-        let told = match (&live.layer, &writes) {
-            (_, Writes::Kept(layer) | Writes::Layer(layer)) => lock.kept(layer.clone()),
-            (Some(upper), Writes::Discarded) => lock.lost(upper, chosen.about(command())),
-            (None, Writes::Discarded) => Ok(()),
-        };
-        told.unwrap_or_else(|e| note(&format!("what is written cannot be asked for: {}", e.message())));
-    }
+    let told = own.as_ref().map(|own| record(own, &live));
+    told.transpose().map(drop).unwrap_or_else(|e| note(&format!("what is written cannot be asked for: {}", e.message())));
+    marks.write(&config.id, live.pid)?;
     status.started(live.pid, live.cgroup.as_ref());
     let held = live.cgroup;
-    let streams = match (streams, live.terminal) {
-        (Some(streams), _) => streams,
-        (None, Some(master)) => Streams::Terminal { master, interactive },
-        (None, None) => return Err(Error::new(Kind::Bug, "no terminal came")),
-    };
-    drop(plan); // our copies of the command's ends of the pipes
     let timeout = spec.process.timeout.map(Duration::from_secs);
     let lingers = held.is_some();
     let living = Living { pidfd: live.pidfd, wire: live.wire, streams, stop_signal: spec.process.stop_signal, timeout, lingers };
@@ -481,6 +539,9 @@ pub fn run(args: RunArgs) -> Result<u8> {
     // If PID 1 could not tell us in time, perhaps the cgroup still can.
     let used = used.or_else(|| held.as_ref().map(Held::usage));
     drop(held);
+    if let Some(own) = own {
+        own.remove()?;
+    }
     for (path, why) in absent.iter().filter(|(path, _)| std::fs::symlink_metadata(path).is_ok()) {
         let _ = writeln!(std::io::stderr(), "sandbox: warning: {} was made inside ({why}): look at it before you go on", path.display());
     }
@@ -497,27 +558,68 @@ pub fn run(args: RunArgs) -> Result<u8> {
     Ok(exit.code())
 }
 
-/// What to say of limits that cannot be had: one line for all that were not asked for, since nothing is refused.
-fn lost_limits(plan: &Plan, spec: &Spec) -> Vec<String> {
-    let lost = plan.degraded.iter().filter(|(c, _)| cgroup::controller(*c).is_some());
-    let (asked, defaults): (Vec<_>, Vec<_>) = lost.partition(|(c, _)| spec.limits.asked.contains(c));
-    let mut said: Vec<_> = asked.into_iter().map(|(_, why)| why.clone()).collect();
-    if let Some((_, why)) = defaults.first() {
-        let names: Vec<_> = defaults.iter().map(|(c, _)| c.as_str()).collect();
-        let why = why.split_once(": ").map_or(why.as_str(), |(_, why)| why).split(';').next().unwrap_or_default();
-        said.push(format!("no limits on {}: {why} (the cure: sandbox doctor)", names.join(" and ")));
+/// Say where it is to be found.
+fn record(own: &Own, live: &Live) -> Result<()> {
+    own.tell(&running(live, own.stays()?)?)
+}
+
+/// Files that say which sandbox it is.
+pub struct Marks {
+    cidfile: Option<std::fs::File>,
+    pidfile: Option<PathBuf>,
+}
+
+impl Marks {
+    /// The one must be new, since two sandboxes that think they own it are a mistake. man: docker-run(1)
+    pub fn of(args: &RunArgs) -> Result<Marks> {
+        let new = |path: &PathBuf| std::fs::File::create_new(path).doing("make", path.display());
+        let cidfile = args.cidfile.as_ref().filter(|_| !args.dry_run).map(new).transpose()?;
+        Ok(Marks { cidfile, pidfile: args.pidfile.clone() })
     }
-    said
+
+    pub fn write(&self, id: &Id, pid: i32) -> Result<()> {
+        if let Some(mut file) = self.cidfile.as_ref() {
+            file.write_all(id.as_str().as_bytes()).doing("write", "the --cidfile")?;
+        }
+        self.pidfile.as_ref().map_or(Ok(()), |path| std::fs::write(path, format!("{pid}\n")).doing("write", path.display()))
+    }
 }
 
 impl RunArgs {
     /// What becomes of the writable layer.
-    fn writes(&self) -> Result<Writes> {
-        Ok(match (&self.layer, self.keep) {
+    fn writes(&self, id: &Id) -> Result<Writes> {
+        // A detached one can be run again, with what it wrote, until it is removed.
+        let stays = self.keep || (self.detach && !self.rm);
+        Ok(match (&self.layer, &self.name) {
             (Some(name), _) => Writes::Layer(name.clone()),
-            (None, true) => Writes::Kept(self.name.clone().map_or_else(choose::unnamed, Ok)?),
-            (None, false) => Writes::Discarded,
+            (None, Some(name)) if self.keep => Writes::Kept(name.clone()),
+            (None, _) if stays => Writes::Kept(id.short().parse()?),
+            (None, _) => Writes::Discarded,
         })
+    }
+
+    /// How it is stayed with.
+    fn options(&self) -> Options {
+        let usual = Options::default();
+        Options { detached: self.detach, auto_remove: self.rm, stop_timeout: self.stop_timeout.unwrap_or(usual.stop_timeout) }
+    }
+
+    fn labels(&self) -> Result<BTreeMap<String, String>> {
+        let mut labels = BTreeMap::new();
+        let mut add = |word: &str| {
+            let (key, value) = word.split_once('=').unwrap_or((word, ""));
+            if key.is_empty() {
+                return Err(Error::usage(format!("bad label '{word}': KEY or KEY=VALUE")));
+            }
+            labels.insert(key.to_string(), value.to_string());
+            Ok(())
+        };
+        for file in &self.label_file {
+            let text = std::fs::read_to_string(file).doing("read", file.display())?;
+            text.lines().map(str::trim).filter(|l| !l.is_empty() && !l.starts_with('#')).try_for_each(&mut add)?;
+        }
+        self.label.iter().try_for_each(|word| add(word))?;
+        Ok(labels)
     }
 
     /// Take the image's name out of the words.
@@ -536,6 +638,8 @@ impl RunArgs {
         let RunArgs {
             interactive,
             tty,
+            detach: _,
+            rm: _,
             rootfs,
             pull,
             platform,
@@ -559,12 +663,18 @@ impl RunArgs {
             user,
             hostname,
             name,
+            replace: _,
+            label: _,
+            label_file: _,
+            cidfile: _,
+            pidfile: _,
             ulimit,
             umask,
             oom_score_adj,
             preserve_fds,
             init,
             stop_signal,
+            stop_timeout: _,
             timeout,
             network,
             add_host,
@@ -872,12 +982,6 @@ fn absent_guarded(spec: &Spec) -> Vec<(PathBuf, String)> {
     });
     let names = shared.flat_map(|dir| spec.files.guard.iter().map(move |g| (dir.join(&g.path), g.why.clone())));
     names.filter(|(path, _)| std::fs::symlink_metadata(path).is_err()).collect()
-}
-
-/// Where compiled filters are kept: a directory that is never writable from inside, made if need be. No cache is no error.
-fn seccomp_cache(caller: &Caller) -> Option<PathBuf> {
-    let dir = dirs::cache(&caller.home);
-    dirs::make(&dir).is_ok().then_some(dir)
 }
 
 /// JSON events, one object a line.

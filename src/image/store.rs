@@ -127,7 +127,8 @@ impl Store {
         Store::at(dirs::store(home))
     }
 
-    fn at(path: PathBuf) -> Result<Store> {
+    /// The store in this directory.
+    pub fn at(path: PathBuf) -> Result<Store> {
         if let Some(parent) = path.parent() {
             dirs::make(parent)?;
         }

@@ -34,7 +34,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 /// Everything the user asked for, with nothing left open.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Spec {
     pub name: Option<Name>,
     pub root: Root,
@@ -56,7 +56,7 @@ pub struct Spec {
 }
 
 /// What the tree inside looks like, beyond its root.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Files {
     /// In the user's order, which is the mount order.
     pub mounts: Vec<Mount>,
@@ -95,7 +95,7 @@ pub enum Userns {
     Explicit { uids: Vec<IdMapping>, gids: Vec<IdMapping> },
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Network {
     pub mode: NetworkMode,
     /// Lines for /etc/hosts: (name, address).
@@ -120,7 +120,7 @@ pub enum Share {
     Host,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Namespaces {
     pub ipc: Share,
     pub pid: Share,

@@ -9,10 +9,10 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::{fmt, str::FromStr};
 
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Process {
     /// Bytes: a file's name need not be UTF-8.
-    #[serde(serialize_with = "lossy")]
+    #[serde(with = "words")]
     pub argv: Vec<OsString>,
     pub env: BTreeMap<String, String>,
     pub env_pass: Vec<Reasoned>,
@@ -34,9 +34,30 @@ pub struct Process {
     pub preserve_fds: u32,
 }
 
-/// For people, who cannot read bytes.
-fn lossy<S: serde::Serializer>(words: &[OsString], to: S) -> std::result::Result<S::Ok, S::Error> {
-    to.collect_seq(words.iter().map(|word| word.to_string_lossy()))
+/// Text for people; bytes only for the word that is none.
+mod words {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+    use std::ffi::OsString;
+    use std::os::unix::ffi::{OsStrExt, OsStringExt};
+
+    #[derive(Serialize, Deserialize)]
+    #[serde(untagged)]
+    enum Word {
+        Text(String),
+        Bytes(Vec<u8>),
+    }
+
+    pub fn serialize<S: Serializer>(words: &[OsString], to: S) -> Result<S::Ok, S::Error> {
+        to.collect_seq(words.iter().map(|w| w.to_str().map_or_else(|| Word::Bytes(w.as_bytes().to_vec()), |text| Word::Text(text.into()))))
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<OsString>, D::Error> {
+        let word = |w| match w {
+            Word::Text(text) => text.into(),
+            Word::Bytes(bytes) => OsString::from_vec(bytes),
+        };
+        Ok(Vec::<Word>::deserialize(from)?.into_iter().map(word).collect())
+    }
 }
 
 /// One of the three standard streams.

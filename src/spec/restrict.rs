@@ -9,7 +9,7 @@ use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::{fmt, str::FromStr};
 
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Restrict {
     /// Capability numbers that the workload's root keeps; the bounding set.
     pub capabilities: BTreeSet<u8>,
@@ -61,7 +61,7 @@ impl Reasoned {
     }
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Seccomp {
     pub profile: SeccompProfile,
     /// Groups (`@base`) and system calls.
@@ -70,7 +70,7 @@ pub struct Seccomp {
     pub socket_families: Vec<String>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum SeccompProfile {
     /// The policy's own groups.
@@ -81,7 +81,7 @@ pub enum SeccompProfile {
     Unconfined,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Landlock {
     pub scopes: Vec<String>,
     pub files: LandlockFiles,

@@ -8,7 +8,7 @@ use std::path::{Component, Path, PathBuf};
 use std::str::FromStr;
 
 /// What `/` is made of.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Root {
     /// The host's own tree, copy-on-write.
@@ -20,7 +20,7 @@ pub enum Root {
 }
 
 /// An image below a writable layer.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct ImageRoot {
     pub id: Digest,
@@ -39,7 +39,7 @@ impl ImageRoot {
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum RootMode {
     /// Writes go to a layer that is thrown away.
@@ -71,7 +71,7 @@ pub struct Mount {
     pub no_exec: bool,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Source {
     /// A host path, with its submounts.
@@ -221,15 +221,19 @@ impl FromStr for Mount {
 impl TryFrom<String> for Mount {
     type Error = Error;
     fn try_from(s: String) -> Result<Self> {
-        s.parse()
+        if s.starts_with("type=") { Mount::keys(&s) } else { Mount::volume(&s) }
     }
 }
 
 impl From<Mount> for String {
     fn from(m: Mount) -> String {
         let source = match &m.source {
-            Source::Bind(p) | Source::Cow(p) => p.display().to_string(),
-            Source::Tmpfs { .. } => "tmpfs".to_string(),
+            Source::Bind(p) | Source::Cow(p) => p.display(),
+            Source::Tmpfs { size, mode } => {
+                let size = size.map(|s| format!(",tmpfs-size={s}")).unwrap_or_default();
+                let [ro, noexec] = [(m.read_only, ",readonly"), (m.no_exec, ",noexec")].map(|(is, word)| if is { word } else { "" });
+                return format!("type=tmpfs,target={}{size},tmpfs-mode={mode:o}{ro}{noexec}", m.target.display());
+            }
         };
         let cow = if matches!(m.source, Source::Cow(_)) { ",O" } else { "" };
         let noexec = if m.no_exec { ",noexec" } else { "" };

@@ -1,7 +1,7 @@
-//! Which image is meant, and what writable layer it gets. Called by `cli::run` and the verbs on kept layers.
+//! Which image is meant, and what writable layer it gets. Called by `cli::run` and the monitor.
 #![forbid(unsafe_code)]
 
-use super::running::About;
+use super::Below;
 use crate::error::{Error, Kind, Result};
 use crate::ident::Name;
 use crate::image::archive::{self, Place};
@@ -12,6 +12,7 @@ use crate::image::store::{Held, Store};
 use crate::image::{Image, config};
 use crate::spec::ImageRoot;
 use clap::ValueEnum;
+use serde::{Deserialize, Serialize};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -30,7 +31,7 @@ pub enum Pull {
 }
 
 /// What becomes of the writable layer.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Writes {
     Discarded,
     /// Kept under this name, which must be new.
@@ -60,6 +61,14 @@ impl Chosen {
         Ok(Chosen { store, image, word: word.to_string(), held, kept: None })
     }
 
+    /// The image that a sandbox was made with.
+    pub fn again(below: &Below) -> Result<Chosen> {
+        let store = Store::at(below.store.clone())?;
+        let image = store.get(below.manifest.hex())?;
+        let held = store.hold(&image)?;
+        Ok(Chosen { store, image, word: below.word.clone(), held, kept: None })
+    }
+
     /// Have a writable layer on disk.
     pub fn keep(&mut self, writes: &Writes, command: Vec<String>, volumes: &[PathBuf]) -> Result<()> {
         let (name, new) = match writes {
@@ -80,9 +89,9 @@ impl Chosen {
         Ok(())
     }
 
-    /// For those who ask for its layer while it runs.
-    pub fn about(&self, command: Vec<String>) -> About {
-        About { manifest: self.image.manifest.digest.clone(), store: self.store.path().to_path_buf(), command }
+    /// For the record.
+    pub fn below(&self) -> Below {
+        Below { word: self.word.clone(), manifest: self.image.manifest.digest.clone(), store: self.store.path().to_path_buf() }
     }
 
     /// Nothing ran: a layer that was made for it is of no use.
@@ -111,13 +120,6 @@ impl Chosen {
         Err(Error::new(Kind::Unsupported, format!("cannot run {} with this map of ids: its files belong to other ones", self.word))
             .hint("leave out --userns, --uidmap and --gidmap: root inside is you, and your subordinate ids are the others"))
     }
-}
-
-/// A name for a layer that the user gave none.
-pub fn unnamed() -> Result<Name> {
-    let mut bytes = [0u8; 6];
-    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty()).map_err(|_| Error::new(Kind::Io, "cannot read random bytes"))?;
-    bytes.iter().map(|b| format!("{b:02x}")).collect::<String>().parse()
 }
 
 fn find(store: &Store, home: &Path, word: &str, pull: Pull, platform: Option<&Platform>, fetch: bool) -> Result<Image> {

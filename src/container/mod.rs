@@ -1,0 +1,151 @@
+//! A sandbox as a thing that has a name: its record on disk, who stays with it, and the verbs on it.
+//!
+//! *What*: `store` has the records and says which of them live, `run` brings one to life (for `cli::run` and for the monitor), `watch` is
+//! the monitor of a detached one, `choose` finds its image and its writable layer, `process` tells a process from a later one of its number.
+//!
+//! *Why this way*: the directory of a sandbox is all that there is of it, and flock(2) on it says whether anybody stays with it; so the truth
+//! survives whatever dies. What is decided is in one file, which the verbs write, what happens in another, which only who stays with the
+//! sandbox writes. (Rejected: a daemon that knows; one file for both, as then two would have to agree on who writes it; a state that
+//! says "running", since whoever would have to take it back may be dead.)
+//!
+//! *Invariants*
+//! - I1 a record is believed in nothing that the kernel can be asked: it lives if its directory is locked, and a process is who the record
+//!   means if it is as old as the record says.
+//! - I2 a record is renamed into place, whole or not there.
+//! - I3 nothing of a sandbox is signalled but by a pidfd whose process was checked after it was opened.
+#![forbid(unsafe_code)]
+
+pub mod choose;
+pub mod process;
+pub mod run;
+pub mod store;
+pub mod watch;
+pub mod writable;
+
+use crate::ident::{Digest, Id, Name};
+use crate::spec::{Control, Spec};
+use choose::Writes;
+use process::Process;
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+
+/// What was decided: `config.json`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Config {
+    pub id: Id,
+    pub name: Name,
+    /// The name was made up.
+    pub unnamed: bool,
+    /// Seconds since 1970.
+    pub created: u64,
+    /// None: the host's tree, or a directory.
+    pub image: Option<Below>,
+    pub writes: Writes,
+    pub spec: Spec,
+    /// Limits that were asked for, whose loss is an error. // spec/limits.rs
+    pub asked: BTreeSet<Control>,
+    /// The caller's working directory, resolved.
+    pub cwd: PathBuf,
+    pub labels: BTreeMap<String, String>,
+    pub options: Options,
+}
+
+impl Config {
+    /// The command, for people.
+    pub fn command(&self) -> Vec<String> {
+        self.spec.process.argv.iter().map(|word| word.to_string_lossy().into_owned()).collect()
+    }
+}
+
+/// The image that a sandbox runs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Below {
+    /// What the user called it.
+    pub word: String,
+    pub manifest: Digest,
+    /// The store that has it.
+    pub store: PathBuf,
+}
+
+/// How it is stayed with.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Options {
+    /// A monitor stays with it, and not who started it.
+    pub detached: bool,
+    /// It is removed at its end.
+    pub auto_remove: bool,
+    /// Seconds from the stop signal to SIGKILL.
+    pub stop_timeout: u64,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options { detached: false, auto_remove: false, stop_timeout: 10 }
+    }
+}
+
+/// What happened last: `state.json`. Whether it is still so, `store` says.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct State {
+    pub status: Status,
+    /// Of the machine's start that the numbers of processes belong to. man: proc_sys_kernel(5), random/boot_id
+    pub boot: String,
+    /// Who stays with it: the monitor, or who ran it in the foreground.
+    pub stays: Option<Process>,
+    /// PID 1 of the sandbox.
+    pub init: Option<Process>,
+    /// Where its limits are.
+    pub cgroup: Option<PathBuf>,
+    /// What is written and then lost.
+    pub lost: Option<Lost>,
+    /// Nanoseconds since 1970.
+    pub started: Option<u64>,
+    pub finished: Option<u64>,
+    pub exit: Option<u8>,
+    pub signal: Option<i32>,
+    /// Why, if the kernel or a limit ended it: `oom`, `timeout`.
+    pub reason: Option<String>,
+    /// Why it could not run.
+    pub error: Option<String>,
+    pub restarts: u32,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Status {
+    #[default]
+    Created,
+    Running,
+    /// It will run again.
+    Restarting,
+    Exited,
+    /// Whoever stayed with it died with it, and could not say how it ended.
+    Dead,
+}
+
+impl Status {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Status::Created => "created",
+            Status::Running => "running",
+            Status::Restarting => "restarting",
+            Status::Exited => "exited",
+            Status::Dead => "dead",
+        }
+    }
+}
+
+/// A writable layer that has no name: a directory that who stays with the sandbox has open. // rootfs/image.rs
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lost {
+    pub descriptor: i32,
+    pub device: u64,
+    pub inode: u64,
+}
+
+/// Nanoseconds since 1970.
+pub fn now() -> u64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(now.as_nanos()).unwrap_or(u64::MAX)
+}

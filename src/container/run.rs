@@ -1,0 +1,132 @@
+//! A sandbox is brought to life: what was said is frozen, and played. Called by `cli::run` and by the monitor.
+#![forbid(unsafe_code)]
+
+use super::choose::{Chosen, Writes};
+use super::process::Process;
+use super::{Lost, State, Status, now};
+use crate::cgroup;
+use crate::dirs;
+use crate::error::{Doing, Error, Kind, Result};
+use crate::host::{self, Caller, mounts, subid};
+use crate::launch::plan::{self, Environment, Facts, Io, Plan, freeze};
+use crate::launch::{Begun, Live, begin, launch};
+use crate::monitor::Streams;
+use crate::spec::{Control, Root, Spec, Userns, storage};
+use crate::sys;
+use crate::sys::signal::Set;
+use std::io::Write;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::PathBuf;
+
+/// Who runs it, and from where.
+pub struct Call {
+    pub caller: Caller,
+    /// Resolved.
+    pub cwd: PathBuf,
+    pub env: Environment,
+    /// The signal mask that the command is to start with.
+    pub mask: Set,
+    /// Columns and rows of the caller's terminal.
+    pub window: (u16, u16),
+}
+
+/// Frozen, and its user namespace is there.
+pub struct Ready {
+    begun: Option<Begun>,
+    pub plan: Plan,
+    /// None: it gets a terminal.
+    streams: Option<Streams>,
+}
+
+/// Freeze it. First the ids: their maps are written while the rest is planned. `dry`: nothing is begun.
+pub fn ready(spec: &Spec, call: Call, chosen: Option<&Chosen>, io: impl FnOnce() -> Result<Option<(Io, Streams)>>, dry: bool) -> Result<Ready> {
+    host::kernel_floor()?;
+    let Call { caller, cwd, env, mask, window } = call;
+    let subids = if spec.userns == Userns::Single { subid::Subids::default() } else { subid::subids(&caller)? };
+    let ids = plan::ids(spec, &caller, &subids)?;
+    let bounds = cgroup::plan(spec, cgroup::place(spec.cgroup_parent.as_deref(), caller.uid)?)?;
+    if let Some(chosen) = chosen {
+        chosen.check_ids(&ids.maps)?;
+    }
+    let begun = if dry { None } else { Some(begin(&ids.maps, plan::early(spec, bounds.piece.is_some()))?) };
+    let (io, streams) = io()?.unzip();
+    let facts = Facts { mounts: mounts::mounts()?, cwd, env, mask, window, landlock_abi: sys::confine::landlock_abi(), caller };
+    let cache = seccomp_cache(&facts.caller);
+    if !dry && spec.files.mounts.iter().any(|m| !m.read_only && matches!(&m.source, storage::Source::Bind(p) if facts.caller.home.starts_with(p))) {
+        // What decides about the next sandbox is hidden from this one, and only what is there can be hidden in a shared directory.
+        let config = dirs::config(&facts.caller.home);
+        if std::fs::symlink_metadata(&config).is_err() {
+            dirs::make(&config)?;
+        }
+    }
+    let plan = freeze(spec, &facts, ids, bounds, io, cache.as_deref())?;
+    Ok(Ready { begun, plan, streams })
+}
+
+/// Where compiled filters are kept: a directory that is never writable from inside, made if need be. No cache is no error.
+fn seccomp_cache(caller: &Caller) -> Option<PathBuf> {
+    let dir = dirs::cache(&caller.home);
+    dirs::make(&dir).is_ok().then_some(dir)
+}
+
+impl Ready {
+    /// What the user should know, a sentence each.
+    pub fn notes(&self, spec: &Spec) -> Vec<String> {
+        let subids = self.plan.degraded.iter().filter(|(c, _)| *c == Control::Subids).map(|(_, why)| why.clone());
+        self.plan.notes.iter().cloned().chain(subids).chain(lost_limits(&self.plan, spec)).collect()
+    }
+
+    /// Play it: the command runs when this returns. `interactive` is for a terminal.
+    pub fn play(self, spec: &Spec, chosen: &mut Option<Chosen>, writes: &Writes) -> Result<(Live, Streams)> {
+        let Ready { begun, plan, streams } = self;
+        let begun = begun.ok_or_else(|| Error::new(Kind::Bug, "cannot play what was not begun"))?;
+        if let (Some(chosen), Root::Image(image)) = (chosen.as_mut(), &spec.root) {
+            let command = spec.process.argv.iter().map(|w| w.to_string_lossy().into_owned()).collect();
+            chosen.keep(writes, command, &image.volumes)?;
+        }
+        let mut live = launch(begun, &plan).inspect_err(|_| chosen.iter_mut().for_each(Chosen::forget))?;
+        let streams = match (streams, live.terminal.take()) {
+            (Some(streams), _) => streams,
+            (None, Some(master)) => Streams::Terminal { master, interactive: spec.process.interactive },
+            (None, None) => return Err(Error::new(Kind::Bug, "no terminal came")),
+        };
+        Ok((live, streams)) // with the plan go our copies of the command's ends of the pipes
+    }
+}
+
+/// What to say of limits that cannot be had: one line for all that were not asked for, since nothing is refused.
+fn lost_limits(plan: &Plan, spec: &Spec) -> Vec<String> {
+    let lost = plan.degraded.iter().filter(|(c, _)| cgroup::controller(*c).is_some());
+    let (asked, defaults): (Vec<_>, Vec<_>) = lost.partition(|(c, _)| spec.limits.asked.contains(c));
+    let mut said: Vec<_> = asked.into_iter().map(|(_, why)| why.clone()).collect();
+    if let Some((_, why)) = defaults.first() {
+        let names: Vec<_> = defaults.iter().map(|(c, _)| c.as_str()).collect();
+        let why = why.split_once(": ").map_or(why.as_str(), |(_, why)| why).split(';').next().unwrap_or_default();
+        said.push(format!("no limits on {}: {why} (the cure: sandbox doctor)", names.join(" and ")));
+    }
+    said
+}
+
+/// For the record: which directory the layer is that will be lost.
+fn lost(upper: &OwnedFd) -> Result<Lost> {
+    let stat = rustix::fs::fstat(upper).doing("look at", "the writable layer")?;
+    Ok(Lost { descriptor: upper.as_raw_fd(), device: stat.st_dev, inode: stat.st_ino })
+}
+
+/// To the user, on stderr.
+pub fn note(sentence: &str) {
+    let _ = writeln!(std::io::stderr(), "sandbox: note: {sentence}");
+}
+
+/// What is to be known of one that runs.
+pub fn running(live: &Live, stays: State) -> Result<State> {
+    let pid = u32::try_from(live.pid).map_err(|_| Error::new(Kind::Bug, "a process without a number"))?;
+    Ok(State {
+        status: Status::Running,
+        init: Some(Process::new(pid)?),
+        cgroup: live.cgroup.as_ref().map(|held| held.path().to_path_buf()),
+        lost: live.layer.as_ref().map(lost).transpose()?,
+        started: Some(now()),
+        ..stays
+    })
+}

@@ -1,0 +1,181 @@
+//! The monitor of a detached sandbox: the role `@monitor`, one process for each, which brings it to life and stays with it to its end.
+//!
+//! Started by `start`, for `cli::life`; it has the sandbox's lock from there, so nobody comes between. What it does and why it could not goes
+//! to whoever started it, over a pipe, until the command runs; later to the record.
+//!
+//! *Invariants*
+//! - I1 it has no terminal, no descriptor and no directory of whoever started it.
+//! - I2 it dies with nobody, and its sandbox dies with it.
+#![forbid(unsafe_code)]
+
+use super::choose::{Chosen, Writes};
+use super::run::{Call, ready, running};
+use super::store::Own;
+use super::{Config, State, Status, now};
+use crate::cgroup::Held;
+use crate::error::{Doing, Error, Kind, Result};
+use crate::host::Caller;
+use crate::launch::plan::Io;
+use crate::monitor::{Event, Living, Signals, Streams, stay};
+use crate::role::Answer;
+use crate::sys;
+use rustix::fs::{Mode, OFlags};
+use serde::{Deserialize, Serialize};
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::{Read, Write};
+use std::mem::ManuallyDrop;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::process::ExitStatusExt;
+use std::path::PathBuf;
+use std::process::{Command, ExitCode, Stdio};
+use std::time::Duration;
+
+/// What the monitor tells whoever started it.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Up {
+    /// PID 1 of the sandbox.
+    pub pid: i32,
+    /// Sentences for the user.
+    pub notes: Vec<String>,
+}
+
+/// The longest that it tells.
+const WORDS: u64 = 1 << 20;
+
+/// Have a monitor bring it to life; returns when the command runs.
+pub fn start(own: Own) -> Result<Up> {
+    let (hear, say) = sys::socket::pipe().doing("make", "a pipe")?;
+    let program = std::env::current_exe().doing("find", "this program")?;
+    let mut monitor = Command::new(program);
+    monitor.arg("@monitor").arg(&own.dir).stdin(Stdio::from(own.lock)).stdout(Stdio::from(say)).stderr(Stdio::null());
+    let mut child = monitor.spawn().doing("start", "the monitor")?;
+    drop(monitor); // our copy of its end of the pipe
+    let mut words = Vec::new();
+    File::from(hear).take(WORDS).read_to_end(&mut words).doing("hear from", "the monitor")?;
+    if words.is_empty() {
+        let status = child.wait().doing("wait for", "the monitor")?;
+        return Err(Error::new(Kind::Io, format!("cannot start the sandbox: its monitor ended with {status}")));
+    }
+    let answer: Answer<Up> = postcard::from_bytes(&words).map_err(|e| Error::new(Kind::Bug, format!("the monitor said nonsense: {e}")))?;
+    let up = answer.result();
+    if up.is_err() {
+        let _ = child.wait(); // the record is as it left it
+    }
+    up
+}
+
+/// Be the monitor.
+pub fn act(word: &OsStr) -> Option<ExitCode> {
+    (word == "@monitor").then(|| match watch() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::from(125), // told already
+    })
+}
+
+fn watch() -> Result<()> {
+    let not_you = || Error::usage("this word is for sandbox itself");
+    let [Some(lock), Some(say)] = [0, 1].map(sys::inherit::started_with) else { return Err(not_you()) };
+    let (lock, say) = (above(lock)?, above(say)?);
+    let dir = PathBuf::from(std::env::args_os().nth(2).ok_or_else(not_you)?);
+    let own = Own::inherited(dir, lock)?;
+    let mut waiting = Some(File::from(say));
+    let stayed = leave().and_then(|()| own.config()).and_then(|config| {
+        let stayed = live(&own, &config, &mut waiting);
+        if let Err(e) = &stayed {
+            let _ = own.tell(&State {
+                status: Status::Exited,
+                finished: Some(now()),
+                exit: Some(e.exit_code()),
+                error: Some(e.message().into()),
+                ..own.stays()?
+            });
+        }
+        if config.options.auto_remove { super::store::remove(own, &config).and(stayed) } else { stayed }
+    });
+    match (stayed, waiting) {
+        (Err(e), Some(say)) => {
+            tell(say, Err(e));
+            Err(not_you())
+        }
+        (stayed, _) => stayed,
+    }
+}
+
+fn tell(mut to: File, what: Result<Up>) {
+    let _ = postcard::to_allocvec(&Answer::of(what)).map(|words| to.write_all(&words));
+}
+
+fn above(fd: OwnedFd) -> Result<OwnedFd> {
+    crate::birth::above(3, rustix::io::fcntl_dupfd_cloexec(fd, 3).doing("keep", "a descriptor")?)
+}
+
+/// I1
+fn leave() -> Result<()> {
+    let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).doing("open", "/dev/null")?;
+    for standard in 0..3 {
+        sys::inherit::duplicate(null.as_raw_fd(), standard).doing("leave", "the terminal")?;
+    }
+    rustix::process::setsid().doing("leave", "the session")?;
+    std::env::set_current_dir("/").doing("enter", "/")
+}
+
+/// From the record to the end.
+fn live(own: &Own, config: &Config, waiting: &mut Option<File>) -> Result<()> {
+    let caller = Caller::me()?;
+    let mut spec = ManuallyDrop::new(config.spec.clone());
+    spec.limits.asked = config.asked.clone();
+    let mut chosen = config.image.as_ref().map(Chosen::again).transpose()?;
+    // It may have run before.
+    let writes = match &config.writes {
+        Writes::Kept(name) => Writes::Layer(name.clone()),
+        other => other.clone(),
+    };
+    let signals = Signals::take()?;
+    let env = std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v))).collect();
+    let call = Call { caller, cwd: config.cwd.clone(), env, mask: signals.old_mask(), window: (80, 24) };
+    let io = || if spec.process.tty { Ok(None) } else { streams(spec.process.interactive).map(Some) };
+    let ready = ready(&spec, call, chosen.as_ref(), io, false)?;
+    let notes = ready.notes(&spec);
+    let (alive, streams) = ready.play(&spec, &mut chosen, &writes)?;
+    let running = running(&alive, own.stays()?)?;
+    own.tell(&running)?;
+    waiting.take().into_iter().for_each(|say| tell(say, Ok(Up { pid: alive.pid, notes: notes.clone() })));
+    let held = alive.cgroup;
+    let timeout = spec.process.timeout.map(Duration::from_secs);
+    let living = Living { pidfd: alive.pidfd, wire: alive.wire, streams, stop_signal: spec.process.stop_signal, timeout, lingers: held.is_some() };
+    let mut used = None;
+    let exit = stay(living, signals, &mut |event| match event {
+        Event::Ended => {
+            used = held.as_ref().map(Held::usage);
+            held.iter().for_each(Held::let_go);
+        }
+        Event::Killed => held.iter().for_each(Held::let_go),
+        _ => {}
+    })?;
+    let oom = used.as_ref().and_then(|u| u.oom_kills).is_some_and(|n| n > 0) && exit.status.signal() == Some(libc::SIGKILL);
+    let reason = if exit.timed_out { Some("timeout") } else { oom.then_some("oom") };
+    own.tell(&State {
+        status: Status::Exited,
+        stays: None,
+        init: None,
+        cgroup: None,
+        lost: None,
+        finished: Some(now()),
+        exit: Some(exit.code()),
+        signal: exit.status.signal(),
+        reason: reason.map(String::from),
+        ..running
+    })
+}
+
+/// Pipes for all that the command says.
+fn streams(interactive: bool) -> Result<(Io, Streams)> {
+    let pipe = || sys::socket::pipe().doing("make", "a pipe");
+    let (stdin, in_end) = match interactive {
+        true => pipe().map(|(read, write)| (read, Some(write)))?,
+        false => (OwnedFd::from(File::open("/dev/null").doing("open", "/dev/null")?), None),
+    };
+    let ((out_end, stdout), (err_end, stderr)) = (pipe()?, pipe()?);
+    Ok((Io { stdin, stdout, stderr }, Streams::Pipes { stdin: in_end, stdout: Some(out_end), stderr: Some(err_end) }))
+}
