@@ -6,6 +6,7 @@
 mod support;
 
 mod crash;
+mod ends;
 mod escape;
 mod image;
 mod layer;
