@@ -93,6 +93,14 @@ complete -c sandbox -n "__fish_sandbox_using_subcommand run" -l oom-score-adj -d
 complete -c sandbox -n "__fish_sandbox_using_subcommand run" -l preserve-fds -d 'Pass descriptors 3 to 2+N to the command' -r
 complete -c sandbox -n "__fish_sandbox_using_subcommand run" -l stop-signal -d 'The signal that asks the command to end' -r
 complete -c sandbox -n "__fish_sandbox_using_subcommand run" -l stop-timeout -d 'Seconds from the stop signal to SIGKILL' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand run" -l restart -d 'Run it again when it ends: no, on-failure[:N], always or unless-stopped' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand run" -l health-cmd -d 'Ask by this command how it is: 0 is healthy' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand run" -l health-interval -d 'How often, such as 1m30s; 30s without it' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand run" -l health-timeout -d 'How long a check may take; 30s without it' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand run" -l health-retries -d 'So many failures one after the other make it unhealthy; 3 without it' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand run" -l health-start-period -d 'Failures do not count until so long after the start' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand run" -l health-start-interval -d 'How often until then; 5s without it' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand run" -l health-on-failure -d 'What becomes of one that is unhealthy: none, kill, restart or stop' -r
 complete -c sandbox -n "__fish_sandbox_using_subcommand run" -l timeout -d 'Seconds after which the command is asked to end; 10 s later everything is killed' -r
 complete -c sandbox -n "__fish_sandbox_using_subcommand run" -l network -d 'none: loopback only. host: the host\'s network' -r
 complete -c sandbox -n "__fish_sandbox_using_subcommand run" -l add-host -d 'Add a line to /etc/hosts' -r
@@ -134,6 +142,7 @@ complete -c sandbox -n "__fish_sandbox_using_subcommand run" -l keep -d 'Keep wh
 complete -c sandbox -n "__fish_sandbox_using_subcommand run" -l read-only -d 'Make the whole root read-only'
 complete -c sandbox -n "__fish_sandbox_using_subcommand run" -l replace -d 'Remove the sandbox that has the name, if there is one'
 complete -c sandbox -n "__fish_sandbox_using_subcommand run" -l init -d 'Have our init as PID 1 also where the policy makes the command PID 1'
+complete -c sandbox -n "__fish_sandbox_using_subcommand run" -l no-healthcheck -d 'Do not do the checks that the image says'
 complete -c sandbox -n "__fish_sandbox_using_subcommand run" -l dry-run -d 'Print what would be done, step by step, and do nothing'
 complete -c sandbox -n "__fish_sandbox_using_subcommand run" -l summary -d 'Say at the end how much memory, time and processes it took'
 complete -c sandbox -n "__fish_sandbox_using_subcommand run" -l json -d 'Errors, and --dry-run, as JSON'
@@ -203,6 +212,14 @@ complete -c sandbox -n "__fish_sandbox_using_subcommand create" -l oom-score-adj
 complete -c sandbox -n "__fish_sandbox_using_subcommand create" -l preserve-fds -d 'Pass descriptors 3 to 2+N to the command' -r
 complete -c sandbox -n "__fish_sandbox_using_subcommand create" -l stop-signal -d 'The signal that asks the command to end' -r
 complete -c sandbox -n "__fish_sandbox_using_subcommand create" -l stop-timeout -d 'Seconds from the stop signal to SIGKILL' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand create" -l restart -d 'Run it again when it ends: no, on-failure[:N], always or unless-stopped' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand create" -l health-cmd -d 'Ask by this command how it is: 0 is healthy' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand create" -l health-interval -d 'How often, such as 1m30s; 30s without it' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand create" -l health-timeout -d 'How long a check may take; 30s without it' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand create" -l health-retries -d 'So many failures one after the other make it unhealthy; 3 without it' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand create" -l health-start-period -d 'Failures do not count until so long after the start' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand create" -l health-start-interval -d 'How often until then; 5s without it' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand create" -l health-on-failure -d 'What becomes of one that is unhealthy: none, kill, restart or stop' -r
 complete -c sandbox -n "__fish_sandbox_using_subcommand create" -l timeout -d 'Seconds after which the command is asked to end; 10 s later everything is killed' -r
 complete -c sandbox -n "__fish_sandbox_using_subcommand create" -l network -d 'none: loopback only. host: the host\'s network' -r
 complete -c sandbox -n "__fish_sandbox_using_subcommand create" -l add-host -d 'Add a line to /etc/hosts' -r
@@ -244,6 +261,7 @@ complete -c sandbox -n "__fish_sandbox_using_subcommand create" -l keep -d 'Keep
 complete -c sandbox -n "__fish_sandbox_using_subcommand create" -l read-only -d 'Make the whole root read-only'
 complete -c sandbox -n "__fish_sandbox_using_subcommand create" -l replace -d 'Remove the sandbox that has the name, if there is one'
 complete -c sandbox -n "__fish_sandbox_using_subcommand create" -l init -d 'Have our init as PID 1 also where the policy makes the command PID 1'
+complete -c sandbox -n "__fish_sandbox_using_subcommand create" -l no-healthcheck -d 'Do not do the checks that the image says'
 complete -c sandbox -n "__fish_sandbox_using_subcommand create" -l dry-run -d 'Print what would be done, step by step, and do nothing'
 complete -c sandbox -n "__fish_sandbox_using_subcommand create" -l summary -d 'Say at the end how much memory, time and processes it took'
 complete -c sandbox -n "__fish_sandbox_using_subcommand create" -l json -d 'Errors, and --dry-run, as JSON'

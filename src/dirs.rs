@@ -1,9 +1,11 @@
 //! Where things live on disk. The one place that builds those paths, and that says when a directory may be trusted.
 //!
-//! Called by `spec::policy`, `confine`, `image` and `cli`. Never touches a shared place such as /tmp. // L11
+//! Called by `spec::policy`, `confine`, `image`, `container` and `cli`. Never touches a shared place such as /tmp. // L11
 #![forbid(unsafe_code)]
 
 use crate::error::{Doing, Error, Kind, Result};
+use rustix::fs::{Mode, OFlags};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
@@ -88,8 +90,19 @@ pub fn make(dir: &Path) -> Result<()> {
 /// A directory is trusted if it is one (no symlink), is ours, and nobody else may write to it. cve: 2019-12439, 2020-25039
 pub fn trusted(dir: &Path) -> Result<()> {
     let meta = std::fs::symlink_metadata(dir).doing("look at", dir.display())?;
-    let ours = meta.uid() == rustix::process::geteuid().as_raw();
-    if !meta.is_dir() || !ours || meta.mode() & 0o022 != 0 {
+    check(dir, meta.is_dir(), meta.uid(), meta.mode())
+}
+
+/// A handle on one that is trusted: what is opened by it is in that directory, whatever becomes of its name.
+pub fn open(dir: &Path) -> Result<OwnedFd> {
+    let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let handle = rustix::fs::open(dir, flags, Mode::empty()).doing("open", dir.display())?;
+    let stat = rustix::fs::fstat(&handle).doing("look at", dir.display())?;
+    check(dir, true, stat.st_uid, stat.st_mode).map(|()| handle)
+}
+
+fn check(dir: &Path, is_dir: bool, owner: u32, mode: u32) -> Result<()> {
+    if !is_dir || owner != rustix::process::geteuid().as_raw() || mode & 0o022 != 0 {
         return Err(Error::new(Kind::Denied, format!("cannot trust {}: it must be a directory of yours that nobody else may write", dir.display()))
             .hint(format!("chown and chmod it: chmod 700 {}", dir.display())));
     }

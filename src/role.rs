@@ -71,6 +71,7 @@ const CALLS: &[&str] = &[
     "fchownat",
     "utimensat",
     "ftruncate",
+    "sync_file_range",
     "fsetxattr",
     "fgetxattr",
     "flistxattr",
@@ -225,7 +226,7 @@ fn tape(word: &str, maps: &Maps, early: Step, given: &[RawFd], ruleset: Option<&
     r.push(Step::DieWithParent(Phase::Identity));
     r.push(Step::Await(Barrier::Mapped));
     // With one id setgroups(2) had to be given up. man: user_namespaces(7)
-    r.push(Step::SetIds { uid: 0, gid: 0, groups: if maps.is_full() { Groups::Set(Box::new([])) } else { Groups::Keep } });
+    r.push(Step::SetIds { uid: 0, gid: 0, groups: if maps.is_full() { Groups::Set(Box::new([])) } else { Groups::Keep }, open: true });
     r.push(Step::DieWithParent(Phase::Root));
     r.push(Step::PrivatePropagation);
     for (to, from) in given.iter().enumerate() {

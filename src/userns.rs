@@ -64,6 +64,26 @@ pub fn plan(mode: &Userns, caller: &Caller, subids: &Subids, helper: impl Fn(&st
         Userns::Nomap => (around(Own::Nowhere, caller.uid, &subids.uids), around(Own::Nowhere, caller.gid, &subids.gids)),
         Userns::Explicit { uids, gids } => (explicit(uids, caller.uid, &subids.uids, "uid")?, explicit(gids, caller.gid, &subids.gids, "gid")?),
     };
+    with_helpers(uids, gids, caller, helper)
+}
+
+/// The maps of a living user namespace, as the kernel shows them to us. man: user_namespaces(7)
+pub fn living(uid_map: &str, gid_map: &str, caller: &Caller, helper: impl Fn(&str) -> Result<PathBuf>) -> Result<Maps> {
+    let extents = |text: &str| -> Option<Vec<Extent>> {
+        let numbers = |line: &str| line.split_whitespace().map(|n| n.parse().ok()).collect::<Option<Vec<u32>>>();
+        let lines = text.lines().map(|line| match numbers(line)?.as_slice() {
+            [inside, outside, count] => Some(Extent { inside: *inside, outside: *outside, count: *count }),
+            _ => None,
+        });
+        lines.collect()
+    };
+    let (Some(uids), Some(gids)) = (extents(uid_map), extents(gid_map)) else {
+        return Err(Error::new(Kind::Bug, "cannot read the id maps of the sandbox"));
+    };
+    with_helpers(uids, gids, caller, helper)
+}
+
+fn with_helpers(uids: Vec<Extent>, gids: Vec<Extent>, caller: &Caller, helper: impl Fn(&str) -> Result<PathBuf>) -> Result<Maps> {
     for (kind, extents) in [("uid", &uids), ("gid", &gids)] {
         check(kind, extents)?;
     }

@@ -428,7 +428,7 @@ fn breaches(spec: &Spec, steps: &[&Step]) -> Vec<String> {
     let dies = all(&|s| matches!(s, Step::DieWithParent(_)));
     must(!ids.is_empty() && dies.first() > ids.last(), "outlives its parent".into());
     once("new session", &|s| matches!(s, Step::NewSession), &mut must);
-    let dumpable = once("not dumpable", &|s| matches!(s, Step::NotDumpable), &mut must);
+    let dumpable = once("not dumpable", &|s| matches!(s, Step::NotDumpable(_)), &mut must);
     must(split.iter().all(|s| *s < dumpable), "dumpable after split".into());
     let closed = once("close", &|s| matches!(s, Step::CloseOnExecFrom(n) if *n == 3 + spec.process.preserve_fds), &mut must);
     once("default signals", &|s| matches!(s, Step::DefaultSignals { .. }), &mut must);
@@ -525,7 +525,7 @@ fn walls_can_be_missed() {
                 | Step::NoNewPrivileges
                 | Step::Seccomp(_)
                 | Step::CloseOnExecFrom(_)
-                | Step::NotDumpable
+                | Step::NotDumpable(_)
                 | Step::DropBounding { .. }
                 | Step::SetCapabilities(_)
                 | Step::DefaultSignals { .. }

@@ -408,6 +408,58 @@ impl Piece {
     }
 }
 
+/// A living sandbox's cgroup (`Held::path`), for a further process of it.
+#[derive(Debug)]
+pub struct Joined {
+    top: PathBuf,
+    /// Where its workload is: in the payload, or further down if it has cgroups of its own.
+    at: PathBuf,
+}
+
+impl Joined {
+    /// The cgroup `top`, if the process with these words in its /proc/PID/cgroup is in its payload.
+    pub fn of(top: &Path, words: &str) -> Option<Joined> {
+        let at = Path::new(ROOT).join(words.lines().find_map(|line| line.strip_prefix("0::/"))?);
+        at.starts_with(top.join(PAYLOAD)).then(|| Joined { top: top.to_path_buf(), at })
+    }
+
+    /// Nothing in it gets on.
+    pub fn is_frozen(&self) -> bool {
+        [&self.top, &self.at].iter().any(|dir| word(dir.join("cgroup.events")).is_some_and(|text| text.lines().any(|l| l == "frozen 1")))
+    }
+
+    /// The processes of the payload, also those in cgroups of its own.
+    pub fn processes(&self) -> Vec<i32> {
+        let mut found = Vec::new();
+        let mut dirs = vec![self.top.join(PAYLOAD)];
+        while let Some(dir) = dirs.pop() {
+            found.extend(word(dir.join("cgroup.procs")).unwrap_or_default().lines().filter_map(|pid| pid.parse::<i32>().ok()));
+            let inner = std::fs::read_dir(&dir).into_iter().flatten().flatten();
+            dirs.extend(inner.filter(|e| e.file_type().is_ok_and(|t| t.is_dir())).map(|e| e.path()));
+        }
+        found
+    }
+
+    /// Put a process of ours into it: ourselves where we may, through systemd where the way leads through cgroups that are its. // L10
+    pub fn put(&self, pid: i32, uid: u32) -> Result<()> {
+        let denied = match std::fs::write(self.at.join("cgroup.procs"), pid.to_string()) {
+            Ok(()) => return Ok(()),
+            Err(e) => e,
+        };
+        let unit = self.top.file_name().and_then(OsStr::to_str).filter(|name| name.ends_with(".scope"));
+        if let (Some(unit), Some(bus), Ok(below)) = (unit, bus(uid), self.at.strip_prefix(&self.top)) {
+            scope::attach(&bus, unit, &format!("/{}", below.display()), pid)?;
+        }
+        let own = word(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+        if Joined::of(&self.top, &own).is_none() {
+            let why = crate::error::why(&denied);
+            return Err(Error::new(Kind::Denied, format!("cannot put a process into the sandbox's cgroup {}: {why}", self.at.display()))
+                .hint("run it from where the sandbox was started, or where your systemd can be reached; see 'sandbox doctor'"));
+        }
+        Ok(())
+    }
+}
+
 /// Hand the controllers that the limits need, and those whose counts we show, down to the children of `dir`.
 fn enable(dir: &Path, limits: &Limits) -> Result<()> {
     let (have, on) = (words(&dir.join("cgroup.controllers")), words(&dir.join("cgroup.subtree_control")));

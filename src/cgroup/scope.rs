@@ -61,6 +61,16 @@ pub fn start(bus: &Path, unit: &str, slice: &str, pid: i32, limits: &Limits) -> 
     })
 }
 
+/// Have a process put into this cgroup of a unit. man: org.freedesktop.systemd1(5), AttachProcessesToUnit()
+pub fn attach(bus: &Path, unit: &str, below: &str, pid: i32) -> Result<()> {
+    let pid = u32::try_from(pid).map_err(|_| Error::new(Kind::Bug, "no pid"))?;
+    on(bus, async |systemd| {
+        let body = (unit, below, vec![pid]);
+        systemd.call_method(Some(SYSTEMD), OBJECT, Some(MANAGER), "AttachProcessesToUnit", &body).await.map(drop)
+    })
+    .map_err(|why| Error::new(Kind::Denied, format!("cannot put a process into {unit}: {why}")).hint("systemctl --user status; sandbox doctor"))
+}
+
 /// Set what all sandboxes of the user may use together, until the next boot or for good.
 pub fn set_budget(bus: &Path, limits: &Limits, for_good: bool) -> Result<()> {
     let properties = resources(limits)?;

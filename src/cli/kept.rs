@@ -9,7 +9,7 @@ use crate::container::store::Sandboxes;
 use crate::container::writable::{self, Writable};
 use crate::error::{Doing, Error, Kind, Result};
 use crate::host::Caller;
-use crate::ident::{Digest, ImageName, Name};
+use crate::ident::{Digest, ImageName};
 use crate::image::compose::{self, About};
 use crate::image::diff::{self, Upper};
 use crate::image::kept::{self, Kept};
@@ -41,9 +41,9 @@ pub struct DiffArgs {
     /// json, or a template such as '{{.Path}}'
     #[arg(long, value_name = "FORMAT")]
     format: Option<String>,
-    /// The name of a kept sandbox, of a layer, or of a sandbox that runs
+    /// The name or ID of a sandbox, or the name of a layer
     #[arg(value_name = "NAME")]
-    name: Name,
+    name: String,
 }
 
 /// Write the tree of a kept or running sandbox as a tar
@@ -54,9 +54,9 @@ pub struct ExportArgs {
     /// Write to this file instead of standard output
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// The name of a kept sandbox, of a layer, or of a sandbox that runs
+    /// The name or ID of a sandbox, or the name of a layer
     #[arg(value_name = "NAME")]
-    name: Name,
+    name: String,
 }
 
 /// Make an image of what a kept or running sandbox wrote
@@ -72,9 +72,9 @@ pub struct CommitArgs {
     /// Who made it
     #[arg(short, long, value_name = "TEXT")]
     author: Option<String>,
-    /// The name of a kept sandbox, of a layer, or of a sandbox that runs
+    /// The name or ID of a sandbox, or the name of a layer
     #[arg(value_name = "NAME")]
-    name: Name,
+    name: String,
     /// The new image's name
     #[arg(value_name = "IMAGE")]
     image: Option<ImageName>,
@@ -143,19 +143,29 @@ struct Pile {
 
 impl Pile {
     /// By the name of a kept layer, or else of a sandbox.
-    fn new(name: &Name) -> Result<Pile> {
+    fn new(name: &str) -> Result<Pile> {
         let home = Caller::me()?.home;
         let store = Store::open(&home)?;
-        let missing = match kept::read(&store, name) {
-            Err(e) if e.kind() == Kind::NotFound => e,
-            kept => return Pile::kept(store, kept?, name),
+        // A whole ID is too long for a name.
+        let missing = match name.parse().map(|name| kept::read(&store, &name)) {
+            Ok(Err(e)) if e.kind() == Kind::NotFound => Some(e),
+            Ok(kept) => return Pile::kept(store, kept?, name),
+            Err(_) => None,
         };
-        let found = Sandboxes::open(&home).find(name.as_str());
-        let sandbox = found.map_err(|other| if other.kind() == Kind::NotFound { missing } else { other })?;
+        let found = Sandboxes::open(&home).find(name);
+        let sandbox = found.map_err(|other| missing.filter(|_| other.kind() == Kind::NotFound).unwrap_or(other))?;
         let Some(below) = &sandbox.config.image else {
-            return Err(Error::usage(format!("cannot look into '{name}': it runs no image, and what it writes is in no layer")));
+            return Err(Error::usage(format!("cannot look into '{name}': it runs no image, and what it writes is in no layer"))
+                .hint("sandbox run IMAGE, and what is written is a layer over it"));
         };
-        let store = Store::at(below.store.clone())?;
+        if sandbox.state.started.is_none() {
+            let e = Error::new(Kind::NotFound, format!("cannot find what the sandbox '{name}' wrote: it never ran"));
+            return Err(e.hint(format!("sandbox start {name}")));
+        }
+        if below.store != store.path() {
+            let e = Error::usage(format!("cannot look into '{name}': its image is in another store, {}", below.store.display()));
+            return Err(e.hint("set XDG_DATA_HOME as it was when it was started"));
+        }
         match writable::find(&sandbox)? {
             Writable::Kept(layer) => {
                 let kept = kept::read(&store, &layer)?;
@@ -165,13 +175,13 @@ impl Pile {
         }
     }
 
-    fn kept(store: Store, kept: Kept, name: &Name) -> Result<Pile> {
+    fn kept(store: Store, kept: Kept, name: &str) -> Result<Pile> {
         let upper = Upper::open(&kept.upper(), kept.busy)?;
         let record = kept.record.clone();
         Pile::on(store, &record.manifest, upper, &record.command, Some(kept), name)
     }
 
-    fn on(store: Store, manifest: &Digest, upper: Upper, command: &[String], kept: Option<Kept>, name: &Name) -> Result<Pile> {
+    fn on(store: Store, manifest: &Digest, upper: Upper, command: &[String], kept: Option<Kept>, name: &str) -> Result<Pile> {
         let image = store.get(manifest.hex())?;
         // The run that wrote to it took the layers below as they are, and nothing is unpacked now.
         let there = image.layers.iter().all(|l| store.has_layer(&l.chain_id));

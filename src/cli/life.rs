@@ -4,6 +4,7 @@
 use super::image::{show, since};
 use super::print;
 use super::run::{Marks, RunArgs, Said, say};
+use crate::container::process::Found;
 use crate::container::run::note;
 use crate::container::store::{self, Sandbox, Sandboxes};
 use crate::container::{Config, Status, watch};
@@ -16,7 +17,7 @@ use clap::Args;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde_json::{Value, json};
 use std::os::fd::AsFd;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Make a sandbox, and do not run it yet
 ///
@@ -119,7 +120,8 @@ fn forget(said: &Said, config: &Config) {
     let _ = sandboxes.find(config.id.as_str()).and_then(|s| sandboxes.take(&s)).and_then(|own| store::remove(own, config));
 }
 
-pub fn create(args: CreateArgs) -> Result<()> {
+pub fn create(mut args: CreateArgs) -> Result<()> {
+    args.run.detach = true; // once it runs
     let marks = Marks::of(&args.run)?;
     let said = say(*args.run)?;
     let config = said.config()?;
@@ -156,7 +158,7 @@ pub fn start(args: StartArgs) -> Result<()> {
                 return Ok(()); // as docker
             }
             let own = sandboxes.take(sandbox)?;
-            own.wanted()?;
+            own.wanted();
             watch::start(own)?.notes.iter().for_each(|sentence| note(sentence));
             Ok(())
         },
@@ -165,24 +167,50 @@ pub fn start(args: StartArgs) -> Result<()> {
 
 pub fn stop(args: StopArgs) -> Result<()> {
     let signal = args.signal.as_deref().map(process::signal).transpose()?;
-    each(&args.sandboxes, args.all, |s| s.alive, |_, sandbox| end(sandbox, signal, args.time))
+    each(&args.sandboxes, args.all, |s| s.alive, |sandboxes, sandbox| end(sandboxes, sandbox, signal, args.time))
 }
 
+/// How long who stays with a sandbox may take to see that it ended, and one that begins to say so.
+const PATIENCE: Duration = Duration::from_secs(10);
+
 /// Ask, wait, kill; returns when it is over.
-fn end(sandbox: &Sandbox, signal: Option<i32>, seconds: Option<u64>) -> Result<()> {
+fn end(sandboxes: &Sandboxes, sandbox: &Sandbox, signal: Option<i32>, seconds: Option<u64>) -> Result<()> {
     if !sandbox.alive {
         return Ok(());
     }
     sandbox.unwanted()?;
     let grace = Duration::from_secs(seconds.unwrap_or(sandbox.config.options.stop_timeout));
-    if let Some(init) = sandbox.state.init.and_then(|p| p.find()) {
-        let _ = init.signal(signal.unwrap_or(sandbox.config.spec.process.stop_signal));
-        let _ = init.signal(libc::SIGCONT); // a stopped one could not act on it
-        if !is_over(init.pidfd.as_fd(), grace)? {
-            let _ = init.signal(libc::SIGKILL);
+    let Some((stays, init)) = reach(sandboxes, sandbox)? else { return Ok(()) };
+    let _ = init.signal(signal.unwrap_or(sandbox.config.spec.process.stop_signal));
+    let _ = init.signal(libc::SIGCONT); // a stopped one could not act on it
+    if !is_over(init.pidfd.as_fd(), grace)? {
+        let _ = init.signal(libc::SIGKILL);
+    }
+    if is_over(stays.pidfd.as_fd(), PATIENCE)? {
+        return sandbox.await_end();
+    }
+    if sandbox.config.options.detached {
+        let _ = stays.signal(libc::SIGKILL);
+        return sandbox.await_end();
+    }
+    Ok(()) // it waits for whoever reads what it has to say
+}
+
+/// Who stays with it, and its PID 1; waits for one that begins. None: it is over.
+fn reach(sandboxes: &Sandboxes, sandbox: &Sandbox) -> Result<Option<(Found, Found)>> {
+    let (mut now, start) = (sandbox.clone(), Instant::now());
+    loop {
+        match now.stays().and_then(|stays| Ok((stays, now.init()?))) {
+            Ok(both) => return Ok(Some(both)),
+            Err(e) if e.kind() != Kind::Conflict || start.elapsed() > PATIENCE => return Err(e),
+            Err(_) => std::thread::sleep(Duration::from_millis(5)),
+        }
+        match sandboxes.find(now.config.id.as_str()) {
+            Ok(later) if later.alive => now = later,
+            Err(e) if e.kind() != Kind::NotFound => return Err(e),
+            _ => return Ok(None),
         }
     }
-    sandbox.await_end()
 }
 
 /// A process ended within this time.
@@ -200,9 +228,7 @@ pub fn kill(args: KillArgs) -> Result<()> {
         args.all,
         |s| s.alive,
         |_, sandbox| {
-            let init = sandbox.state.init.filter(|_| sandbox.alive).and_then(|p| p.find());
-            let init =
-                init.ok_or_else(|| Error::new(Kind::Conflict, format!("cannot signal the sandbox '{}': it does not run", sandbox.config.name)))?;
+            let init = sandbox.init()?;
             if signal == libc::SIGKILL {
                 sandbox.unwanted()?;
             }
@@ -223,8 +249,12 @@ pub fn rm(args: RmArgs) -> Result<()> {
         let removed = match sandboxes.find(word) {
             Ok(sandbox) => remove(&sandboxes, &sandbox, args.force),
             Err(e) if e.kind() == Kind::NotFound => {
-                let layer = word.parse().and_then(|name| kept::remove(&Store::open(&home)?, &name));
-                layer.map_err(|other| if other.kind() == Kind::NotFound { e } else { other })
+                let neither = || {
+                    Error::new(Kind::NotFound, format!("cannot find a sandbox or a kept layer '{word}'"))
+                        .hint("sandbox ps -a lists the ones, sandbox kept the others")
+                };
+                let layer = word.parse().map_err(|_| e).and_then(|name| kept::remove(&Store::open(&home)?, &name));
+                layer.map_err(|other| if other.kind() == Kind::NotFound { neither() } else { other })
             }
             Err(e) => Err(e),
         };
@@ -243,7 +273,7 @@ fn remove(sandboxes: &Sandboxes, sandbox: &Sandbox, force: bool) -> Result<()> {
         return Err(e.hint(format!("sandbox stop {name}, or sandbox rm -f {name}")));
     }
     if sandbox.alive {
-        end(sandbox, Some(libc::SIGKILL), None)?;
+        end(sandboxes, sandbox, Some(libc::SIGKILL), None)?;
         if !sandbox.dir.exists() {
             return Ok(()); // it went with its end
         }

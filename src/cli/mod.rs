@@ -12,11 +12,13 @@
 
 pub mod docs;
 pub mod doctor;
+pub mod exec;
 pub mod image;
 pub mod kept;
 pub mod layer;
 pub mod life;
 pub mod limits;
+pub mod overlay;
 pub mod policy;
 pub mod registry;
 pub mod run;
@@ -48,6 +50,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     Run(Box<run::RunArgs>),
+    Exec(exec::ExecArgs),
     Stats(limits::StatsArgs),
     Slice(limits::SliceArgs),
     Commit(kept::CommitArgs),
@@ -68,6 +71,8 @@ pub enum Command {
     Image(image::ImageArgs),
     #[command(hide = true)]
     Layer(layer::LayerArgs),
+    #[command(hide = true)]
+    Overlay(overlay::OverlayArgs),
     #[command(hide = true)]
     Docs(docs::DocsArgs),
 }
@@ -148,6 +153,7 @@ pub fn main() -> ExitCode {
             let json = args.json;
             report(run::run(*args), json)
         }
+        Command::Exec(args) => report(exec::run(args), false),
         Command::Stats(args) => report(limits::stats(&args), false),
         Command::Slice(args) => report(limits::slice(args), false),
         Command::Commit(args) => report(kept::commit(args).map(|()| 0), false),
@@ -174,6 +180,7 @@ pub fn main() -> ExitCode {
             }),
             false,
         ),
+        Command::Overlay(args) => report(overlay::run(args).map(|()| 0), false),
         Command::Docs(args) => report(docs::write(&args).map(|()| 0), false),
     }
 }

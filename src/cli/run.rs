@@ -7,9 +7,10 @@ use super::life;
 use super::limits::{self, LimitArgs};
 use crate::cgroup::{Held, Usage};
 use crate::container::choose::{Chosen, Pull, Writes};
+use crate::container::health::{self, OnFailure};
 use crate::container::run::{Call, note, ready, running};
 use crate::container::store::{Own, Sandboxes};
-use crate::container::{Config, Options, now};
+use crate::container::{Config, Options, Restart, now};
 use crate::dirs;
 use crate::error::{Doing, Error, Kind, Result};
 use crate::host::{self, Caller};
@@ -76,7 +77,7 @@ pub struct RunArgs {
     /// It goes on when the terminal is closed. sandbox ps lists it, logs shows what it said, exec joins it, stop ends it, and start runs it
     /// again with what it wrote, until rm removes it.
     #[arg(short, long)]
-    detach: bool,
+    pub detach: bool,
     /// Remove it when it ends
     ///
     /// Without -d that is always so, but for what --keep and --layer keep.
@@ -244,6 +245,39 @@ pub struct RunArgs {
     /// For sandbox stop and restart; 10 without it.
     #[arg(long, value_name = "SECONDS", help_heading = "Process", hide_short_help = true)]
     stop_timeout: Option<u64>,
+    /// Run it again when it ends: no, on-failure[:N], always or unless-stopped
+    ///
+    /// Of a detached sandbox. After 100 ms at first, twice that the next time, and at most a minute; from the start again once it ran for
+    /// ten seconds. What sandbox stop or kill ended stays down. Nothing starts them with the machine but sandbox start.
+    #[arg(long, value_name = "POLICY", conflicts_with = "rm", help_heading = "Process", hide_short_help = true)]
+    restart: Option<Restart>,
+    /// Ask by this command how it is: 0 is healthy
+    ///
+    /// A line for /bin/sh, or a JSON array of words; none: not at all. Without it what the image says. It runs as sandbox exec would
+    /// run it, and sandbox ps and inspect tell what came of it.
+    #[arg(long, value_name = "COMMAND", help_heading = "Health", hide_short_help = true)]
+    health_cmd: Option<String>,
+    /// How often, such as 1m30s; 30s without it
+    #[arg(long, value_name = "TIME", help_heading = "Health", hide_short_help = true)]
+    health_interval: Option<String>,
+    /// How long a check may take; 30s without it
+    #[arg(long, value_name = "TIME", help_heading = "Health", hide_short_help = true)]
+    health_timeout: Option<String>,
+    /// So many failures one after the other make it unhealthy; 3 without it
+    #[arg(long, value_name = "N", help_heading = "Health", hide_short_help = true)]
+    health_retries: Option<u32>,
+    /// Failures do not count until so long after the start
+    #[arg(long, value_name = "TIME", help_heading = "Health", hide_short_help = true)]
+    health_start_period: Option<String>,
+    /// How often until then; 5s without it
+    #[arg(long, value_name = "TIME", help_heading = "Health", hide_short_help = true)]
+    health_start_interval: Option<String>,
+    /// What becomes of one that is unhealthy: none, kill, restart or stop
+    #[arg(long, value_name = "ACTION", help_heading = "Health", hide_short_help = true)]
+    health_on_failure: Option<OnFailure>,
+    /// Do not do the checks that the image says
+    #[arg(long, help_heading = "Health", hide_short_help = true)]
+    no_healthcheck: bool,
     /// Seconds after which the command is asked to end; 10 s later everything is killed
     #[arg(long, value_name = "SECONDS", help_heading = "Process")]
     timeout: Option<u64>,
@@ -409,8 +443,9 @@ pub fn say(mut args: RunArgs) -> Result<Said> {
         other => other.doing("find", "the working directory").map_err(|e| e.hint("cd to a directory that is there, or name one with -w"))?,
     };
     let dashes = after_dashes(&std::env::args_os().collect::<Vec<_>>(), args.command.len());
-    let (id, options, labels) = (Id::new(&chance()?), args.options(), args.labels()?);
+    let (id, labels) = (Id::new(&chance()?), args.labels()?);
     let chosen = if args.rootfs.is_none() && !dashes { Some(args.choose(&caller)?) } else { None };
+    let options = args.options(chosen.as_ref())?;
     let writes = if chosen.is_some() { args.writes(&id)? } else { Writes::Discarded };
     let (mut under, named_limit) = policy::choose(named.as_deref(), &caller.home)?;
     let image_root = match &chosen {
@@ -441,6 +476,7 @@ pub fn say(mut args: RunArgs) -> Result<Said> {
             return Err(Error::new(Kind::Denied, format!("cannot go beyond {source}: {first}")).hint(*hint));
         }
     }
+    crate::confine::seccomp::pin(&mut spec.restrict.seccomp.profile)?;
     Ok(Said { id, spec, chosen, writes, caller, cwd, env, options, labels })
 }
 
@@ -522,7 +558,7 @@ pub fn run(args: RunArgs) -> Result<u8> {
     let held = live.cgroup;
     let timeout = spec.process.timeout.map(Duration::from_secs);
     let lingers = held.is_some();
-    let living = Living { pidfd: live.pidfd, wire: live.wire, streams, stop_signal: spec.process.stop_signal, timeout, lingers };
+    let living = Living { pidfd: live.pidfd, wire: live.wire, streams, stop_signal: spec.process.stop_signal, timeout, lingers, joined: None };
     let mut used = None;
     let exit = stay(living, signals, &mut |event| match event {
         Event::Ended => {
@@ -599,9 +635,33 @@ impl RunArgs {
     }
 
     /// How it is stayed with.
-    fn options(&self) -> Options {
+    fn options(&self, chosen: Option<&Chosen>) -> Result<Options> {
         let usual = Options::default();
-        Options { detached: self.detach, auto_remove: self.rm, stop_timeout: self.stop_timeout.unwrap_or(usual.stop_timeout) }
+        let asked = health::Asked {
+            command: self.health_cmd.clone(),
+            interval: self.health_interval.clone(),
+            timeout: self.health_timeout.clone(),
+            start_period: self.health_start_period.clone(),
+            start_interval: self.health_start_interval.clone(),
+            retries: self.health_retries,
+            on_failure: self.health_on_failure,
+            none: self.no_healthcheck,
+        };
+        // In the foreground somebody looks at it.
+        let says = chosen.filter(|_| self.detach).map(|c| config::healthcheck_of(&c.store, &c.image)).transpose()?.flatten();
+        let health = asked.over(says.as_ref())?;
+        for (set, flag) in [(health.is_some(), "--health-cmd"), (self.restart.is_some_and(|r| r != Restart::No), "--restart")] {
+            if set && !self.detach {
+                return Err(Error::usage(format!("cannot use {flag} in the foreground: nobody stays with it")).hint("add -d"));
+            }
+        }
+        Ok(Options {
+            detached: self.detach,
+            auto_remove: self.rm,
+            stop_timeout: self.stop_timeout.unwrap_or(usual.stop_timeout),
+            restart: self.restart.unwrap_or_default(),
+            health,
+        })
     }
 
     fn labels(&self) -> Result<BTreeMap<String, String>> {
@@ -675,6 +735,15 @@ impl RunArgs {
             init,
             stop_signal,
             stop_timeout: _,
+            restart: _,
+            health_cmd: _,
+            health_interval: _,
+            health_timeout: _,
+            health_retries: _,
+            health_start_period: _,
+            health_start_interval: _,
+            health_on_failure: _,
+            no_healthcheck: _,
             timeout,
             network,
             add_host,
@@ -742,15 +811,7 @@ impl RunArgs {
         let p = &mut patch.process;
         p.argv = command;
         (p.interactive, p.tty) = (Some(interactive), Some(tty));
-        for file in env_file {
-            let text = std::fs::read_to_string(&file).doing("read", file.display())?;
-            for line in text.lines().map(str::trim).filter(|l| !l.is_empty() && !l.starts_with('#')) {
-                variable(line, env, &mut p.env)?;
-            }
-        }
-        for word in &variables {
-            variable(word, env, &mut p.env)?;
-        }
+        p.env = set_variables(&env_file, &variables, env)?;
         p.cwd = workdir.map(|dir| absolute(&dir, cwd));
         p.user = user;
         p.hostname = hostname.map(host_name).transpose()?;
@@ -847,6 +908,19 @@ fn three_forms() -> Error {
     )
 }
 
+/// What --env-file and -e say, the latter last.
+pub fn set_variables(files: &[PathBuf], words: &[String], env: &Environment) -> Result<BTreeMap<String, String>> {
+    let mut set = BTreeMap::new();
+    for file in files {
+        let text = std::fs::read_to_string(file).doing("read", file.display())?;
+        for line in text.lines().map(str::trim).filter(|l| !l.is_empty() && !l.starts_with('#')) {
+            variable(line, env, &mut set)?;
+        }
+    }
+    words.iter().try_for_each(|word| variable(word, env, &mut set))?;
+    Ok(set)
+}
+
 /// `NAME=VALUE`, or `NAME` for the caller's own value. man: environ(7)
 fn variable(word: &str, env: &Environment, into: &mut BTreeMap<String, String>) -> Result<()> {
     let (name, value) = match word.split_once('=') {
@@ -873,7 +947,7 @@ fn host_name(name: String) -> Result<String> {
 }
 
 /// Absolute, with `.` and `..` taken out by name: what the path inside will be.
-fn absolute(path: &Path, cwd: &Path) -> PathBuf {
+pub fn absolute(path: &Path, cwd: &Path) -> PathBuf {
     let mut out = PathBuf::new();
     for part in cwd.join(path).components() {
         match part {
@@ -902,7 +976,7 @@ fn existing(path: &Path, cwd: &Path) -> Result<PathBuf> {
 }
 
 /// Descriptors that the user numbers must be open, and no directories. cve: 2016-8649
-fn check_descriptors(preserved: u32, status: Option<u32>) -> Result<()> {
+pub fn check_descriptors(preserved: u32, status: Option<u32>) -> Result<()> {
     if preserved > 1024 {
         return Err(Error::usage("bad --preserve-fds: at most 1024"));
     }
@@ -920,13 +994,13 @@ fn directory(fd: u32) -> Error {
     Error::new(Kind::Denied, format!("cannot pass descriptor {fd}: it is a directory, and so a way out")).hint("share it with --ro or --rw")
 }
 
-fn window() -> (u16, u16) {
+pub fn window() -> (u16, u16) {
     let size = [0, 1, 2].iter().find_map(|fd| rustix::termios::tcgetwinsize(sys::inherit::inherited(fd)).ok());
     size.map_or((80, 24), |w| (w.ws_col, w.ws_row))
 }
 
 /// The command's standard streams without -t: the caller's own files and pipes, but never the caller's terminal. cve: 2017-5226
-fn streams(interactive: bool) -> Result<(Io, Streams)> {
+pub fn streams(interactive: bool) -> Result<(Io, Streams)> {
     let terminal = |fd: i32| rustix::termios::isatty(sys::inherit::inherited(&fd));
     let own = |fd: i32| {
         let copy = rustix::io::fcntl_dupfd_cloexec(sys::inherit::inherited(&fd), 3).doing("copy", "a standard stream")?;

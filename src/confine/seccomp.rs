@@ -80,6 +80,7 @@ pub fn compile(spec: &Seccomp, nested: bool, capabilities: &BTreeSet<u8>, cache:
         SeccompProfile::Unconfined => return Ok(None),
         SeccompProfile::Groups => None,
         SeccompProfile::Docker(path) => Some((path, docker::read(path)?)),
+        SeccompProfile::Pinned { path, text } => Some((path, text.clone().into_bytes())),
     };
     let kernel = rustix::system::uname();
     let key = key(spec, nested, capabilities, profile.as_ref().map(|p| (p.1.as_slice(), kernel.release().to_bytes())))?;
@@ -99,6 +100,16 @@ pub fn compile(spec: &Seccomp, nested: bool, capabilities: &BTreeSet<u8>, cache:
         keep(dir, &key, &program);
     }
     Ok(Some(program))
+}
+
+/// Read the profile's file, once for all that will be bound by it.
+pub fn pin(profile: &mut SeccompProfile) -> Result<()> {
+    if let SeccompProfile::Docker(path) = profile {
+        let text = String::from_utf8(docker::read(path)?);
+        let text = text.map_err(|_| Error::usage(format!("cannot read the seccomp profile {}: it is not UTF-8", path.display())))?;
+        *profile = SeccompProfile::Pinned { path: std::mem::take(path), text };
+    }
+    Ok(())
 }
 
 const CAP_NET_RAW: u8 = 13;

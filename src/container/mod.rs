@@ -1,7 +1,7 @@
 //! A sandbox as a thing that has a name: its record on disk, who stays with it, and the verbs on it.
 //!
 //! *What*: `store` has the records and says which of them live, `run` brings one to life (for `cli::run` and for the monitor), `watch` is
-//! the monitor of a detached one, `choose` finds its image and its writable layer, `process` tells a process from a later one of its number.
+//! the monitor of a detached one, `health` asks it how it is, `choose` finds its image and its writable layer, `process` tells a process from a later one of its number.
 //!
 //! *Why this way*: the directory of a sandbox is all that there is of it, and flock(2) on it says whether anybody stays with it; so the truth
 //! survives whatever dies. What is decided is in one file, which the verbs write, what happens in another, which only who stays with the
@@ -9,26 +9,33 @@
 //! says "running", since whoever would have to take it back may be dead.)
 //!
 //! *Invariants*
-//! - I1 a record is believed in nothing that the kernel can be asked: it lives if its directory is locked, and a process is who the record
-//!   means if it is as old as the record says.
+//! - I1 a record is believed in nothing that the kernel can be asked: it lives if its directory is locked; who stays with it is the process
+//!   that has it locked, as old as the record says, and outside of every sandbox; its PID 1 is a child of that one. // cve: 2022-31214
 //! - I2 a record is renamed into place, whole or not there.
 //! - I3 nothing of a sandbox is signalled but by a pidfd whose process was checked after it was opened.
 #![forbid(unsafe_code)]
 
 pub mod choose;
+pub mod health;
 pub mod process;
+pub mod exec;
 pub mod run;
 pub mod store;
 pub mod watch;
 pub mod writable;
 
+use crate::error::{Error, Result};
+pub use crate::host::process;
+
 use crate::ident::{Digest, Id, Name};
 use crate::spec::{Control, Spec};
 use choose::Writes;
+use health::Health;
 use process::Process;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
+use std::str::FromStr;
 
 /// What was decided: `config.json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -70,6 +77,7 @@ pub struct Below {
 
 /// How it is stayed with.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Options {
     /// A monitor stays with it, and not who started it.
     pub detached: bool,
@@ -77,11 +85,70 @@ pub struct Options {
     pub auto_remove: bool,
     /// Seconds from the stop signal to SIGKILL.
     pub stop_timeout: u64,
+    pub restart: Restart,
+    pub health: Option<Health>,
 }
 
 impl Default for Options {
     fn default() -> Options {
-        Options { detached: false, auto_remove: false, stop_timeout: 10 }
+        Options { detached: false, auto_remove: false, stop_timeout: 10, restart: Restart::No, health: None }
+    }
+}
+
+/// When it runs again by itself.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum Restart {
+    #[default]
+    No,
+    /// After an exit code that is not 0; at most so often.
+    OnFailure(Option<u32>),
+    Always,
+    /// The same, but `start --all` after the machine was started leaves alone what somebody had stopped.
+    UnlessStopped,
+}
+
+impl Restart {
+    /// It ended with this exit code, and has been run again so often.
+    pub fn wants(self, exit: u8, restarts: u32) -> bool {
+        match self {
+            Restart::No => false,
+            Restart::OnFailure(most) => exit != 0 && most.is_none_or(|most| restarts < most),
+            Restart::Always | Restart::UnlessStopped => true,
+        }
+    }
+}
+
+impl FromStr for Restart {
+    type Err = Error;
+    fn from_str(s: &str) -> Result<Restart> {
+        let bad = || Error::usage(format!("bad restart policy '{s}': no, on-failure[:N], always or unless-stopped"));
+        match s.split_once(':').map_or((s, None), |(policy, n)| (policy, Some(n))) {
+            ("no", None) => Ok(Restart::No),
+            ("always", None) => Ok(Restart::Always),
+            ("unless-stopped", None) => Ok(Restart::UnlessStopped),
+            ("on-failure", most) => most.map(|n| n.parse().map_err(|_| bad())).transpose().map(Restart::OnFailure),
+            _ => Err(bad()),
+        }
+    }
+}
+
+impl TryFrom<String> for Restart {
+    type Error = Error;
+    fn try_from(s: String) -> Result<Restart> {
+        s.parse()
+    }
+}
+
+impl From<Restart> for String {
+    fn from(restart: Restart) -> String {
+        match restart {
+            Restart::No => "no".into(),
+            Restart::OnFailure(None) => "on-failure".into(),
+            Restart::OnFailure(Some(most)) => format!("on-failure:{most}"),
+            Restart::Always => "always".into(),
+            Restart::UnlessStopped => "unless-stopped".into(),
+        }
     }
 }
 
@@ -93,6 +160,8 @@ pub struct State {
     pub boot: String,
     /// Who stays with it: the monitor, or who ran it in the foreground.
     pub stays: Option<Process>,
+    /// Its descriptor of the sandbox's directory, which it has locked.
+    pub lock: Option<i32>,
     /// PID 1 of the sandbox.
     pub init: Option<Process>,
     /// Where its limits are.
@@ -109,6 +178,13 @@ pub struct State {
     /// Why it could not run.
     pub error: Option<String>,
     pub restarts: u32,
+}
+
+impl State {
+    /// Nobody is there any more.
+    pub fn over(self) -> State {
+        State { stays: None, lock: None, init: None, cgroup: None, lost: None, ..self }
+    }
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]

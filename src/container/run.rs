@@ -64,7 +64,7 @@ pub fn ready(spec: &Spec, call: Call, chosen: Option<&Chosen>, io: impl FnOnce()
 }
 
 /// Where compiled filters are kept: a directory that is never writable from inside, made if need be. No cache is no error.
-fn seccomp_cache(caller: &Caller) -> Option<PathBuf> {
+pub(super) fn seccomp_cache(caller: &Caller) -> Option<PathBuf> {
     let dir = dirs::cache(&caller.home);
     dirs::make(&dir).is_ok().then_some(dir)
 }

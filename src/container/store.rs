@@ -12,24 +12,26 @@
 #![forbid(unsafe_code)]
 
 use super::choose::Writes;
-use super::process::{self, Process};
+use super::process::{self, Found, Process};
+use super::run::note;
 use super::{Config, State, Status};
 use crate::dirs;
 use crate::error::{Doing, Error, Kind, Result};
 use crate::ident::{Id, Name};
 use crate::image::store::Store;
 use crate::image::{kept, making};
-use rustix::fs::{FlockOperation, Mode, OFlags};
+use rustix::fs::{Dir, FileType, FlockOperation, Mode, OFlags, openat};
+use rustix::io::Errno;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::fs::File;
-use std::io::Write;
-use std::os::fd::OwnedFd;
+use std::io::{Read, Write};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// The longest record.
-const LONGEST: usize = 4 << 20;
+/// The longest record. A thousand variables and mounts are in it.
+const LONGEST: u64 = 4 << 20;
 
 /// All sandboxes of a user.
 pub struct Sandboxes {
@@ -37,6 +39,9 @@ pub struct Sandboxes {
     /// Where those in the foreground are, and may be of another session. The first is for new ones.
     live: Vec<PathBuf>,
 }
+
+/// A directory that is no sandbox, and why.
+type Damaged = (Id, Error);
 
 /// One of them, as it was when it was read.
 #[derive(Debug, Clone)]
@@ -58,6 +63,38 @@ impl Sandbox {
     pub fn unwanted(&self) -> Result<()> {
         let mark = self.dir.join("stop");
         File::create(&mark).map(drop).doing("make", mark.display())
+    }
+
+    /// Who stays with it. // I1
+    pub fn stays(&self) -> Result<Found> {
+        let over = || Error::new(Kind::Conflict, format!("cannot reach the sandbox '{}': it does not run", self.config.name));
+        let (Some(process), Some(descriptor), true) = (self.state.stays, self.state.lock, self.alive) else { return Err(over()) };
+        let dir = match open(&self.dir) {
+            Ok(dir) => dir,
+            Err(_) => return Err(over()), // it was removed meanwhile
+        };
+        let stat = rustix::fs::fstat(&dir).doing("look at", self.dir.display())?;
+        let why = match process.find() {
+            _ if self.state.boot != process::boot()? => "it is of another start of the machine",
+            None => "the process that it names is not there",
+            Some(found) if !found.is_of_our_world() => "the process that it names is not one of yours, outside of every sandbox",
+            Some(found) if !found.has_locked(descriptor, &stat) => "the process that it names does not have it locked",
+            Some(found) => return Ok(found),
+        };
+        // Or it has ended since.
+        Err(if making::lock(&dir, FlockOperation::NonBlockingLockShared).is_ok() { over() } else { self.distrust(why) })
+    }
+
+    /// Its PID 1. // I1
+    pub fn init(&self) -> Result<Found> {
+        let stays = self.stays()?;
+        let over = || Error::new(Kind::Conflict, format!("cannot reach the sandbox '{}': its command does not run", self.config.name));
+        let init = self.state.init.and_then(|p| p.find()).ok_or_else(over)?;
+        if init.is_child_of(&stays) { Ok(init) } else { Err(self.distrust("the process that it names as PID 1 is another one")) }
+    }
+
+    pub fn distrust(&self, why: &str) -> Error {
+        distrust(&self.dir, why)
     }
 
     /// Wait until nobody stays with it.
@@ -91,11 +128,8 @@ impl Sandboxes {
         let root = root.ok_or_else(|| Error::new(Kind::Bug, "there is no place for a sandbox"))?;
         dirs::make(root)?;
         let _names = (!config.unnamed || config.options.detached).then(|| self.take_name(&config.name)).transpose()?;
-        let half = root.join(format!(".{}", config.id.short()));
-        rustix::fs::mkdir(&half, Mode::from_raw_mode(0o700)).doing("make", half.display())?;
-        let own = Own { lock: open(&half)?, dir: half, kept: config.options.detached };
+        let own = Own::half(&root.join(format!(".{}", config.id.short())), config.options.detached)?;
         let made = (|| {
-            making::lock(&own.lock, FlockOperation::NonBlockingLockExclusive).doing("lock", own.dir.display())?;
             own.decide(config)?;
             own.tell(&State::default())?;
             let dir = root.join(config.id.as_str());
@@ -118,7 +152,7 @@ impl Sandboxes {
         let flags = OFlags::CREATE | OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let names = rustix::fs::open(&path, flags, Mode::from_raw_mode(0o600)).doing("lock", path.display())?;
         making::lock(&names, FlockOperation::LockExclusive).doing("lock", path.display())?;
-        if let Some(other) = self.list()?.into_iter().find(|s| s.config.name == *name) {
+        if let Some(other) = self.all()?.0.into_iter().find(|s| s.config.name == *name) {
             let e = Error::new(Kind::Conflict, format!("cannot use the name '{name}': the sandbox {} has it", other.config.id.short()));
             return Err(if other.alive {
                 e.hint(format!("sandbox stop {name}, or another name"))
@@ -129,26 +163,36 @@ impl Sandboxes {
         Ok(names)
     }
 
-    /// All of them, the newest first. What died in the foreground is swept.
+    /// All of them, the newest first. What died in the foreground is swept; what cannot be read is told.
     pub fn list(&self) -> Result<Vec<Sandbox>> {
-        let mut all = Vec::new();
+        let (all, damaged) = self.all()?;
+        damaged.iter().for_each(|(_, e)| note(e.message()));
+        Ok(all)
+    }
+
+    /// And those whose records cannot be read.
+    fn all(&self) -> Result<(Vec<Sandbox>, Vec<Damaged>)> {
+        let (mut all, mut damaged) = (Vec::new(), Vec::new());
         for root in std::iter::once(&self.kept).chain(&self.live) {
-            let entries = match std::fs::read_dir(root) {
-                Err(e) if e.kind() == std::io::ErrorKind::NotFound => continue,
-                entries => entries.doing("read", root.display())?,
+            let handle = match dirs::open(root) {
+                Err(_) if std::fs::symlink_metadata(root).is_err() => continue,
+                handle => handle?,
             };
-            dirs::trusted(root)?;
-            for entry in entries.flatten() {
-                let name = entry.file_name().into_string().unwrap_or_default();
-                if let Ok(id) = Id::try_from(name) {
-                    all.extend(self.read(&entry.path(), &id)?.filter(|s| s.alive || *root == self.kept));
-                } else {
-                    sweep(&entry.path());
+            for entry in Dir::read_from(&handle).doing("read", root.display())?.flatten() {
+                let name = entry.file_name().to_string_lossy().into_owned();
+                let dir = root.join(&name);
+                match Id::try_from(name) {
+                    Ok(id) => match self.read(&handle, dir, &id) {
+                        Ok(sandbox) => all.extend(sandbox),
+                        Err(e) => damaged.push((id, e)),
+                    },
+                    Err(_) if !matches!(entry.file_name().to_bytes(), b"." | b"..") => sweep(&dir),
+                    Err(_) => {}
                 }
             }
         }
         all.sort_by(|a, b| (b.config.created, &b.config.id).cmp(&(a.config.created, &a.config.id)));
-        Ok(all)
+        Ok((all, damaged))
     }
 
     /// By name, ID, or the beginning of an ID that no other has.
@@ -164,15 +208,23 @@ impl Sandboxes {
     }
 
     fn look(&self, word: &str) -> Result<Sandbox> {
-        let mut all = self.list()?;
+        let (mut all, damaged) = self.all()?;
         if let Some(named) = all.iter().position(|s| s.config.name.as_str() == word) {
             return Ok(all.swap_remove(named));
         }
-        let mut matching = all.into_iter().filter(|s| !word.is_empty() && s.config.id.as_str().starts_with(word));
+        let begins = |id: &Id| !word.is_empty() && id.as_str().starts_with(word);
+        let mut matching = all.into_iter().filter(|s| begins(&s.config.id));
         match (matching.next(), matching.next()) {
             (Some(found), None) => Ok(found),
-            (Some(_), Some(_)) => Err(Error::usage(format!("cannot tell which sandbox '{word}' is: several IDs begin so"))),
-            (None, _) => Err(Error::new(Kind::NotFound, format!("cannot find a sandbox '{word}'")).hint("sandbox ps -a lists them")),
+            (Some(a), Some(b)) => {
+                let e = Error::usage(format!("cannot tell which sandbox '{word}' is: several IDs begin so"));
+                Err(e.hint(format!("{} or {}", a.config.id.short(), b.config.id.short())))
+            }
+            // What cannot be read may have been the one that is meant.
+            (None, _) => match damaged.into_iter().max_by_key(|(id, _)| begins(id)) {
+                Some((_, e)) => Err(e),
+                None => Err(Error::new(Kind::NotFound, format!("cannot find a sandbox '{word}'")).hint("sandbox ps -a lists them")),
+            },
         }
     }
 
@@ -193,29 +245,36 @@ impl Sandboxes {
             .hint(format!("sandbox stop {}", sandbox.config.name)))
     }
 
-    /// None: it is being removed, or died in the foreground and was swept.
-    fn read(&self, dir: &Path, id: &Id) -> Result<Option<Sandbox>> {
-        let Ok(lock) = open(dir) else { return Ok(None) };
-        let alive = making::lock(&lock, FlockOperation::NonBlockingLockShared).is_err();
-        let foreground = !dir.starts_with(&self.kept);
-        if !alive && foreground {
+    /// None: it is being removed, or died in the foreground and was swept. All is read by one handle. // I1
+    fn read(&self, root: &OwnedFd, dir: PathBuf, id: &Id) -> Result<Option<Sandbox>> {
+        let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let handle = match openat(root, id.as_str(), flags, Mode::empty()) {
+            Ok(handle) => handle,
+            Err(Errno::NOENT) => return Ok(None),
+            Err(e) => return Err(distrust(&dir, &crate::error::why(&e.into()))),
+        };
+        let stat = rustix::fs::fstat(&handle).doing("look at", dir.display())?;
+        if stat.st_uid != rustix::process::geteuid().as_raw() || stat.st_mode & 0o022 != 0 {
+            return Err(distrust(&dir, "it is no directory of yours that nobody else may write"));
+        }
+        let alive = making::lock(&handle, FlockOperation::NonBlockingLockShared).is_err();
+        if !alive && !dir.starts_with(&self.kept) {
             // What was written and lost is lost with who stayed.
-            drop(lock);
-            sweep(dir);
+            drop(handle);
+            sweep(&dir);
             return Ok(None);
         }
-        let (Some(config), Some(mut state)) = (parse::<Config>(&dir.join("config.json"))?, parse::<State>(&dir.join("state.json"))?) else {
+        let (Some(config), Some(mut state)) = (parse::<Config>(&handle, &dir, "config.json")?, parse::<State>(&handle, &dir, "state.json")?) else {
             return Ok(None);
         };
         if config.id != *id {
-            return Err(Error::new(Kind::Denied, format!("cannot believe {}: it is of another sandbox", dir.display())));
+            return Err(distrust(&dir, "it is of another sandbox"));
         }
         if !alive && matches!(state.status, Status::Running | Status::Restarting) {
             let why = if state.boot == process::boot()? { "who stayed with it was killed" } else { "the machine was started again" };
-            state =
-                State { status: Status::Dead, exit: Some(137), error: Some(why.into()), stays: None, init: None, cgroup: None, lost: None, ..state };
+            state = State { status: Status::Dead, exit: Some(137), error: Some(why.into()), ..state.over() };
         }
-        Ok(Some(Sandbox { dir: dir.to_path_buf(), config, state, alive }))
+        Ok(Some(Sandbox { dir, config, state, alive }))
     }
 }
 
@@ -246,20 +305,65 @@ fn open(dir: &Path) -> Result<OwnedFd> {
     rustix::fs::open(dir, OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty()).doing("open", dir.display())
 }
 
-fn parse<T: DeserializeOwned>(file: &Path) -> Result<Option<T>> {
-    match crate::host::read(file, LONGEST) {
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        text => {
-            let text = text.doing("read", file.display())?;
-            serde_json::from_slice(&text).map(Some).map_err(|e| {
-                let dir = file.parent().unwrap_or(file).display().to_string();
-                Error::new(Kind::Io, format!("cannot read {}: {e}", file.display())).hint(format!("if no sandbox needs it: rm -r '{dir}'"))
-            })
-        }
+fn distrust(dir: &Path, why: &str) -> Error {
+    Error::new(Kind::Denied, format!("cannot believe {}: {why}", dir.display())).hint(format!("if no sandbox needs it: rm -r '{}'", dir.display()))
+}
+
+/// One of the two records.
+fn parse<T: DeserializeOwned>(handle: &OwnedFd, dir: &Path, name: &str) -> Result<Option<T>> {
+    // O_NONBLOCK: a fifo in its place must not hang us.
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let file = match openat(handle, name, flags, Mode::empty()) {
+        Ok(file) => File::from(file),
+        Err(Errno::NOENT) => return Ok(None),
+        Err(e) => return Err(distrust(dir, &format!("{name} cannot be opened: {}", crate::error::why(&e.into())))),
+    };
+    let stat = rustix::fs::fstat(&file).doing("look at", dir.display())?;
+    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile || stat.st_uid != rustix::process::geteuid().as_raw() {
+        return Err(distrust(dir, &format!("{name} is no file of yours")));
     }
+    let mut text = Vec::new();
+    file.take(LONGEST + 1).read_to_end(&mut text).doing("read", dir.join(name).display())?;
+    if text.len() as u64 > LONGEST {
+        return Err(distrust(dir, &format!("{name} is too long")));
+    }
+    serde_json::from_slice(&text).map(Some).map_err(|e| distrust(dir, &format!("{name}: {e}")))
+}
+
+/// One of them by its path.
+pub(super) fn parsed<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
+    let (dir, name) = (path.parent().unwrap_or(path), path.file_name().unwrap_or_default().to_string_lossy());
+    parse(&open(dir)?, dir, &name)
+}
+
+/// I2
+pub(super) fn put(path: &Path, what: &impl Serialize, sync: bool) -> Result<()> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let half = path.with_file_name(format!(".{name}"));
+    let text = serde_json::to_vec(what).map_err(|e| Error::new(Kind::Bug, format!("cannot write JSON: {e}")))?;
+    let written = (|| {
+        let mut file = File::create(&half)?;
+        file.write_all(&text)?;
+        if sync { file.sync_all() } else { Ok(()) }
+    })();
+    written.doing("write", path.display())?;
+    rustix::fs::rename(&half, path).doing("write", path.display())
 }
 
 impl Own {
+    /// A directory in the making. Who sweeps may have it before it is locked; then there is another one.
+    fn half(dir: &Path, kept: bool) -> Result<Own> {
+        for _ in 0..100 {
+            rustix::fs::mkdir(dir, Mode::from_raw_mode(0o700)).doing("make", dir.display())?;
+            let Ok(lock) = open(dir) else { continue };
+            making::lock(&lock, FlockOperation::LockExclusive).doing("lock", dir.display())?;
+            if making::is_at(&lock, dir) {
+                return Ok(Own { dir: dir.to_path_buf(), lock, kept });
+            }
+        }
+        Err(Error::new(Kind::Conflict, format!("cannot make {}: somebody removes it each time", dir.display())))
+    }
+
     /// The lock that somebody else took, and we inherited.
     pub fn inherited(dir: PathBuf, lock: OwnedFd) -> Result<Own> {
         if !making::is_at(&lock, &dir) {
@@ -271,15 +375,23 @@ impl Own {
 
     pub fn config(&self) -> Result<Config> {
         let gone = || Error::new(Kind::NotFound, format!("cannot find {}", self.dir.display()));
-        parse(&self.dir.join("config.json"))?.ok_or_else(gone)
+        parse(&self.lock, &self.dir, "config.json")?.ok_or_else(gone)
     }
 
     /// It may run, whatever was wanted before.
-    pub fn wanted(&self) -> Result<()> {
-        let mark = self.dir.join("stop");
-        std::fs::remove_file(&mark)
-            .or_else(|e| if e.kind() == std::io::ErrorKind::NotFound { Ok(()) } else { Err(e) })
-            .doing("remove", mark.display())
+    pub fn wanted(&self) {
+        for mark in ["stop", "restart"] {
+            self.take_mark(mark);
+        }
+    }
+
+    /// There was a mark of this name.
+    pub fn take_mark(&self, name: &str) -> bool {
+        std::fs::remove_file(self.dir.join(name)).is_ok()
+    }
+
+    pub fn state(&self) -> Result<State> {
+        Ok(parsed(&self.dir.join("state.json"))?.unwrap_or_default())
     }
 
     pub fn is_wanted(&self) -> bool {
@@ -296,20 +408,11 @@ impl Own {
 
     /// What comes before it in the state: who we are, and since when the machine runs.
     pub fn stays(&self) -> Result<State> {
-        Ok(State { stays: Some(Process::me()?), boot: process::boot()?, ..State::default() })
+        Ok(State { stays: Some(Process::me()?), lock: Some(self.lock.as_raw_fd()), boot: process::boot()?, ..State::default() })
     }
 
     fn put(&self, name: &str, what: &impl Serialize) -> Result<()> {
-        let path = self.dir.join(name);
-        let half = self.dir.join(format!(".{name}"));
-        let text = serde_json::to_vec(what).map_err(|e| Error::new(Kind::Bug, format!("cannot write JSON: {e}")))?;
-        let written = (|| {
-            let mut file = File::create(&half)?;
-            file.write_all(&text)?;
-            if self.kept { file.sync_all() } else { Ok(()) }
-        })();
-        written.doing("write", path.display())?;
-        rustix::fs::rename(&half, &path).doing("write", path.display()) // I2
+        put(&self.dir.join(name), what, self.kept)
     }
 
     /// All of it is gone, and its name is free; not what it wrote.

@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 
 use super::choose::{Chosen, Writes};
+use super::health::Asking;
 use super::run::{Call, ready, running};
 use super::store::Own;
 use super::{Config, State, Status, now};
@@ -19,17 +20,26 @@ use crate::launch::plan::Io;
 use crate::monitor::{Event, Living, Signals, Streams, stay};
 use crate::role::Answer;
 use crate::sys;
+use crate::sys::signal::Set;
 use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::mem::ManuallyDrop;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::{Command, ExitCode, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+/// How long it waits before it runs again: at first, and at most; docker's numbers.
+const SHORTEST: Duration = Duration::from_millis(100);
+const LONGEST: Duration = Duration::from_secs(60);
+/// What ran for so long is no failing start.
+const LASTED: Duration = Duration::from_secs(10);
+/// How soon it sees meanwhile that it is not wanted any more.
+const GLANCE: Duration = Duration::from_millis(100);
 
 /// What the monitor tells whoever started it.
 #[derive(Debug, Serialize, Deserialize)]
@@ -80,19 +90,11 @@ fn watch() -> Result<()> {
     let dir = PathBuf::from(std::env::args_os().nth(2).ok_or_else(not_you)?);
     let own = Own::inherited(dir, lock)?;
     let mut waiting = Some(File::from(say));
-    let stayed = leave().and_then(|()| own.config()).and_then(|config| {
-        let stayed = live(&own, &config, &mut waiting);
-        if let Err(e) = &stayed {
-            let _ = own.tell(&State {
-                status: Status::Exited,
-                finished: Some(now()),
-                exit: Some(e.exit_code()),
-                error: Some(e.message().into()),
-                ..own.stays()?
-            });
-        }
-        if config.options.auto_remove { super::store::remove(own, &config).and(stayed) } else { stayed }
-    });
+    let stayed = leave().and_then(|()| stay_up(&own, &mut waiting));
+    let stayed = match own.config() {
+        Ok(config) if config.options.auto_remove => super::store::remove(own, &config).and(stayed),
+        _ => stayed,
+    };
     match (stayed, waiting) {
         (Err(e), Some(say)) => {
             tell(say, Err(e));
@@ -120,8 +122,45 @@ fn leave() -> Result<()> {
     std::env::set_current_dir("/").doing("enter", "/")
 }
 
-/// From the record to the end.
-fn live(own: &Own, config: &Config, waiting: &mut Option<File>) -> Result<()> {
+/// Bring it to life, as often as it is wanted.
+fn stay_up(own: &Own, waiting: &mut Option<File>) -> Result<()> {
+    let (mut restarts, mut pause, mut mask) = (0, SHORTEST, None);
+    loop {
+        let began = Instant::now();
+        let config = own.config()?;
+        let ended = live(own, &config, waiting, &mut mask, restarts);
+        let first = waiting.is_some(); // nobody has been told that it runs
+        let failed = |e: &Error| {
+            let stays = own.stays()?;
+            Ok(State { finished: Some(now()), exit: Some(e.exit_code()), error: Some(e.message().into()), restarts, ..stays })
+        };
+        let state = match &ended {
+            Ok(state) => state.clone(),
+            Err(e) => failed(e)?,
+        };
+        // The policy may have been changed meanwhile.
+        let again = own.config()?.options.restart.wants(state.exit.unwrap_or_default(), restarts) || own.take_mark("restart");
+        if first || !again || !own.is_wanted() {
+            own.tell(&State { status: Status::Exited, stays: None, ..state })?;
+            return ended.map(drop);
+        }
+        own.tell(&State { status: Status::Restarting, ..state })?;
+        pause = if began.elapsed() > LASTED { SHORTEST } else { pause };
+        let until = Instant::now() + pause;
+        while Instant::now() < until {
+            std::thread::sleep(until.saturating_duration_since(Instant::now()).min(GLANCE));
+            if !own.is_wanted() {
+                own.tell(&State { status: Status::Exited, stays: None, ..own.state()? })?;
+                return Ok(());
+            }
+        }
+        pause = (pause * 2).min(LONGEST);
+        restarts += 1;
+    }
+}
+
+/// From the record to the end; `mask` is the signal mask from before the first time.
+fn live(own: &Own, config: &Config, waiting: &mut Option<File>, mask: &mut Option<Set>, restarts: u32) -> Result<State> {
     let caller = Caller::me()?;
     let mut spec = ManuallyDrop::new(config.spec.clone());
     spec.limits.asked = config.asked.clone();
@@ -133,17 +172,31 @@ fn live(own: &Own, config: &Config, waiting: &mut Option<File>) -> Result<()> {
     };
     let signals = Signals::take()?;
     let env = std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v))).collect();
-    let call = Call { caller, cwd: config.cwd.clone(), env, mask: signals.old_mask(), window: (80, 24) };
+    let mask = *mask.get_or_insert(signals.old_mask());
+    let call = Call { caller, cwd: config.cwd.clone(), env, mask, window: (80, 24) };
     let io = || if spec.process.tty { Ok(None) } else { streams(spec.process.interactive).map(Some) };
     let ready = ready(&spec, call, chosen.as_ref(), io, false)?;
     let notes = ready.notes(&spec);
     let (alive, streams) = ready.play(&spec, &mut chosen, &writes)?;
-    let running = running(&alive, own.stays()?)?;
+    let running = State { restarts, ..running(&alive, own.stays()?)? };
     own.tell(&running)?;
+    if !own.is_wanted() {
+        // Somebody wanted it down between two runs.
+        let _ = sys::signal::pidfd_send(alive.pidfd.as_fd(), libc::SIGKILL);
+    }
+    let _asks = config.options.health.as_ref().map(|_| Asking::start(own)).transpose()?;
     waiting.take().into_iter().for_each(|say| tell(say, Ok(Up { pid: alive.pid, notes: notes.clone() })));
     let held = alive.cgroup;
     let timeout = spec.process.timeout.map(Duration::from_secs);
-    let living = Living { pidfd: alive.pidfd, wire: alive.wire, streams, stop_signal: spec.process.stop_signal, timeout, lingers: held.is_some() };
+    let living = Living {
+        pidfd: alive.pidfd,
+        wire: alive.wire,
+        streams,
+        stop_signal: spec.process.stop_signal,
+        timeout,
+        lingers: held.is_some(),
+        joined: None,
+    };
     let mut used = None;
     let exit = stay(living, signals, &mut |event| match event {
         Event::Ended => {
@@ -155,18 +208,7 @@ fn live(own: &Own, config: &Config, waiting: &mut Option<File>) -> Result<()> {
     })?;
     let oom = used.as_ref().and_then(|u| u.oom_kills).is_some_and(|n| n > 0) && exit.status.signal() == Some(libc::SIGKILL);
     let reason = if exit.timed_out { Some("timeout") } else { oom.then_some("oom") };
-    own.tell(&State {
-        status: Status::Exited,
-        stays: None,
-        init: None,
-        cgroup: None,
-        lost: None,
-        finished: Some(now()),
-        exit: Some(exit.code()),
-        signal: exit.status.signal(),
-        reason: reason.map(String::from),
-        ..running
-    })
+    Ok(State { finished: Some(now()), exit: Some(exit.code()), signal: exit.status.signal(), reason: reason.map(String::from), ..running.over() })
 }
 
 /// Pipes for all that the command says.

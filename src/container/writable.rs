@@ -5,8 +5,7 @@
 //! workload's to change; pidfd_getfd(2), as Yama forbids it.)
 //!
 //! *Invariants*
-//! - I1 the record is believed in nothing: its process must live, be as old as it says, and be outside of every sandbox; its descriptor must be
-//!   the very directory, on a tmpfs. // cve: 2022-31214
+//! - I1 the descriptor of who stays with it must be the very directory that the record names, on a tmpfs. // cve: 2022-31214
 #![forbid(unsafe_code)]
 
 use super::choose::Writes;
@@ -34,23 +33,19 @@ pub fn find(sandbox: &Sandbox) -> Result<Writable> {
         Error::new(Kind::NotFound, format!("cannot find what the sandbox '{name}' wrote: it has ended, and that is gone"))
             .hint("run it with --keep, and what it writes stays")
     };
-    let distrust = |why: &str| {
-        let dir = sandbox.dir.display();
-        Error::new(Kind::Denied, format!("cannot believe what {dir} says of the sandbox '{name}': {why}")).hint(format!("rm -r '{dir}'"))
-    };
-    let process = sandbox.state.stays.and_then(|p| p.find()).ok_or_else(gone)?;
-    let lost = sandbox.state.lost.as_ref().ok_or_else(gone)?;
-    if !process.is_of_our_world() {
-        return Err(distrust("its process is not one of yours, outside of every sandbox"));
+    if !sandbox.alive {
+        return Err(gone());
     }
+    let process = sandbox.stays()?;
+    let lost = sandbox.state.lost.as_ref().ok_or_else(gone)?;
     let upper = process.directory(lost.descriptor).map_err(|e| match e {
         rustix::io::Errno::NOENT => gone(),
-        e => distrust(&format!("its directory cannot be opened: {}", crate::error::why(&e.into()))),
+        e => sandbox.distrust(&format!("the directory that it writes to cannot be opened: {}", crate::error::why(&e.into()))),
     })?;
     let stat = rustix::fs::fstat(&upper).doing("look at", "the writable layer")?;
     let tmpfs = rustix::fs::fstatfs(&upper).is_ok_and(|s| s.f_type as u64 == TMPFS);
     if (stat.st_dev, stat.st_ino) != (lost.device, lost.inode) || !tmpfs {
-        return Err(distrust("its directory is another one"));
+        return Err(sandbox.distrust("the directory that it writes to is another one"));
     }
     Ok(Writable::Lost(upper))
 }

@@ -18,6 +18,7 @@
 
 pub mod caller;
 pub mod mounts;
+pub mod process;
 pub mod program;
 pub mod remedy;
 pub mod subid;

@@ -7,13 +7,17 @@ use super::Descriptor;
 use super::making::Making;
 use crate::error::{Doing, Error, Kind, Result};
 use crate::ident::Digest;
+use crate::sys::disk;
 use sha2::Digest as _;
 use std::fs::File;
 use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 /// No blob is longer. (An unpacked layer has the same limit.)
 const LONGEST: u64 = 64 << 30;
+/// So many bytes at a time go to the disk early.
+const FLUSH: u64 = 4 << 20;
 
 pub fn path(store: &Path, digest: &Digest) -> PathBuf {
     store.join("blobs/sha256").join(digest.hex())
@@ -25,6 +29,8 @@ pub struct Incoming {
     hash: sha2::Sha256,
     size: u64,
     most: u64,
+    /// So much of it is on its way to the disk.
+    flushed: u64,
 }
 
 impl Incoming {
@@ -36,7 +42,7 @@ impl Incoming {
             None => Some(Making::new_file(&tmp, "blob")?),
         };
         let most = expect.map_or(LONGEST, |d| d.size.min(LONGEST));
-        Ok(making.map(|making| Incoming { making, hash: sha2::Sha256::new(), size: 0, most }))
+        Ok(making.map(|making| Incoming { making, hash: sha2::Sha256::new(), size: 0, most, flushed: 0 }))
     }
 
     /// All of it is here: checked, and put in place.
@@ -65,6 +71,11 @@ impl Write for Incoming {
         let n = self.making.file_mut().write(bytes)?;
         self.hash.update(&bytes[..n]);
         self.size += n as u64;
+        if self.size - self.flushed >= FLUSH {
+            // While the rest comes: then there is little left to wait for in `finish`.
+            let _ = disk::start_writing(self.making.file_mut().as_fd(), self.flushed, self.size - self.flushed);
+            self.flushed = self.size;
+        }
         Ok(n)
     }
 

@@ -1,10 +1,11 @@
-//! What an image's configuration says about a run, as a patch; and how `--change` edits one. Called by `cli`. No I/O.
+//! What an image's configuration says about a run, as a patch; and how `--change` edits one. Called by `cli`.
 //!
 //! *Invariants*
 //! - I1 only the fields below are read: no label, no annotation and no other field means anything to us. cve: 2026-53488, 2026-53492
 #![forbid(unsafe_code)]
 
 use super::Image;
+use super::store::Store;
 use crate::error::{Error, Result};
 use crate::spec::process::signal;
 use crate::spec::{Patch, storage};
@@ -53,6 +54,14 @@ pub fn patch(image: &Image, entrypoint: Option<&str>, words: Vec<OsString>) -> R
         p.stop_signal = Some(name.clone());
     }
     Ok(patch)
+}
+
+/// docker: the `Healthcheck` of an image, which is no part of OCI's configuration.
+pub fn healthcheck_of(store: &Store, image: &Image) -> Result<Option<Value>> {
+    let file = store.open_blob(&image.id)?;
+    let mut config: Value =
+        serde_json::from_reader(std::io::BufReader::new(file)).map_err(|e| Error::usage(format!("cannot read the image: {e}")))?;
+    Ok(Some(config["config"]["Healthcheck"].take()).filter(Value::is_object))
 }
 
 /// The directories that the image wants outside the writable layer. cve: 2022-23648 (one with `..` in it)
@@ -236,8 +245,8 @@ fn healthcheck(text: &str) -> Option<Value> {
     Some(Value::Object(check))
 }
 
-/// `1m30s`, as Go spells it.
-fn nanoseconds(text: &str) -> Option<u64> {
+/// `1m30s`, as Go spells it, in nanoseconds.
+pub fn nanoseconds(text: &str) -> Option<u64> {
     let (mut total, mut rest) = (0u64, text);
     while !rest.is_empty() {
         let digits = rest.bytes().take_while(u8::is_ascii_digit).count();

@@ -588,6 +588,7 @@ impl Store {
         let poured = match incoming {
             Some(mut incoming) => {
                 let all = blob::pour(reader, &mut [&mut incoming, &mut unpacking], what);
+                unpacking.to.end();
                 all.and_then(|()| incoming.finish(&self.path, Some(&layer.blob)).map(drop))
             }
             None if keep => {

@@ -6,7 +6,8 @@ use super::tar::{lift, refuse};
 use crate::error::{Error, Result};
 use sha2::{Digest, Sha256};
 use std::cell::Cell;
-use std::io::{BufRead, BufReader, Read};
+use std::collections::VecDeque;
+use std::io::{BufRead, BufReader, ErrorKind, Read};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -98,10 +99,11 @@ fn decompress(
         _ => Box::new(input),
     };
     let mut total = 0;
+    let mut sent = VecDeque::new();
     loop {
-        let mut piece = Vec::with_capacity(PIECE);
-        (&mut decoder).take(PIECE as u64).read_to_end(&mut piece).map_err(lift)?;
-        if piece.is_empty() {
+        // What both have done with is filled again.
+        let mut piece = sent.pop_front_if(|p| Arc::get_mut(p).is_some()).unwrap_or_default();
+        if !fill(Arc::make_mut(&mut piece), &mut decoder)? {
             return Ok(());
         }
         total += piece.len() as u64;
@@ -111,12 +113,28 @@ fn decompress(
         if total > RATIO_FROM && total / RATIO > taken.get() {
             return Err(refuse(format!("it grows to more than {RATIO} times its size")));
         }
-        let piece = Arc::new(piece);
+        sent.push_back(piece.clone());
         // Whoever does not listen any more has met an error, and has said so.
         if to_hash.send(piece.clone()).is_err() || to_reader.send(Ok(piece)).is_err() {
             return Ok(());
         }
     }
+}
+
+/// As much as there is room for; false: there was nothing more.
+fn fill(piece: &mut Vec<u8>, from: &mut dyn Read) -> Result<bool> {
+    piece.resize(PIECE, 0);
+    let mut filled = 0;
+    while filled < PIECE {
+        match from.read(&mut piece[filled..]) {
+            Ok(0) => break,
+            Ok(n) => filled += n,
+            Err(e) if e.kind() == ErrorKind::Interrupted => {}
+            Err(e) => return Err(lift(e)),
+        }
+    }
+    piece.truncate(filled);
+    Ok(filled > 0)
 }
 
 fn unknown(name: &str) -> Error {

@@ -26,6 +26,8 @@ const OPEN: usize = 256;
 const REMEMBERED: usize = 64 << 20;
 /// A piece of this size that is all zero is left out: a hole.
 const HOLE: usize = 4096;
+/// A file of this size begins its way to the disk at once; smaller ones are too many, and together hold little.
+const FLUSH: u64 = 64 << 10;
 
 /// Which ids there are in the user namespace: first and how many.
 #[derive(Debug, Clone)]
@@ -133,6 +135,10 @@ impl Tree {
                     .instead(&dir, &name, |dir, name| rustix::fs::openat(dir, name, flags, Mode::from_raw_mode(attributes.mode)))
                     .map_err(fail)?;
                 write(&file, entry, reader)?;
+                if entry.size >= FLUSH {
+                    // Where it cannot be, the disk has more to do at the end.
+                    let _ = sys::disk::start_writing(file.as_fd(), 0, 0);
+                }
                 self.describe(file.as_fd(), &attributes, &entry.path, false)
             }
             Form::Symlink => {

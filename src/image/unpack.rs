@@ -87,7 +87,12 @@ impl Write for Unpacking {
 }
 
 impl Unpacking {
-    /// All is written.
+    /// All is written. It goes on by itself, and `finish` waits for it.
+    pub fn end(&mut self) {
+        self.0.input = None;
+    }
+
+    /// All is written: what it was.
     pub fn finish(self) -> Result<Unpacked> {
         let missing = self.0.missing.clone();
         let mut done: Done = self.0.finish()?;

@@ -1,7 +1,7 @@
 //! The story of a sandbox in one function: what happens in which order. Called by `plan::freeze`; read it beside `tape/step.rs`.
 #![forbid(unsafe_code)]
 
-use super::plan::{self, Frozen};
+use super::plan::{self, Frozen, Workload};
 use crate::confine::landlock;
 use crate::error::{Error, Result};
 use crate::rootfs::{self, Tree};
@@ -39,13 +39,14 @@ enum Kind {
 
 pub fn assemble(f: Frozen, tree: Tree) -> Result<(Tape, Option<OwnedFd>)> {
     let mut tape = Recorder::default();
-    let (spec, process, namespaces) = (f.spec, &f.spec.process, &f.spec.namespaces);
+    let work = f.work;
+    let (spec, namespaces) = (work.spec, &work.spec.namespaces);
     let site = rootfs::Site {
         spec,
-        caller: &f.facts.caller,
-        maps: f.maps,
-        mounts: &f.facts.mounts,
-        cwd: &f.facts.cwd,
+        caller: &work.facts.caller,
+        maps: work.maps,
+        mounts: &work.facts.mounts,
+        cwd: &work.facts.cwd,
         home: &f.home,
         own_cgroup: f.own_cgroup,
     };
@@ -84,17 +85,13 @@ pub fn assemble(f: Frozen, tree: Tree) -> Result<(Tape, Option<OwnedFd>)> {
         // Not before we are in it: its root is the cgroup of whoever unshares. kernel: kernel/cgroup/namespace.c copy_cgroup_ns()
         tape.push(Step::Unshare { namespaces: NEWCGROUP, names: "cgroup".into() });
     }
-    let born = (f.maps.uid_inside(f.facts.caller.uid), f.maps.gid_inside(f.facts.caller.gid));
-    if born.0.is_none() || born.1.is_none() {
-        // The caller has no id inside, so whatever we made would belong to nobody (EOVERFLOW).
-        let first = |list: &[crate::tape::step::Extent]| list.first().map_or(0, |e| e.inside);
-        let (uid, gid) = (born.0.unwrap_or_else(|| first(&f.maps.uids)), born.1.unwrap_or_else(|| first(&f.maps.gids)));
-        tape.push(Step::SetIds { uid, gid, groups: Groups::Keep });
+    if let Some((uid, gid)) = adopted(&work) {
+        tape.push(Step::SetIds { uid, gid, groups: Groups::Keep, open: true });
     }
     // After the last change of ids, which would take it back.
     tape.push(Step::DieWithParent(Phase::Identity));
     if private_net {
-        let (low, high) = ping_range(&f.maps.gids, f.who.gid);
+        let (low, high) = ping_range(&work.maps.gids, work.who.gid);
         tape.push(sysctl("net/ipv4/ping_group_range", &format!("{low} {high}")));
     }
 
@@ -108,11 +105,35 @@ pub fn assemble(f: Frozen, tree: Tree) -> Result<(Tape, Option<OwnedFd>)> {
     if namespaces.uts == Share::Private {
         tape.push(Step::Hostname(cstring(&f.hostname)?));
     }
+    process(&mut tape, &work)?;
+
+    // Seal. The order and its reasons: `confine`.
+    if !namespaces.nested || spec.process.init {
+        let (uids, gids) = work.maps.inner();
+        tape.push(Step::Split { uids, gids, owns_pids, lingers: f.limited });
+        tape.push(Step::Await(Barrier::Inner));
+    }
+    if let Some(score) = work.oom_score {
+        tape.push(Step::OomScore(cstring(&score.to_string())?));
+    }
+    seal(tape, work, !owns_pids, false)
+}
+
+/// The ids to take first where the caller has none inside: whatever we made would belong to nobody (EOVERFLOW).
+pub(super) fn adopted(work: &Workload) -> Option<(u32, u32)> {
+    let born = (work.maps.uid_inside(work.facts.caller.uid), work.maps.gid_inside(work.facts.caller.gid));
+    let first = |list: &[Extent]| list.first().map_or(0, |e| e.inside);
+    let missing = born.0.is_none() || born.1.is_none();
+    missing.then(|| (born.0.unwrap_or_else(|| first(&work.maps.uids)), born.1.unwrap_or_else(|| first(&work.maps.gids))))
+}
+
+/// What the command is born with.
+pub(super) fn process(tape: &mut Recorder, work: &Workload) -> Result<()> {
     tape.push(Step::NewSession);
-    match f.io {
+    match work.io {
         None => {
-            let (columns, rows) = f.facts.window;
-            let owner = f.who.change.is_some().then_some((f.who.uid, f.who.gid));
+            let (columns, rows) = work.facts.window;
+            let owner = work.who.change.is_some().then_some((work.who.uid, work.who.gid));
             tape.push(Step::Terminal { rows, columns, owner });
         }
         Some(io) => {
@@ -121,47 +142,47 @@ pub fn assemble(f: Frozen, tree: Tree) -> Result<(Tape, Option<OwnedFd>)> {
             }
         }
     }
-    for (name, limit) in &process.ulimits {
+    for (name, limit) in &work.spec.process.ulimits {
         tape.push(ulimit(name, limit)?);
     }
     // In the place of limits that cannot be had, unless the user has set them himself.
-    for (name, limit) in f.stand_ins.iter().filter(|(name, _)| !process.ulimits.contains_key(*name)) {
+    for (name, limit) in work.stand_ins.iter().filter(|(name, _)| !work.spec.process.ulimits.contains_key(*name)) {
         tape.push(ulimit(name, limit)?);
     }
-    tape.push(Step::Umask(process.umask));
+    tape.push(Step::Umask(work.spec.process.umask));
+    Ok(())
+}
 
-    // Seal. The order and its reasons: `confine`.
-    if !namespaces.nested || process.init {
-        let (uids, gids) = f.maps.inner();
-        tape.push(Step::Split { uids, gids, owns_pids, lingers: f.limited });
-        tape.push(Step::Await(Barrier::Inner));
-    }
-    if let Some(score) = f.oom_score {
-        tape.push(Step::OomScore(cstring(&score.to_string())?));
-    }
-    tape.push(Step::NotDumpable);
+/// From here to the command: what it is not to have goes, in the order that `confine` explains. `dies`: with who started it. `joined`: others
+/// are there already, who must not see into it, whatever fs.suid_dumpable says.
+pub(super) fn seal(mut tape: Recorder, work: Workload, dies: bool, joined: bool) -> Result<(Tape, Option<OwnedFd>)> {
+    let (spec, process) = (work.spec, &work.spec.process);
+    tape.push(Step::NotDumpable(Phase::Seal));
     let keep = spec.restrict.capabilities.iter().fold(0u64, |set, n| set | 1 << n);
     tape.push(Step::DropBounding { keep });
-    if let Some(groups) = f.who.change.clone() {
-        tape.push(Step::BecomeUser { uid: f.who.uid, gid: f.who.gid, groups });
+    if let Some(groups) = work.who.change.clone() {
+        tape.push(Step::BecomeUser { uid: work.who.uid, gid: work.who.gid, groups });
+        if joined {
+            tape.push(Step::NotDumpable(Phase::Seal));
+        }
     }
-    if !owns_pids {
+    if dies {
         tape.push(Step::DieWithParent(Phase::Seal));
     }
     let mut sealed = Vec::new();
-    if let Some(ruleset) = &f.landlock.ruleset {
+    if let Some(ruleset) = &work.landlock.ruleset {
         if spec.restrict.landlock.files == LandlockFiles::Declared {
-            landlock_paths(&f, ruleset.as_raw_fd(), &mut sealed)?;
+            landlock_paths(&work, ruleset.as_raw_fd(), &mut sealed)?;
         }
         sealed.push(Step::LandlockEnforce { ruleset: ruleset.as_raw_fd() });
     }
     sealed.push(Step::CloseOnExecFrom(3 + process.preserve_fds));
-    sealed.push(Step::DefaultSignals { mask: f.facts.mask });
-    if let Some(filter) = f.filter {
+    sealed.push(Step::DefaultSignals { mask: work.facts.mask });
+    if let Some(filter) = work.filter {
         sealed.push(Step::Seccomp(filter.into_filter()));
     }
-    let capabilities = Step::SetCapabilities(if f.who.uid == 0 { keep } else { 0 });
-    let chdir = Step::Chdir(CString::new(f.cwd.as_os_str().as_encoded_bytes()).map_err(|_| Error::usage("a NUL in the working directory"))?);
+    let capabilities = Step::SetCapabilities(if work.who.uid == 0 { keep } else { 0 });
+    let chdir = Step::Chdir(CString::new(work.cwd.as_os_str().as_encoded_bytes()).map_err(|_| Error::usage("a NUL in the working directory"))?);
     if spec.restrict.no_new_privileges {
         tape.push(capabilities);
         // As the user that the command runs as, so that it goes where that user may go. // L6
@@ -174,8 +195,8 @@ pub fn assemble(f: Frozen, tree: Tree) -> Result<(Tape, Option<OwnedFd>)> {
         exec_needs.for_each(|s| tape.push(s));
     }
 
-    tape.push(Step::Exec { paths: f.paths, argv: Pointers::new(f.argv), envp: Pointers::new(f.env) });
-    Ok((tape.finish()?, f.landlock.ruleset))
+    tape.push(Step::Exec { paths: work.paths, argv: Pointers::new(work.argv), envp: Pointers::new(work.env) });
+    Ok((tape.finish()?, work.landlock.ruleset))
 }
 
 fn sysctl(name: &str, value: &str) -> Step {
@@ -220,7 +241,7 @@ pub(super) fn lowered(name: &str, limit: &Ulimit) -> Result<Option<String>> {
 }
 
 /// The whole tree may be read and executed; written is what was declared as writable, and the temporary directories.
-fn landlock_paths(f: &Frozen, ruleset: i32, steps: &mut Vec<Step>) -> Result<()> {
+fn landlock_paths(f: &Workload, ruleset: i32, steps: &mut Vec<Step>) -> Result<()> {
     let files = &f.spec.files;
     let mut push = |path: PathBuf, access: u64| -> Result<()> {
         let path = CString::new(path.into_os_string().into_encoded_bytes()).map_err(|_| Error::usage("a NUL in a path"))?;

@@ -1,14 +1,20 @@
 //! A fault is a step's number and an errno; the parent owns the tape, so it can make a sentence of it. Called by `launch`.
 #![forbid(unsafe_code)]
 
-use super::plan::Plan;
 use crate::error::{Error, Kind};
 use crate::host::remedy::{self, Missing};
 use crate::sys::Errno;
 use crate::tape::wire::Fault;
-use crate::tape::{Lower, Phase, Step};
+use crate::tape::{Lower, Phase, Step, Tape};
 
-pub fn fault(plan: &Plan, fault: Fault) -> Error {
+/// What a tape is about.
+pub struct Told<'a> {
+    pub tape: &'a Tape,
+    pub command: &'a str,
+    pub path: &'a str,
+}
+
+pub fn fault(plan: &Told, fault: Fault) -> Error {
     let errno = Errno::from_raw_os_error(fault.errno);
     let why = crate::error::why(&errno.into());
     let Some(step) = plan.tape.steps().get(fault.step as usize) else {
@@ -40,7 +46,7 @@ pub fn fault(plan: &Plan, fault: Fault) -> Error {
     }
 }
 
-fn cure(plan: &Plan, step: &Step, errno: Errno) -> Option<String> {
+fn cure(plan: &Told, step: &Step, errno: Errno) -> Option<String> {
     let text = match (step, errno) {
         (Step::Exec { .. }, Errno::NOENT) if plan.command.contains('/') => "the file, or the interpreter that it names, is not there inside".into(),
         (Step::Exec { .. }, Errno::NOENT) => format!("looked in PATH={}", plan.path),

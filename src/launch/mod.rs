@@ -13,6 +13,7 @@
 #![forbid(unsafe_code)]
 
 pub mod assemble;
+pub mod enter;
 pub mod explain;
 pub mod plan;
 
@@ -56,7 +57,7 @@ pub fn launch(begun: Begun, plan: &Plan) -> Result<Live> {
         cgroup = plan.cgroup.as_ref().map(|piece| piece.apply(pid)).transpose()?;
         Ok(())
     };
-    let born = begun.bear(&plan.tape, plan.early, plan.namespaces, 0, place, &|fault| explain::fault(plan, fault))?;
+    let born = begun.bear(&plan.tape, plan.early, plan.namespaces, 0, place, &|fault| explain::fault(&plan.told(), fault))?;
     cgroup.iter().for_each(Held::started);
     let taken = || {
         let layer = plan.hands_over().then(|| take(&born.wire, wire::LAYER, "the writable layer")).transpose()?;

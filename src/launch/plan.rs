@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::assemble;
+use super::explain::Told;
 use crate::cgroup::{self, Planned};
 use crate::confine::{landlock, seccomp};
 use crate::error::{Doing, Error, Kind, Result};
@@ -86,6 +87,10 @@ impl Plan {
     pub fn has_terminal(&self) -> bool {
         self.io.is_none()
     }
+
+    pub fn told(&self) -> Told<'_> {
+        Told { tape: &self.tape, command: &self.command, path: &self.path }
+    }
 }
 
 /// Who the command runs as, in ids of the sandbox.
@@ -100,26 +105,34 @@ pub struct Who {
 
 /// All that assemble needs, decided.
 pub struct Frozen<'a> {
-    pub spec: &'a Spec,
-    pub facts: &'a Facts,
-    pub maps: &'a Maps,
-    pub who: Who,
+    pub work: Workload<'a>,
     pub home: PathBuf,
-    pub cwd: PathBuf,
-    pub env: Vec<CString>,
-    pub paths: Box<[CString]>,
-    pub argv: Vec<CString>,
     pub hostname: String,
-    pub oom_score: Option<i32>,
-    pub filter: Option<seccomp::Program>,
-    pub landlock: landlock::Piece,
-    pub io: Option<&'a Io>,
     /// There is a cgroup for it.
     pub limited: bool,
     /// And it is all that is seen of cgroups inside.
     pub own_cgroup: bool,
+}
+
+/// What is decided of the command itself: the same for the one that a sandbox is made for, and for one that joins it. // enter.rs
+pub struct Workload<'a> {
+    pub spec: &'a Spec,
+    pub facts: &'a Facts,
+    pub maps: &'a Maps,
+    pub who: Who,
+    pub cwd: PathBuf,
+    pub env: Vec<CString>,
+    pub paths: Box<[CString]>,
+    pub argv: Vec<CString>,
+    pub oom_score: Option<i32>,
+    pub filter: Option<seccomp::Program>,
+    pub landlock: landlock::Piece,
+    pub io: Option<&'a Io>,
     /// rlimits in the place of limits that cannot be had.
     pub stand_ins: Vec<(&'static str, process::Ulimit)>,
+    /// For people.
+    pub command: String,
+    pub path: String,
 }
 
 /// Landlock's version with scopes, Linux 6.12. man: landlock(7)
@@ -155,11 +168,33 @@ pub fn freeze(spec: &Spec, facts: &Facts, ids: Ids, limits: Planned, io: Option<
     degraded.extend(unlimited);
     let limited = piece.is_some();
     let own_cgroup = limited && spec.namespaces.cgroup == Share::Private;
-    let who = who(spec, facts, &maps)?;
+    let who = who(spec, facts, &maps, &|name| root_file(spec, facts, name))?;
     let home = std::fs::canonicalize(&facts.caller.home).unwrap_or_else(|_| facts.caller.home.clone());
     let site = rootfs::Site { spec, caller: &facts.caller, maps: &maps, mounts: &facts.mounts, cwd: &facts.cwd, home: &home, own_cgroup };
     let tree = rootfs::plan(&site)?;
+    let work = workload(spec, facts, &maps, who, io.as_ref(), stand_ins, cache, &mut degraded)?;
+    let mut notes = tree.notes.clone();
+    if facts.landlock_abi < SCOPES_SINCE && spec.network.mode == NetworkMode::Host {
+        notes.push("the command can reach the host's abstract sockets: landlock scopes need Linux 6.12".into());
+    }
+    let (command, path) = (work.command.clone(), work.path.clone());
+    let (tape, ruleset) = assemble::assemble(Frozen { work, home, hostname: hostname(spec), limited, own_cgroup }, tree)?;
+    let early = early(spec, limited).len();
+    Ok(Plan { namespaces: at_clone(spec), maps, tape, early, cgroup: piece, ruleset, io, notes, degraded, command, path })
+}
 
+/// How the command is restricted, and what it is given.
+#[expect(clippy::too_many_arguments, reason = "called twice, and each is a fact of its own")]
+pub fn workload<'a>(
+    spec: &'a Spec,
+    facts: &'a Facts,
+    maps: &'a Maps,
+    who: Who,
+    io: Option<&'a Io>,
+    stand_ins: Vec<(&'static str, process::Ulimit)>,
+    cache: Option<&Path>,
+    degraded: &mut Vec<(Control, String)>,
+) -> Result<Workload<'a>> {
     let filter = if sys::confine::has_seccomp() {
         seccomp::compile(&spec.restrict.seccomp, spec.namespaces.nested, &spec.restrict.capabilities, cache)?
     } else if spec.best_effort.contains(&Control::Seccomp) || spec.restrict.seccomp.profile == SeccompProfile::Unconfined {
@@ -183,7 +218,7 @@ pub fn freeze(spec: &Spec, facts: &Facts, ids: Ids, limits: Planned, io: Option<
         // Nothing else keeps the caller's other processes from being killed and, before 5.13, traced: they have the same ids.
         return Err(Missing::LandlockNoScopes.error("cannot show the host's processes: without Landlock's scopes the command could kill them"));
     }
-    for (control, why) in &degraded {
+    for (control, why) in degraded.iter() {
         if spec.require.contains(control) {
             return Err(Error::new(Kind::Unsupported, format!("cannot have {control} as required: {why}")).hint("see 'sandbox doctor'"));
         }
@@ -195,34 +230,24 @@ pub fn freeze(spec: &Spec, facts: &Facts, ids: Ids, limits: Planned, io: Option<
     let cstr = |s: &[u8]| CString::new(s).map_err(|_| Error::usage("an argument or a variable holds a NUL"));
     let paths = search(command.as_bytes(), path.as_bytes()).iter().map(|p| cstr(p)).collect::<Result<_>>()?;
     let default_cwd = if spec.root == Root::Host { facts.cwd.clone() } else { PathBuf::from("/") };
-    let frozen = Frozen {
+    let text = |s: OsString| s.to_string_lossy().into_owned();
+    Ok(Workload {
         spec,
         facts,
-        maps: &maps,
+        maps,
         cwd: spec.process.cwd.clone().unwrap_or(default_cwd),
-        home,
         env: env.iter().map(|(k, v)| cstr(&[k.as_bytes(), b"=", v.as_bytes()].concat())).collect::<Result<_>>()?,
         paths,
         argv: spec.process.argv.iter().map(|a| cstr(a.as_bytes())).collect::<Result<_>>()?,
-        hostname: hostname(spec),
         oom_score: oom_score(spec),
         filter,
         landlock,
-        io: io.as_ref(),
+        io,
         who,
-        limited,
-        own_cgroup,
         stand_ins,
-    };
-    let mut notes = tree.notes.clone();
-    if scopes_missing && spec.network.mode == NetworkMode::Host {
-        notes.push("the command can reach the host's abstract sockets: landlock scopes need Linux 6.12".into());
-    }
-    let (tape, ruleset) = assemble::assemble(frozen, tree)?;
-    let text = |s: OsString| s.to_string_lossy().into_owned();
-    let (command, path) = (text(command), text(path));
-    let early = early(spec, limited).len();
-    Ok(Plan { namespaces: at_clone(spec), maps, tape, early, cgroup: piece, ruleset, io, notes, degraded, command, path })
+        command: text(command),
+        path: text(path),
+    })
 }
 
 fn hostname(spec: &Spec) -> String {
@@ -317,8 +342,8 @@ fn environment(spec: &Spec, facts: &Facts, who: &Who) -> Environment {
     env
 }
 
-/// Who runs, looked up in the root's own files and checked against the maps. // L7
-fn who(spec: &Spec, facts: &Facts, maps: &Maps) -> Result<Who> {
+/// Who runs, looked up in the root's own files (`etc`) and checked against the maps. // L7
+pub fn who(spec: &Spec, facts: &Facts, maps: &Maps, etc: &dyn Fn(&str) -> Vec<u8>) -> Result<Who> {
     let caller = &facts.caller;
     let host = spec.root == Root::Host;
     let born = (maps.uid_inside(caller.uid), maps.gid_inside(caller.gid));
@@ -330,7 +355,7 @@ fn who(spec: &Spec, facts: &Facts, maps: &Maps) -> Result<Who> {
             }
             // As with podman, whoever keeps his id works under it.
             (Some(uid), Some(gid)) if matches!(spec.userns, Userns::KeepId { .. }) => {
-                let entry = caller::passwd_uid(&root_file(spec, facts, "passwd"), uid);
+                let entry = caller::passwd_uid(&etc("passwd"), uid);
                 Who { uid, gid, change: None, home: entry.map_or_else(|| PathBuf::from("/"), |e| e.home) }
             }
             // No own id inside, or a root directory whose 0 is another id.
@@ -339,7 +364,6 @@ fn who(spec: &Spec, facts: &Facts, maps: &Maps) -> Result<Who> {
             _ => return Err(Error::usage("the id map has neither 0 nor the caller in it: say -u")),
         });
     };
-    let etc = |name: &str| root_file(spec, facts, name);
     let passwd = etc("passwd");
     let (uid, entry) = match process::number(&user.user)? {
         Some(uid) => (uid, caller::passwd_uid(&passwd, uid)),
@@ -402,13 +426,18 @@ const MOST_BYTES: u64 = 1 << 20;
 
 fn read_bounded(root: &Path, path: &str) -> Result<Vec<u8>> {
     let dir = rustix::fs::open(root, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, rustix::fs::Mode::empty()).doing("open", root.display())?;
+    read_below(&dir, path)
+}
+
+/// A file of a tree that nobody vouches for. What the kernel makes up is no file of the root, wherever a link leads. // L1 L7
+pub fn read_below(dir: &OwnedFd, path: &str) -> Result<Vec<u8>> {
     let path = CString::new(path).map_err(|_| Error::usage("a NUL in a path"))?;
     // Not blocking: a fifo in its place must not hold us.
     let file =
         open_below(dir.as_fd(), &path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY, Links::Inside).doing("open", "a file of the root")?;
     let file = std::fs::File::from(file);
     let meta = file.metadata().doing("look at", "a file of the root")?;
-    if !meta.is_file() || meta.len() > MOST_BYTES {
+    if !meta.is_file() || meta.len() > MOST_BYTES || sys::path::is_made_up(file.as_fd()) {
         return Err(Error::new(Kind::Denied, "not a regular file of at most 1 MiB"));
     }
     let mut bytes = Vec::new();

@@ -66,6 +66,17 @@ pub struct Living {
     pub timeout: Option<Duration>,
     /// After its last words the init waits for us: `Event::Ended` is the time to look at the cgroup.
     pub lingers: bool,
+    /// It is no init, but a command that joined a sandbox.
+    pub joined: Option<Joined>,
+}
+
+/// What an init would do for a command, and we must.
+#[derive(Debug)]
+pub struct Joined {
+    /// The command's process group; until we reap it, the number is its own.
+    pub group: i32,
+    /// PID 1 of the sandbox, whose end is the command's, too.
+    pub sandbox: OwnedFd,
 }
 
 /// What the parent has to carry between the caller's descriptors 0, 1, 2 and the sandbox.
@@ -132,10 +143,11 @@ struct Caller<'a> {
 }
 
 fn stay_on<'a>(living: Living, signals: Signals, caller: Caller<'a>, on_event: &'a mut (dyn FnMut(Event) + 'a)) -> Result<Exit> {
-    let Living { pidfd, wire, streams, stop_signal, timeout, lingers } = living;
+    let Living { pidfd, wire, streams, stop_signal, timeout, lingers, joined } = living;
     let mut watch = Watch {
         pidfd,
         wire,
+        joined,
         lingers,
         words: None,
         settle_at: Instant::now().checked_add(SETTLED),
@@ -163,6 +175,7 @@ fn stay_on<'a>(living: Living, signals: Signals, caller: Caller<'a>, on_event: &
 struct Watch<'a> {
     pidfd: OwnedFd,
     wire: OwnedFd,
+    joined: Option<Joined>,
     /// The init is going to wait for us.
     lingers: bool,
     /// How the command ended, once we have been told.
@@ -236,7 +249,7 @@ impl<'a> Watch<'a> {
     /// Wait for one thing to happen, and deal with all that has.
     fn turn(&mut self) -> Result<()> {
         let now = Instant::now();
-        let (mut signalled, mut over, mut told, mut inward, mut outward) = (false, false, false, [false; 2], [[false; 2]; 2]);
+        let (mut signalled, mut over, mut told, mut left, mut inward, mut outward) = (false, false, false, false, [false; 2], [[false; 2]; 2]);
         {
             // The end of PID 1 and signals first, then the flows; `marks` says where each answer goes.
             let mut fds: Vec<PollFd<'_>> = Vec::with_capacity(9);
@@ -246,6 +259,10 @@ impl<'a> Watch<'a> {
             if self.gone.is_none() {
                 fds.push(PollFd::new(&self.pidfd, PollFlags::IN));
                 marks.push(&mut over);
+                if let Some(joined) = &self.joined {
+                    fds.push(PollFd::new(&joined.sandbox, PollFlags::IN));
+                    marks.push(&mut left);
+                }
                 if self.lingers {
                     fds.push(PollFd::new(&self.wire, PollFlags::IN));
                     marks.push(&mut told);
@@ -278,6 +295,11 @@ impl<'a> Watch<'a> {
         }
         let now = Instant::now();
         self.clock(now)?;
+        if left {
+            // The kernel does it, but where the pids are the host's.
+            self.kill()?;
+            self.joined = None;
+        }
         if told {
             self.lingers = false;
             self.words = last_words(self.wire.as_fd());
@@ -417,7 +439,14 @@ impl<'a> Watch<'a> {
 
     /// False if PID 1 is gone already.
     fn send(&self, signal: i32) -> Result<bool> {
-        match pidfd_send(self.pidfd.as_fd(), signal) {
+        let sent = match &self.joined {
+            // As from a terminal. SIGTSTP means nothing to an orphaned process group. // tape/init.rs
+            Some(joined) if self.gone.is_none() && matches!(signal, libc::SIGINT | libc::SIGQUIT | libc::SIGTSTP | libc::SIGCONT) => {
+                sys::process::kill(-joined.group, if signal == libc::SIGTSTP { libc::SIGSTOP } else { signal })
+            }
+            _ => pidfd_send(self.pidfd.as_fd(), signal),
+        };
+        match sent {
             Ok(()) => Ok(true),
             Err(Errno::SRCH) => Ok(false),
             Err(e) => Err(e).doing("signal", "the sandbox"),

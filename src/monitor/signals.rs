@@ -71,7 +71,7 @@ impl Signals {
     }
 
     /// The next signal that has come, if any.
-    pub(super) fn next(&self) -> Result<Option<i32>> {
+    pub fn next(&self) -> Result<Option<i32>> {
         // struct signalfd_siginfo: 128 bytes, of which the first four are ssi_signo. man: signalfd(2)
         let mut record = [0u8; 128];
         match rustix::io::read(&self.fd, &mut record) {

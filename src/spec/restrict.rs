@@ -77,6 +77,8 @@ pub enum SeccompProfile {
     Groups,
     /// A profile in Docker's JSON format.
     Docker(PathBuf),
+    /// The same, with what it said when it was read. Whoever joins later is bound by that, not by what the file says by then. cve: 2019-12589
+    Pinned { path: PathBuf, text: String },
     /// No filter at all.
     Unconfined,
 }

@@ -11,7 +11,7 @@
 use super::{Errno, Result, check};
 use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering};
-use rustix::fd::{FromRawFd, OwnedFd};
+use rustix::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
 use rustix::thread::futex;
 
@@ -233,6 +233,28 @@ impl Drop for Stack {
     }
 }
 
+/// A child of ours in our own namespaces: it lives `life`, with a copy of our memory.
+pub fn born(life: &dyn Fn()) -> Result<Child> {
+    let mut pidfd: libc::c_int = -1;
+    let pid = clone3(0, Some(&raw mut pidfd))?;
+    if pid == 0 {
+        #[cfg(debug_assertions)]
+        tripwire::arm();
+        life();
+        exit(125);
+    }
+    // SAFETY: the kernel has just made this descriptor for us, and nobody else owns it.
+    Ok(Child { pid, pidfd: unsafe { OwnedFd::from_raw_fd(pidfd) } })
+}
+
+/// Within a child that is already born: clone a sibling, which is our parent's child as we are. Some(its pidfd) in us.
+pub fn sibling() -> Result<Option<OwnedFd>> {
+    let mut pidfd: libc::c_int = -1;
+    let pid = clone3(libc::CLONE_PARENT as u64, Some(&raw mut pidfd))?;
+    // SAFETY: as in `born`; in the sibling, where the pid is 0, it is not touched.
+    Ok((pid != 0).then(|| unsafe { OwnedFd::from_raw_fd(pidfd) }))
+}
+
 /// Clone within a child that is already born, returning on both sides: Some(pid) in the parent.
 pub fn forked(namespaces: u64) -> Result<Option<i32>> {
     clone3(namespaces, None).map(|pid| (pid != 0).then_some(pid))
@@ -257,6 +279,21 @@ fn clone3(namespaces: u64, pidfd: Option<*mut libc::c_int>) -> Result<i32> {
 pub fn unshare(namespaces: u64) -> Result<()> {
     // SAFETY: unshare takes an integer. None of the flags that callers pass (namespaces) affects memory or descriptors.
     check(unsafe { libc::unshare(namespaces as libc::c_int) }.into()).map(drop)
+}
+
+/// Be in this namespace from now on, of that kind; a pid namespace is for the children. man: setns(2)
+pub fn join(namespace: BorrowedFd, kind: u64) -> Result<()> {
+    // SAFETY: setns takes integers; it affects no memory, and the descriptor is borrowed, hence open.
+    check(unsafe { libc::setns(namespace.as_raw_fd(), kind as libc::c_int) }.into()).map(drop)
+}
+
+/// The user namespace in which this one was made. man: NS_GET_PARENT(2const), since 4.9
+pub fn parent(namespace: BorrowedFd) -> Result<OwnedFd> {
+    const NS_GET_PARENT: libc::Ioctl = 0xb702;
+    // SAFETY: the call takes no argument, and answers with a new descriptor, close-on-exec.
+    let fd = check(unsafe { libc::ioctl(namespace.as_raw_fd(), NS_GET_PARENT) }.into())?;
+    // SAFETY: it was just made for us; descriptors fit in an int.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
 }
 
 /// How many threads this process has: the link count of /proc/self/task, less `.` and `..`; None without /proc.

@@ -12,6 +12,7 @@
 
 pub mod clone;
 pub mod confine;
+pub mod disk;
 pub mod inherit;
 pub mod mount;
 pub mod path;
@@ -20,6 +21,7 @@ pub mod process;
 pub mod pty;
 pub mod signal;
 pub mod socket;
+pub mod xattr;
 
 pub use rustix::io::Errno;
 pub type Result<T> = std::result::Result<T, Errno>;

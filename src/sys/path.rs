@@ -94,6 +94,23 @@ pub fn is_device(handle: BorrowedFd, major: u32, minor: u32) -> Result<bool> {
     Ok(character && rustix::fs::major(stat.st_rdev) == major && rustix::fs::minor(stat.st_rdev) == minor)
 }
 
+/// A file of procfs, sysfs and their kin, where files are answers of the kernel. man: statfs(2)
+pub fn is_made_up(file: BorrowedFd) -> bool {
+    const PROC: u64 = 0x9fa0;
+    const SYSFS: u64 = 0x6265_6572;
+    const CGROUP: u64 = 0x0027_e0eb;
+    const CGROUP2: u64 = 0x6367_7270;
+    const DEBUGFS: u64 = 0x6462_6720;
+    const TRACEFS: u64 = 0x7472_6163;
+    const BPF: u64 = 0xcafe_4a11;
+    const SECURITYFS: u64 = 0x7363_6673;
+    const DEVPTS: u64 = 0x1cd1;
+    const MQUEUE: u64 = 0x1980_0202;
+    let all = [PROC, SYSFS, CGROUP, CGROUP2, DEBUGFS, TRACEFS, BPF, SECURITYFS, DEVPTS, MQUEUE];
+    // One that cannot be asked is not to be trusted.
+    rustix::fs::fstatfs(file).map_or(true, |s| all.contains(&(s.f_type as u64)))
+}
+
 /// The working directory is inside the root: man: getcwd(2) says "(unreachable)" otherwise. // L6
 pub fn cwd_is_reachable() -> Result<bool> {
     let mut buffer = [0u8; 4096];

@@ -48,10 +48,10 @@ impl Recorder {
     }
 
     pub fn finish(self) -> Result<Tape> {
-        let exec_ends = matches!(self.steps.last(), Some(Step::Exec { .. }));
+        let ends = matches!(self.steps.last(), Some(Step::Exec { .. } | Step::Stay));
         match self.misplaced {
             Some(what) => Err(Error::new(Kind::Bug, what)),
-            None if !exec_ends => Err(Error::new(Kind::Bug, "a tape that does not end with exec")),
+            None if !ends => Err(Error::new(Kind::Bug, "a tape that does not end")),
             None => Ok(Tape(self.steps)),
         }
     }

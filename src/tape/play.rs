@@ -83,8 +83,11 @@ impl Player<'_> {
             }
             Step::WriteSlot { slot, value } => write_all(self.take(*slot)?.as_fd(), value.to_bytes()),
             Step::OomScore(value) => self.write_proc(c"self/oom_score_adj", value),
-            Step::SetIds { uid, gid, groups } => {
+            Step::SetIds { uid, gid, groups, open } => {
                 set_ids(*uid, *gid, groups)?;
+                if !open {
+                    return Ok(());
+                }
                 // The change has made us undumpable, and then our /proc files, and those of our children, are the host's root's: init
                 // could not write the inner maps. kernel: fs/proc/base.c task_dump_owner()
                 process::set_dumpable(true)
@@ -93,7 +96,8 @@ impl Player<'_> {
                 process::keep_capabilities()?;
                 set_ids(*uid, *gid, groups)
             }
-            Step::NotDumpable => process::set_dumpable(false),
+            Step::Join { namespace, kind, .. } => clone::join(crate::sys::inherit::inherited(namespace), *kind),
+            Step::NotDumpable(_) => process::set_dumpable(false),
             Step::DieWithParent(_) => {
                 process::die_with_parent(Signal::KILL)?;
                 // It may have died before we asked.
@@ -168,6 +172,11 @@ impl Player<'_> {
                 }
                 mount::attach(copy.as_fd(), here.as_fd())
             }
+            Step::OpenRoot => {
+                let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+                self.fill(Slot::Root, rustix::fs::open(c"/", flags, Mode::empty())?)
+            }
+            Step::Renew { orphan } => self.renew(*orphan),
             Step::HandOver { slot } => socket::send_fd(self.channels.wire, wire::LAYER, self.take(*slot)?.as_fd()),
             Step::Pivot { attributes } => {
                 let root = self.get(Slot::Root)?;
@@ -219,6 +228,12 @@ impl Player<'_> {
             Step::DefaultSignals { mask } => {
                 process::default_signals();
                 signal::set_mask(*mask).map(drop)
+            }
+            Step::Stay => {
+                // End-of-file tells the parent that all went well; its own end ends us.
+                crate::sys::inherit::close(self.channels.fault.as_raw_fd());
+                let _ = clone::interrupted(|| rustix::io::read(self.channels.wire, &mut [0]));
+                clone::exit(0)
             }
             Step::Exec { paths, argv, envp } => {
                 let mut answer = Errno::NOENT;
@@ -310,6 +325,23 @@ impl Player<'_> {
             crate::sys::inherit::duplicate(slave.as_raw_fd(), to)?;
         }
         self.fill(Slot::Terminal, slave)
+    }
+
+    /// Returns in the new process only.
+    fn renew(&self, orphan: bool) -> Result<()> {
+        if orphan {
+            return match clone::forked(0)? {
+                None => Ok(()),
+                Some(_) => clone::exit(0),
+            };
+        }
+        let Some(pidfd) = clone::sibling()? else { return Ok(()) };
+        if socket::send_fd(self.channels.wire, wire::CHILD, pidfd.as_fd()).is_err() {
+            // The parent is gone, and does not know of it.
+            let _ = signal::pidfd_send(pidfd.as_fd(), libc::SIGKILL);
+            clone::exit(125)
+        }
+        clone::exit(0)
     }
 
     fn write_proc(&self, path: &CStr, value: &CStr) -> Result<()> {

@@ -131,6 +131,15 @@ pub enum Step {
         uid: u32,
         gid: u32,
         groups: Groups,
+        /// Our /proc entries stay ours, for PID 1 that is to write maps there.
+        open: bool,
+    },
+    /// Be in a namespace of a living sandbox.
+    Join {
+        namespace: RawFd,
+        kind: u64,
+        name: &'static str,
+        phase: Phase,
     },
     /// The kernel kills us when our parent dies; a change of ids takes that back, so it may come once more.
     DieWithParent(Phase),
@@ -207,6 +216,12 @@ pub enum Step {
     HandOver {
         slot: Slot,
     },
+    /// Keep the top of the tree that we have joined in `Slot::Root`.
+    OpenRoot,
+    /// Go on as a new process: a joined pid namespace is for one's children. It is the parent's child, or, as an orphan, PID 1's there.
+    Renew {
+        orphan: bool,
+    },
     /// `Slot::Root` is `/` from now on; nothing of the old tree is left.
     Pivot {
         attributes: u64,
@@ -247,7 +262,7 @@ pub enum Step {
         lingers: bool,
     },
     OomScore(CString),
-    NotDumpable,
+    NotDumpable(Phase),
     DropBounding {
         keep: u64,
     },
@@ -277,6 +292,8 @@ pub enum Step {
     Seccomp(Box<[crate::sys::confine::SockFilter]>),
 
     // -- Exec
+    /// Stay until the parent lets go, with all that the steps have made; then end.
+    Stay,
     /// Execute the first of `paths` that is there.
     Exec {
         paths: Box<[CString]>,
@@ -297,7 +314,7 @@ impl Step {
             | WriteProc { .. }
             | OpenProc { .. }
             | SetIds { .. } => Phase::Identity,
-            DieWithParent(phase) => *phase,
+            DieWithParent(phase) | NotDumpable(phase) | Join { phase, .. } => *phase,
             PrivatePropagation
             | Filesystem { .. }
             | EnterScratch { .. }
@@ -314,12 +331,13 @@ impl Step {
             | Attach { .. }
             | Remount { .. }
             | HandOver { .. }
+            | OpenRoot
+            | Renew { .. }
             | Pivot { .. } => Phase::Root,
             WriteSlot { .. } | Hostname(_) | NewSession | Terminal { .. } | Stdio { .. } | Rlimit { .. } | Umask(_) => Phase::Process,
             Await(Barrier::Inner)
             | Split { .. }
             | OomScore(_)
-            | NotDumpable
             | DropBounding { .. }
             | BecomeUser { .. }
             | SetCapabilities(_)
@@ -330,7 +348,7 @@ impl Step {
             | CloseOnExecFrom(_)
             | DefaultSignals { .. }
             | Seccomp(_) => Phase::Seal,
-            Exec { .. } => Phase::Exec,
+            Stay | Exec { .. } => Phase::Exec,
         }
     }
 }
@@ -358,8 +376,9 @@ impl fmt::Display for Step {
             WriteProc { path, value } => write!(f, "write '{}' to /proc/{}", s(value), s(path)),
             OpenProc { path, slot } => write!(f, "open /proc/{} as {slot:?}", s(path)),
             WriteSlot { slot, value } => write!(f, "write '{}' to {slot:?}", s(value)),
-            SetIds { uid, gid, groups } => write!(f, "set the ids to {uid}:{gid}, {groups}"),
-            NotDumpable => f.write_str("become undumpable"),
+            SetIds { uid, gid, groups, .. } => write!(f, "set the ids to {uid}:{gid}, {groups}"),
+            Join { name, .. } => write!(f, "join the sandbox's {name} namespace"),
+            NotDumpable(_) => f.write_str("become undumpable"),
             DieWithParent(_) => f.write_str("ask to die with the parent"),
             PrivatePropagation => f.write_str("make all mounts private"),
             EnterScratch { at } => write!(f, "attach the scratch at {}", s(at)),
@@ -400,6 +419,9 @@ impl fmt::Display for Step {
                 let absent = if *absent_is_fine { ", if there" } else { "" };
                 write!(f, "remount {}{tree}{}{absent}", s(target), Attributes(*attributes))
             }
+            OpenRoot => f.write_str("open the top of the tree as Root"),
+            Renew { orphan: false } => f.write_str("go on as a new process, in the pid namespace"),
+            Renew { orphan: true } => f.write_str("go on as a child of PID 1"),
             HandOver { slot } => write!(f, "hand {slot:?} over to the parent"),
             Pivot { attributes } => write!(f, "pivot to the new root{}, and drop the old", Attributes(*attributes)),
             Hostname(name) => write!(f, "set the host name to {}", s(name)),
@@ -429,6 +451,7 @@ impl fmt::Display for Step {
             Seccomp(program) => write!(f, "load the seccomp filter ({} instructions)", program.len()),
             CloseOnExecFrom(first) => write!(f, "close descriptors from {first} on at exec"),
             DefaultSignals { .. } => f.write_str("reset signal actions, and the mask to the caller's"),
+            Stay => f.write_str("stay until the parent lets go"),
             Exec { paths, argv, .. } => {
                 let first = paths.first().map(&s).unwrap_or_default();
                 write!(f, "execute {first}")?;

@@ -2,7 +2,8 @@
 //!
 //! - the *fault pipe*, child to parent: one `Fault` of 8 bytes, or end-of-file, which means that exec happened.
 //! - the *wire*, a seqpacket socket: one byte per `Barrier` from the parent; from the child one byte `b'L'` with the descriptor
-//!   of the writable layer, one byte `b'T'` with the terminal's, and at the end the workload's wait status (4 bytes, native order) from PID 1, which then waits for `FAREWELL` if there
+//!   of the writable layer, one byte `b'T'` with the terminal's, one byte `b'C'` with that of the child that goes on in a sandbox that was
+//!   joined, and at the end the workload's wait status (4 bytes, native order) from PID 1, which then waits for `FAREWELL` if there
 //!   is a cgroup to look at. End-of-file means that the other side is dead; a child that waits then leaves.
 
 /// All that the child can ever say about failure. The parent owns the tape, so it can explain.
@@ -31,6 +32,9 @@ pub const FAREWELL: u8 = b'F';
 
 /// The byte that comes with the writable layer.
 pub const LAYER: u8 = b'L';
+
+/// The byte that comes with the pidfd of the child that goes on.
+pub const CHILD: u8 = b'C';
 
 /// The byte that comes with the terminal.
 pub const TERMINAL: u8 = b'T';

@@ -196,7 +196,7 @@ fn kept_layers_are_compared_committed_exported_and_removed() {
         assert!(config.contains("2001-09-09T01:46:40Z") && config.contains("B=2"), "{config}{}", String::from_utf8_lossy(&skopeo.stderr));
     }
 
-    place.sandbox(&["rm", "work", "nothing"]).refused("cannot find a kept layer 'nothing'").hinted();
+    place.sandbox(&["rm", "work", "nothing"]).refused("cannot find a sandbox or a kept layer 'nothing'").hinted();
     place.sandbox(&["commit", "work"]).refused("cannot find a kept layer");
     place.sandbox(&["rmi", &name, "localhost/two", "localhost/three"]).ok();
     // A name that is made up is told.

@@ -23,12 +23,13 @@ impl Place {
         self.start(self.cli(&words), "up")
     }
 
-    /// The file that a name is.
-    fn name(&self, name: &str) -> PathBuf {
-        match self.env.get("XDG_RUNTIME_DIR") {
-            Some(dir) => PathBuf::from(dir).join("sandbox/names").join(name),
-            None => self.path(".cache/sandbox/names").join(name),
-        }
+    /// The record of a sandbox that runs in the foreground: its directory.
+    fn record(&self, name: &str) -> PathBuf {
+        let root = self.env.get("XDG_RUNTIME_DIR").map_or_else(|| self.path(".cache/sandbox/live"), |dir| PathBuf::from(dir).join("sandbox"));
+        let list = self.sandbox(&["ps", "--format", "{{.ID}} {{.Names}}"]);
+        let id = list.ok().lines().find_map(|line| line.strip_suffix(name)?.strip_suffix(' ')).expect("it runs").to_string();
+        let mut all = std::fs::read_dir(root.join("sandboxes")).unwrap().map(|e| e.unwrap().path());
+        all.find(|path| path.file_name().is_some_and(|n| n.to_string_lossy().starts_with(&id))).expect("its directory")
     }
 }
 
@@ -81,8 +82,8 @@ fn a_running_sandbox_is_as_a_kept_one() {
     assert!(place.sandbox(&["history", "localhost/two"]).ok().contains("why"));
 
     // It goes on undisturbed, and goes with what it wrote.
-    place.sandbox(&["rm", "lost"]).refused("it is running, and what it writes goes with it").hinted();
-    place.sandbox(&["rm", "other"]).refused("it writes to the layer 'mine'").hinted();
+    place.sandbox(&["rm", "lost"]).refused("cannot remove 'lost': it runs").hinted();
+    place.sandbox(&["rm", "other"]).refused("cannot remove 'other': it runs").hinted();
     [kept, lost, layer].into_iter().for_each(end);
     assert!(within(Duration::from_secs(5), || place.sandbox(&["rm", "kept", "mine"]).code() == 0));
     for verb in ["commit", "diff", "export", "rm"] {
@@ -100,7 +101,7 @@ fn what_has_no_layer_of_an_image() {
     let place = place();
     let name = image(&place, "ro", json!({ "Cmd": ["sh"], "Volumes": { "/vol": {} } }));
     let host = place.start(place.cli(&["run", "--name", "host", "--", "sh", "-c", "echo up; sleep 600"]), "up");
-    place.sandbox(&["commit", "host"]).refused("cannot find a kept layer 'host'").hinted();
+    place.sandbox(&["commit", "host"]).refused("cannot look into 'host': it runs no image").hinted();
     // A root that nobody can write to has an empty one; with a terminal, two descriptors come over the wire.
     let fixed = place.running("fixed", &["--read-only", "-t"], &name, "echo v > /vol/v; ! echo x 2>/dev/null > /x");
     let diff = place.sandbox(&["diff", "fixed"]);
@@ -176,10 +177,10 @@ fn cve_2022_31214_cve_2019_12589_a_forged_record_is_not_believed() {
     let child = place.running("web", &[], &name, "echo x > /x");
     let other = place.running("other", &[], &name, "echo y > /y");
     let inside = place.start(place.cli(&["run", "--", "sh", "-c", "echo up; sleep 600"]), "up");
-    let file = place.name("web");
+    let dir = place.record("web");
+    let file = dir.join("state.json");
     let record: Value = serde_json::from_str(&std::fs::read_to_string(&file).unwrap()).unwrap();
-    let theirs: Value = serde_json::from_str(&std::fs::read_to_string(place.name("other")).unwrap()).unwrap();
-    assert_eq!(std::fs::metadata(&file).unwrap().len() as usize, std::fs::read(&file).unwrap().len());
+    let theirs: Value = serde_json::from_str(&std::fs::read_to_string(place.record("other").join("state.json")).unwrap()).unwrap();
     let start = |pid: u32| -> u64 {
         let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
         stat.rsplit_once(')').unwrap().1.split_whitespace().nth(19).unwrap().parse().unwrap()
@@ -191,38 +192,76 @@ fn cve_2022_31214_cve_2019_12589_a_forged_record_is_not_believed() {
         changes.iter().for_each(|(path, value)| *forged.pointer_mut(path).unwrap() = value.clone());
         forged.to_string()
     };
-    let lost = |field: &str| format!("/layer/Lost/{field}");
+    let process = |pid: u32| json!({ "pid": pid, "start": start(pid) });
     let shm = std::fs::metadata("/dev/shm").unwrap();
     let own = std::process::id();
+    // Of who stays, and of what it writes.
     let cases = [
-        ("a dead process", with(&[("/pid", json!(4_194_303))]), "it has ended"),
-        ("a number that is used again", with(&[("/start", json!(record["start"].as_u64().unwrap() + 1))]), "it has ended"),
-        ("another machine's life", with(&[("/boot", json!("x"))]), "it has ended"),
-        ("another process", with(&[("/pid", json!(own)), ("/start", json!(start(own)))]), if root() { "not one of yours" } else { "locked" }),
-        ("PID 1", with(&[("/pid", json!(1)), ("/start", json!(start(1)))]), "not one of yours"),
-        ("one inside a sandbox", with(&[("/pid", json!(workload)), ("/start", json!(start(workload)))]), "not one of yours"),
+        ("a dead process", with(&[("/stays/pid", json!(4_194_303))]), "is not there"),
+        ("a number that is used again", with(&[("/stays/start", json!(record["stays"]["start"].as_u64().unwrap() + 1))]), "is not there"),
+        ("another machine's life", with(&[("/boot", json!("x"))]), "another start of the machine"),
+        ("another process", with(&[("/stays", process(own))]), if root() { "not one of yours" } else { "locked" }),
+        ("PID 1", with(&[("/stays", process(1))]), "not one of yours"),
+        ("one inside a sandbox", with(&[("/stays", process(workload))]), "not one of yours"),
         ("another sandbox", theirs.to_string(), "does not have it locked"),
         ("another descriptor as the lock", with(&[("/lock", json!(0))]), "does not have it locked"),
-        ("no directory", with(&[(&lost("descriptor"), json!(record["lock"]))]), "cannot be opened"),
-        ("no descriptor", with(&[(&lost("descriptor"), json!(9999))]), "it has ended"),
-        ("another directory", with(&[(&lost("inode"), json!(1))]), "its directory is another one"),
-        ("a directory of ours", with(&[(&lost("device"), json!(shm.dev())), (&lost("inode"), json!(shm.ino()))]), "its directory is another one"),
+        ("no directory", with(&[("/lost/descriptor", json!(0))]), "cannot be opened"),
+        ("no descriptor", with(&[("/lost/descriptor", json!(9999))]), "it has ended"),
+        ("another directory", with(&[("/lost/inode", json!(1))]), "is another one"),
+        ("a directory of ours", with(&[("/lost/device", json!(shm.dev())), ("/lost/inode", json!(shm.ino()))]), "is another one"),
         ("no JSON", "{".into(), "cannot believe"),
-        ("too much", format!("{}{}", " ".repeat(70_000), record), "cannot believe"),
-        ("a way out", with(&[(&lost("about/manifest"), json!("sha256:../../x"))]), "cannot believe"),
+        ("too much", format!("{}{}", " ".repeat(5_000_000), record), "cannot believe"),
+        ("a way out", with(&[("/status", json!("../../x"))]), "cannot believe"),
     ];
-    for (what, forged, says) in cases {
+    let of_the_layer = 8..12;
+    for (number, (what, forged, says)) in cases.into_iter().enumerate() {
         std::fs::write(&file, forged).unwrap();
         for verb in ["commit", "diff", "export"] {
             let out = place.sandbox(&[verb, "web"]);
             assert!(out.code() != 0 && out.stderr.contains(says), "{what}: {out:?}");
         }
+        if !of_the_layer.contains(&number) {
+            for verb in ["kill", "stop"] {
+                let out = place.sandbox(&[verb, "web"]);
+                assert!(out.code() != 0 && out.stderr.contains(says), "{what}: {verb}: {out:?}");
+            }
+        }
+        // One that cannot be believed hides no other.
+        assert!(place.sandbox(&["ps"]).ok().contains("other"), "{what}");
+    }
+    // A process of ours, which is not to be signalled: it is PID 1 of another sandbox.
+    for verb in ["kill", "stop"] {
+        std::fs::write(&file, with(&[("/init", theirs["init"].clone())])).unwrap();
+        place.sandbox(&[verb, "web"]).refused("the process that it names as PID 1 is another one").hinted();
+        std::fs::write(&file, with(&[("/init", process(place.supervisor(&other)))])).unwrap();
+        place.sandbox(&[verb, "web"]).refused("the process that it names as PID 1 is another one").hinted();
     }
     std::fs::write(&file, record.to_string()).unwrap();
     assert!(place.sandbox(&["diff", "web"]).ok().contains("A /x"), "as it was, it is believed");
+    assert!(place.sandbox(&["diff", "other"]).ok().contains("A /y"), "nobody signalled it");
+
+    // What was decided leads nowhere else.
+    let decided = dir.join("config.json");
+    let config = std::fs::read_to_string(&decided).unwrap();
+    for (what, path, value) in [
+        ("another sandbox's", "/id", json!("0".repeat(64))),
+        ("a way out", "/image/manifest", json!("sha256:../../x")),
+        ("a way out", "/name", json!("../x")),
+        ("what a terminal acts on", "/name", json!("\u{1b}[2J")),
+    ] {
+        let mut forged: Value = serde_json::from_str(&config).unwrap();
+        *forged.pointer_mut(path).unwrap() = value;
+        std::fs::write(&decided, forged.to_string()).unwrap();
+        for verb in ["diff", "kill", "rm"] {
+            let out = place.sandbox(&[verb, "web"]);
+            out.refused("cannot believe").hinted();
+            assert!(!out.stderr.contains('\u{1b}'), "{what}: {out:?}");
+        }
+    }
+    std::fs::write(&decided, config).unwrap();
 
     // A link, a pipe, a directory, a file of somebody else's, a directory that others may write to.
-    let aside = place.name("aside");
+    let aside = place.path("aside");
     std::fs::rename(&file, &aside).unwrap();
     std::os::unix::fs::symlink(&aside, &file).unwrap();
     place.sandbox(&["diff", "web"]).refused("cannot believe").hinted();
@@ -230,25 +269,35 @@ fn cve_2022_31214_cve_2019_12589_a_forged_record_is_not_believed() {
     assert!(Command::new("mkfifo").arg(&file).status().unwrap().success());
     place.sandbox(&["diff", "web"]).refused("no file of yours").hinted();
     std::fs::remove_file(&file).unwrap();
+    std::fs::create_dir(&file).unwrap();
+    place.sandbox(&["diff", "web"]).refused("no file of yours").hinted();
+    std::fs::remove_dir(&file).unwrap();
     std::fs::copy(&aside, &file).unwrap();
     give(&file, 0, 0);
     mode(&file, 0o644);
     if root() {
         place.sandbox(&["diff", "web"]).refused("no file of yours").hinted();
     }
-    give(&file, place.account.uid, place.account.gid);
-    place.sandbox(&["diff", "web"]).refused("does not have it locked").hinted(); // a copy is another file
     std::fs::rename(&aside, &file).unwrap();
-    let names = file.parent().unwrap();
-    mode(names, 0o777);
+    mode(&dir, 0o777);
+    place.sandbox(&["diff", "web"]).refused("no directory of yours").hinted();
+    mode(&dir, 0o700);
+    // A copy of all of it is nobody's: who stays has the other one locked.
+    let copy = dir.with_file_name("0".repeat(64));
+    assert!(Command::new("cp").arg("-a").arg(&dir).arg(&copy).status().unwrap().success());
+    place.sandbox(&["diff", &"0".repeat(64)]).refused("cannot find").hinted();
+    assert!(!copy.exists(), "what nobody stays with in the foreground is swept");
+    let root = dir.parent().unwrap();
+    mode(root, 0o777);
     place.sandbox(&["diff", "web"]).refused("cannot trust").hinted();
-    mode(names, 0o700);
+    mode(root, 0o700);
     assert!(place.sandbox(&["diff", "web"]).ok().contains("A /x"));
 
-    // Killed, it leaves its record, which is then nobody's; and the next one has its own.
+    // Killed, it leaves its record, which is then nobody's, and is swept; and the next one has its own.
     end(child);
     assert!(file.exists());
-    place.sandbox(&["diff", "web"]).refused("it has ended").hinted();
+    place.sandbox(&["diff", "web"]).refused("cannot find").hinted();
+    assert!(!dir.exists());
     let again = place.running("web", &[], &name, "echo z > /z");
     let diff = place.sandbox(&["diff", "web"]);
     assert!(diff.ok().contains("A /z") && !diff.ok().contains("/x"), "{diff:?}");
