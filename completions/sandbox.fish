@@ -27,6 +27,7 @@ end
 complete -c sandbox -n "__fish_sandbox_needs_command" -s h -l help -d 'Print help'
 complete -c sandbox -n "__fish_sandbox_needs_command" -s V -l version -d 'Print version'
 complete -c sandbox -n "__fish_sandbox_needs_command" -f -a "run" -d 'Run a command in a sandbox'
+complete -c sandbox -n "__fish_sandbox_needs_command" -f -a "exec" -d 'Run a further command in a sandbox that runs'
 complete -c sandbox -n "__fish_sandbox_needs_command" -f -a "stats" -d 'Show what living sandboxes use, again and again'
 complete -c sandbox -n "__fish_sandbox_needs_command" -f -a "slice" -d 'Show or set what all of your sandboxes may use together'
 complete -c sandbox -n "__fish_sandbox_needs_command" -f -a "commit" -d 'Make an image of what a kept or running sandbox wrote'
@@ -147,6 +148,16 @@ complete -c sandbox -n "__fish_sandbox_using_subcommand run" -l dry-run -d 'Prin
 complete -c sandbox -n "__fish_sandbox_using_subcommand run" -l summary -d 'Say at the end how much memory, time and processes it took'
 complete -c sandbox -n "__fish_sandbox_using_subcommand run" -l json -d 'Errors, and --dry-run, as JSON'
 complete -c sandbox -n "__fish_sandbox_using_subcommand run" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c sandbox -n "__fish_sandbox_using_subcommand exec" -s e -l env -d 'Set a variable; NAME alone copies yours' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand exec" -l env-file -d 'Read variables from a file, one NAME[=VALUE] a line' -r -F
+complete -c sandbox -n "__fish_sandbox_using_subcommand exec" -s u -l user -d 'Run as this user inside: a name from the sandbox\'s own files, or a number' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand exec" -s w -l workdir -d 'Working directory inside' -r -F
+complete -c sandbox -n "__fish_sandbox_using_subcommand exec" -l preserve-fds -d 'Pass descriptors 3 to 2+N to the command' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand exec" -s i -l interactive -d 'Keep stdin open and pass it on'
+complete -c sandbox -n "__fish_sandbox_using_subcommand exec" -s t -l tty -d 'Give the command a terminal of its own'
+complete -c sandbox -n "__fish_sandbox_using_subcommand exec" -s d -l detach -d 'Do not wait for it'
+complete -c sandbox -n "__fish_sandbox_using_subcommand exec" -l privileged -d 'Always refused: what a sandbox may do is decided when it is made'
+complete -c sandbox -n "__fish_sandbox_using_subcommand exec" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c sandbox -n "__fish_sandbox_using_subcommand stats" -l no-stream -d 'Show it once'
 complete -c sandbox -n "__fish_sandbox_using_subcommand stats" -l json -d 'Print one JSON array each time, on one line'
 complete -c sandbox -n "__fish_sandbox_using_subcommand stats" -s h -l help -d 'Print help (see more with \'--help\')'

@@ -48,6 +48,19 @@ const REST: &[(&str, &str)] = &[
     ("sandbox-kill", LIFE),
     ("sandbox-rm", LIFE),
     ("sandbox-ps", LIFE),
+    ("sandbox-exec", LIFE),
+    ("sandbox-top", LIFE),
+    ("sandbox-cp", LIFE),
+    ("sandbox-logs", LIFE),
+    ("sandbox-attach", LIFE),
+    ("sandbox-wait", LIFE),
+    ("sandbox-pause", LIFE),
+    ("sandbox-unpause", LIFE),
+    ("sandbox-restart", LIFE),
+    ("sandbox-rename", LIFE),
+    ("sandbox-update", LIFE),
+    ("sandbox-inspect", LIFE),
+    ("sandbox-events", LIFE),
 ];
 
 /// Whoever reads about one command on registries needs the same files and examples.

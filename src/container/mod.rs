@@ -16,17 +16,16 @@
 #![forbid(unsafe_code)]
 
 pub mod choose;
-pub mod health;
-pub mod process;
 pub mod exec;
+pub mod health;
 pub mod run;
 pub mod store;
 pub mod watch;
 pub mod writable;
 
-use crate::error::{Error, Result};
 pub use crate::host::process;
 
+use crate::error::{Error, Result};
 use crate::ident::{Digest, Id, Name};
 use crate::spec::{Control, Spec};
 use choose::Writes;

@@ -95,14 +95,6 @@ impl Found {
     }
 
     fn start(&self) -> std::io::Result<u64> {
-        self.field(22)
-    }
-
-    /// Of its stat; the second, its name, may hold anything, also blanks and brackets. man: proc_pid_stat(5)
-    fn field(&self, number: usize) -> std::io::Result<u64> {
-        let text = self.read("stat")?;
-        let field = text.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(number - 3)?.parse().ok());
-        field.ok_or_else(|| std::io::ErrorKind::InvalidData.into())
         self.stat().map(|stat| stat.start)
     }
 
@@ -124,11 +116,11 @@ impl Found {
     }
 
     pub fn is_child_of(&self, other: &Found) -> bool {
-        self.field(4).is_ok_and(|parent| parent == u64::from(other.pid))
+        self.stat().is_ok_and(|stat| stat.parent == other.pid)
     }
 
     /// This descriptor of it is that file, and has it locked. man: proc_pid_fdinfo(5)
-    pub fn has_locked(&self, descriptor: i32, file: &Stat) -> bool {
+    pub fn has_locked(&self, descriptor: i32, file: &rustix::fs::Stat) -> bool {
         let same = statat(&self.dir, format!("fd/{descriptor}"), AtFlags::empty()).is_ok_and(|s| (s.st_dev, s.st_ino) == (file.st_dev, file.st_ino));
         let locks = |line: &str| line.starts_with("lock:") && line.contains("FLOCK") && line.contains("WRITE");
         same && self.read(&format!("fdinfo/{descriptor}")).is_ok_and(|text| text.lines().any(locks))

@@ -15,5 +15,6 @@ mod machine;
 mod oldkernel;
 mod oracle;
 mod policy;
+mod restart;
 mod run;
 mod tty;
