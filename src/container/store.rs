@@ -15,6 +15,7 @@ use super::choose::Writes;
 use super::process::{self, Found, Process};
 use super::run::note;
 use super::{Config, State, Status};
+use crate::birth::die_at;
 use crate::dirs;
 use crate::error::{Doing, Error, Kind, Result};
 use crate::ident::{Id, Name};
@@ -130,10 +131,13 @@ impl Sandboxes {
         let _names = (!config.unnamed || config.options.detached).then(|| self.take_name(&config.name)).transpose()?;
         let own = Own::half(&root.join(format!(".{}", config.id.short())), config.options.detached)?;
         let made = (|| {
+            die_at(40);
             own.decide(config)?;
             own.tell(&State::default())?;
+            die_at(41);
             let dir = root.join(config.id.as_str());
             rustix::fs::rename(&own.dir, &dir).doing("make", dir.display())?;
+            die_at(42);
             Ok(dir)
         })();
         match made {
@@ -419,6 +423,7 @@ impl Own {
     pub fn remove(self) -> Result<()> {
         let half = self.dir.with_file_name(format!(".{}", self.dir.file_name().unwrap_or_default().to_string_lossy()));
         rustix::fs::rename(&self.dir, &half).doing("remove", self.dir.display())?;
+        die_at(50);
         std::fs::remove_dir_all(&half).doing("remove", half.display())
     }
 }

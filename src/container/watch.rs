@@ -13,6 +13,7 @@ use super::health::Asking;
 use super::run::{Call, ready, running};
 use super::store::Own;
 use super::{Config, State, Status, now};
+use crate::birth::die_at;
 use crate::cgroup::Held;
 use crate::error::{Doing, Error, Kind, Result};
 use crate::host::Caller;
@@ -61,6 +62,7 @@ pub fn start(own: Own) -> Result<Up> {
     monitor.arg("@monitor").arg(&own.dir).stdin(Stdio::from(own.lock)).stdout(Stdio::from(say)).stderr(Stdio::null());
     let mut child = monitor.spawn().doing("start", "the monitor")?;
     drop(monitor); // our copy of its end of the pipe
+    die_at(43);
     let mut words = Vec::new();
     File::from(hear).take(WORDS).read_to_end(&mut words).doing("hear from", "the monitor")?;
     if words.is_empty() {
@@ -89,6 +91,7 @@ fn watch() -> Result<()> {
     let (lock, say) = (above(lock)?, above(say)?);
     let dir = PathBuf::from(std::env::args_os().nth(2).ok_or_else(not_you)?);
     let own = Own::inherited(dir, lock)?;
+    die_at(44);
     let mut waiting = Some(File::from(say));
     let stayed = leave().and_then(|()| stay_up(&own, &mut waiting));
     let stayed = match own.config() {
@@ -141,7 +144,9 @@ fn stay_up(own: &Own, waiting: &mut Option<File>) -> Result<()> {
         // The policy may have been changed meanwhile.
         let again = own.config()?.options.restart.wants(state.exit.unwrap_or_default(), restarts) || own.take_mark("restart");
         if first || !again || !own.is_wanted() {
+            die_at(48);
             own.tell(&State { status: Status::Exited, stays: None, ..state })?;
+            die_at(49);
             return ended.map(drop);
         }
         own.tell(&State { status: Status::Restarting, ..state })?;
@@ -178,14 +183,17 @@ fn live(own: &Own, config: &Config, waiting: &mut Option<File>, mask: &mut Optio
     let ready = ready(&spec, call, chosen.as_ref(), io, false)?;
     let notes = ready.notes(&spec);
     let (alive, streams) = ready.play(&spec, &mut chosen, &writes)?;
+    die_at(45);
     let running = State { restarts, ..running(&alive, own.stays()?)? };
     own.tell(&running)?;
+    die_at(46);
     if !own.is_wanted() {
         // Somebody wanted it down between two runs.
         let _ = sys::signal::pidfd_send(alive.pidfd.as_fd(), libc::SIGKILL);
     }
     let _asks = config.options.health.as_ref().map(|_| Asking::start(own)).transpose()?;
     waiting.take().into_iter().for_each(|say| tell(say, Ok(Up { pid: alive.pid, notes: notes.clone() })));
+    die_at(47);
     let held = alive.cgroup;
     let timeout = spec.process.timeout.map(Duration::from_secs);
     let living = Living {

@@ -88,7 +88,7 @@ impl Way {
 }
 
 /// The state of a process, as in /proc: R, S, T, Z; a blank if there is none.
-fn state(pid: u32) -> char {
+pub fn state(pid: u32) -> char {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next()).unwrap_or(' ')
 }

@@ -12,6 +12,7 @@ mod image;
 mod layer;
 mod limits;
 mod machine;
+mod matrix;
 mod oldkernel;
 mod oracle;
 mod policy;

@@ -624,6 +624,69 @@ static int cmd_await(const char *how) {
     return 99;
 }
 
+/* orphans N RATE: N processes whose parent is gone when they end, so many a second. */
+static int cmd_orphans(int count, int rate) {
+    if (write(1, "ready\n", 6) != 6)
+        return 98;
+    struct timespec begin, now;
+    clock_gettime(CLOCK_MONOTONIC, &begin);
+    for (int done = 0; done < count;) {
+        /* A parent has a litter of twenty, and leaves it. */
+        pid_t parent = fork();
+        if (parent < 0)
+            return 97;
+        if (parent == 0) {
+            for (int i = 0; i < 20; i++)
+                if (fork() == 0) {
+                    usleep((useconds_t)(rand() % 5000));
+                    _exit(0);
+                }
+            _exit(0);
+        }
+        waitpid(parent, NULL, 0);
+        done += 20;
+        clock_gettime(CLOCK_MONOTONIC, &now);
+        double early = (double)done / rate - ((double)(now.tv_sec - begin.tv_sec) + (double)(now.tv_nsec - begin.tv_nsec) / 1e9);
+        if (early > 0)
+            usleep((useconds_t)(early * 1e6));
+    }
+    return 0;
+}
+
+/* An orphan is traced by a sibling, dies, and stays a zombie of its tracer's until that ends; then we do, with 5. */
+static int cmd_traced(void) {
+    int ends[2];
+    if (pipe(ends))
+        return 98;
+    pid_t parent = fork();
+    if (parent == 0) {
+        pid_t orphan = fork();
+        if (orphan == 0) {
+            pause();
+            _exit(0);
+        }
+        if (write(ends[1], &orphan, sizeof orphan) != sizeof orphan)
+            _exit(1);
+        _exit(0);
+    }
+    pid_t orphan = 0;
+    waitpid(parent, NULL, 0);
+    if (read(ends[0], &orphan, sizeof orphan) != sizeof orphan)
+        return 97;
+    pid_t tracer = fork();
+    if (tracer == 0) {
+        if (ptrace(PTRACE_SEIZE, orphan, 0, 0))
+            _exit(1);
+        kill(orphan, SIGKILL);
+        usleep(200000);
+        _exit(0);
+    }
+    int status = 1;
+    waitpid(tracer, &status, 0);
+    usleep(100000);
+    return status ? 96 : kill(orphan, 0) ? 5 : 95;
+}
+
 static int cmd_ids(void) {
     gid_t list[256];
     uid_t r, e, s;
@@ -1110,6 +1173,8 @@ int main(int argc, char **argv) {
     if (!strcmp(cmd, "key")) return cmd_key(one);
     if (!strcmp(cmd, "crash")) return cmd_crash(one);
     if (!strcmp(cmd, "end")) return cmd_end(atoi(one), argc > 3 ? argv[3] : NULL);
+    if (!strcmp(cmd, "orphans")) return cmd_orphans(atoi(one), atoi(argv[3]));
+    if (!strcmp(cmd, "traced")) return cmd_traced();
     if (!strcmp(cmd, "yield")) return sched_yield() ? 97 : 96;
     if (!strcmp(cmd, "await")) return cmd_await(one);
     if (!strcmp(cmd, "ids")) return cmd_ids();
