@@ -226,7 +226,10 @@ fn tape(word: &str, maps: &Maps, early: Step, given: &[RawFd], ruleset: Option<&
     r.push(Step::DieWithParent(Phase::Identity));
     r.push(Step::Await(Barrier::Mapped));
     // With one id setgroups(2) had to be given up. man: user_namespaces(7)
-    r.push(Step::SetIds { uid: 0, gid: 0, groups: if maps.is_full() { Groups::Set(Box::new([])) } else { Groups::Keep }, open: true });
+    let first = |extents: &[crate::tape::step::Extent]| extents.first().map_or(0, |e| e.inside);
+    let uid = if maps.has_uid(0) { 0 } else { first(&maps.uids) };
+    let gid = if maps.has_gid(0) { 0 } else { first(&maps.gids) };
+    r.push(Step::SetIds { uid, gid, groups: if maps.is_full() { Groups::Set(Box::new([])) } else { Groups::Keep }, open: true });
     r.push(Step::DieWithParent(Phase::Root));
     r.push(Step::PrivatePropagation);
     for (to, from) in given.iter().enumerate() {

@@ -10,6 +10,7 @@
 //! - I2 exit codes: the command's own; 125 ours, 126 not executable, 127 not found, 128+n signal.
 #![forbid(unsafe_code)]
 
+pub mod cp;
 pub mod docs;
 pub mod doctor;
 pub mod exec;
@@ -23,6 +24,7 @@ pub mod policy;
 pub mod registry;
 pub mod run;
 pub mod template;
+pub mod top;
 
 use crate::error::{Error, Result};
 use crate::host::Caller;
@@ -51,6 +53,8 @@ pub struct Cli {
 pub enum Command {
     Run(Box<run::RunArgs>),
     Exec(exec::ExecArgs),
+    Top(top::TopArgs),
+    Cp(cp::CpArgs),
     Stats(limits::StatsArgs),
     Slice(limits::SliceArgs),
     Commit(kept::CommitArgs),
@@ -154,6 +158,8 @@ pub fn main() -> ExitCode {
             report(run::run(*args), json)
         }
         Command::Exec(args) => report(exec::run(args), false),
+        Command::Top(args) => report(top::run(args).map(|()| 0), false),
+        Command::Cp(args) => report(cp::run(args).map(|()| 0), false),
         Command::Stats(args) => report(limits::stats(&args), false),
         Command::Slice(args) => report(limits::slice(args), false),
         Command::Commit(args) => report(kept::commit(args).map(|()| 0), false),

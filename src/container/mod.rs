@@ -16,8 +16,10 @@
 #![forbid(unsafe_code)]
 
 pub mod choose;
+pub mod events;
 pub mod exec;
 pub mod health;
+pub mod names;
 pub mod run;
 pub mod store;
 pub mod watch;
@@ -58,6 +60,11 @@ pub struct Config {
 }
 
 impl Config {
+    /// Its record outlives it: it can be started again, and what it wrote is there.
+    pub fn stays(&self) -> bool {
+        self.options.detached || matches!(self.writes, Writes::Kept(_))
+    }
+
     /// The command, for people.
     pub fn command(&self) -> Vec<String> {
         self.spec.process.argv.iter().map(|word| word.to_string_lossy().into_owned()).collect()
@@ -191,6 +198,8 @@ impl State {
 pub enum Status {
     #[default]
     Created,
+    /// It has not run yet, and is to; if who starts it is gone, it never was.
+    Starting,
     Running,
     /// It will run again.
     Restarting,
@@ -203,6 +212,7 @@ impl Status {
     pub fn as_str(self) -> &'static str {
         match self {
             Status::Created => "created",
+            Status::Starting => "starting",
             Status::Running => "running",
             Status::Restarting => "restarting",
             Status::Exited => "exited",

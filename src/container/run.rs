@@ -14,8 +14,9 @@ use crate::monitor::Streams;
 use crate::spec::{Control, Root, Spec, Userns, storage};
 use crate::sys;
 use crate::sys::signal::Set;
+use crate::userns::Maps;
 use std::io::Write;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::PathBuf;
 
 /// Who runs it, and from where.
@@ -76,6 +77,20 @@ impl Ready {
         self.plan.notes.iter().cloned().chain(subids).chain(lost_limits(&self.plan, spec)).collect()
     }
 
+    /// Have its tree made, for as long as the answer lives, and run nothing. // copy.rs
+    pub fn tree(self, spec: &Spec, chosen: &mut Chosen, writes: &Writes) -> Result<(OwnedFd, Maps, Holding)> {
+        let Ready { begun, plan, .. } = self;
+        let begun = begun.ok_or_else(|| Error::new(Kind::Bug, "cannot play what was not begun"))?;
+        if let Root::Image(image) = &spec.root {
+            chosen.keep(writes, Vec::new(), &image.volumes)?;
+        }
+        let plan = plan.only_tree();
+        let live = launch(begun, &plan)?;
+        let holding = Holding { pidfd: live.pidfd };
+        let top = live.layer.ok_or_else(|| Error::new(Kind::Bug, "no tree came"))?;
+        Ok((top, plan.maps, holding))
+    }
+
     /// Play it: the command runs when this returns. `interactive` is for a terminal.
     pub fn play(self, spec: &Spec, chosen: &mut Option<Chosen>, writes: &Writes) -> Result<(Live, Streams)> {
         let Ready { begun, plan, streams } = self;
@@ -91,6 +106,19 @@ impl Ready {
             (None, None) => return Err(Error::new(Kind::Bug, "no terminal came")),
         };
         Ok((live, streams)) // with the plan go our copies of the command's ends of the pipes
+    }
+}
+
+/// A process that holds a tree. Dropping it ends it.
+pub struct Holding {
+    pidfd: OwnedFd,
+}
+
+impl Drop for Holding {
+    fn drop(&mut self) {
+        let _ = sys::signal::pidfd_send(self.pidfd.as_fd(), libc::SIGKILL);
+        let wait = || rustix::process::waitid(rustix::process::WaitId::PidFd(self.pidfd.as_fd()), rustix::process::WaitIdOptions::EXITED);
+        let _ = sys::clone::interrupted(wait);
     }
 }
 
