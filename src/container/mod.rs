@@ -16,6 +16,7 @@
 #![forbid(unsafe_code)]
 
 pub mod choose;
+pub mod copy;
 pub mod events;
 pub mod exec;
 pub mod health;
