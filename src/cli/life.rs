@@ -106,7 +106,7 @@ pub struct PsArgs {
 /// `run -d`.
 pub fn detach(said: Said, marks: &Marks) -> Result<u8> {
     let config = said.config()?;
-    let own = Sandboxes::open(&said.caller.home).make(&config)?;
+    let own = Sandboxes::open(&said.caller.home).make(&config, Status::Starting)?;
     let up = watch::start(own).inspect_err(|_| forget(&said, &config))?;
     up.notes.iter().for_each(|sentence| note(sentence));
     marks.write(&config.id, up.pid)?;
@@ -125,7 +125,7 @@ pub fn create(mut args: CreateArgs) -> Result<()> {
     let marks = Marks::of(&args.run)?;
     let said = say(*args.run)?;
     let config = said.config()?;
-    Sandboxes::open(&said.caller.home).make(&config)?;
+    Sandboxes::open(&said.caller.home).make(&config, Status::Created)?;
     marks.write(&config.id, 0)?;
     print(config.id.as_str());
     Ok(())
@@ -301,6 +301,7 @@ fn row(sandbox: &Sandbox) -> Value {
         Status::Running => format!("Up {}", ago(state.started).trim_end_matches(" ago")),
         Status::Exited | Status::Dead => format!("Exited ({}) {}", state.exit.unwrap_or_default(), ago(state.finished)),
         Status::Created => "Created".to_string(),
+        Status::Starting => "Starting".to_string(),
         Status::Restarting => format!("Restarting ({}) {}", state.exit.unwrap_or_default(), ago(state.finished)),
     };
     json!({

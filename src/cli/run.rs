@@ -11,7 +11,7 @@ use crate::container::choose::{Chosen, Pull, Writes};
 use crate::container::health::{self, OnFailure};
 use crate::container::run::{Call, note, ready, running};
 use crate::container::store::{Own, Sandboxes};
-use crate::container::{Config, Options, Restart, now};
+use crate::container::{self, Config, Options, Restart, now};
 use crate::dirs;
 use crate::error::{Doing, Error, Kind, Result};
 use crate::host::{self, Caller};
@@ -602,7 +602,7 @@ pub fn run(args: RunArgs) -> Result<u8> {
     };
     ready.notes(&spec).iter().for_each(|sentence| note(sentence));
     // A name must be its own before anything runs under it; nobody waits for the record of one that has none.
-    let mut own = if config.unnamed { None } else { Some(sandboxes.make(&config)?) };
+    let mut own = if config.unnamed { None } else { Some(sandboxes.make(&config, container::Status::Starting)?) };
     let mut status = Status::new(status_fd);
     status.degraded(&ready.plan);
     let absent = absent_guarded(&spec);
@@ -610,7 +610,7 @@ pub fn run(args: RunArgs) -> Result<u8> {
     // Play it.
     let (live, streams) = ready.play(&spec, &mut chosen, &writes).inspect_err(|_| own.take().into_iter().for_each(|own| drop(own.remove())))?;
     if config.unnamed {
-        own = sandboxes.make(&config).ok(); // where nothing can be written, it is not listed, and runs
+        own = sandboxes.make(&config, container::Status::Starting).ok(); // where nothing can be written, it is not listed, and runs
     }
     let told = own.as_ref().map(|own| record(own, &live));
     told.transpose().map(drop).unwrap_or_else(|e| note(&format!("what is written cannot be asked for: {}", e.message())));

@@ -16,6 +16,7 @@
 #![forbid(unsafe_code)]
 
 pub mod choose;
+pub mod copy;
 pub mod events;
 pub mod copy;
 pub mod exec;
@@ -213,6 +214,8 @@ impl State {
 pub enum Status {
     #[default]
     Created,
+    /// It has not run yet, and is to; if who starts it is gone, it never was.
+    Starting,
     Running,
     /// It will run again.
     Restarting,
@@ -225,6 +228,7 @@ impl Status {
     pub fn as_str(self) -> &'static str {
         match self {
             Status::Created => "created",
+            Status::Starting => "starting",
             Status::Running => "running",
             Status::Restarting => "restarting",
             Status::Exited => "exited",

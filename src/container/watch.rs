@@ -14,6 +14,8 @@ use super::run::{Call, ready, running};
 use super::store::Own;
 use super::{Config, State, Status, now};
 use crate::cgroup::{Held, Usage};
+use crate::birth::die_at;
+use crate::cgroup::Held;
 use crate::error::{Doing, Error, Kind, Result};
 use crate::host::Caller;
 use crate::launch::plan::Io;
@@ -89,6 +91,7 @@ fn begin(own: Own, attach: Option<(OwnedFd, Attach)>) -> Result<(Up, Child)> {
     }
     let mut child = monitor.spawn().doing("start", "the monitor")?;
     drop(monitor); // our copy of its end of the pipe
+    die_at(43);
     let mut words = Vec::new();
     File::from(hear).take(WORDS).read_to_end(&mut words).doing("hear from", "the monitor")?;
     if words.is_empty() {
@@ -122,6 +125,7 @@ fn watch() -> Result<()> {
     let socket = attach.and_then(|_| sys::inherit::started_with(2)).map(above).transpose()?;
     let dir = PathBuf::from(std::env::args_os().nth(2).ok_or_else(not_you)?);
     let own = Own::inherited(dir, lock)?;
+    die_at(44);
     let mut waiting = Some(File::from(say));
     let stayed = leave().and_then(|()| stay_up(&own, &mut waiting, socket.zip(attach)));
     let stayed = match own.config() {
@@ -181,7 +185,9 @@ fn stay_up(own: &Own, waiting: &mut Option<File>, attached: Option<(OwnedFd, Att
         // The policy may have been changed meanwhile.
         let again = own.config()?.options.restart.wants(state.exit.unwrap_or_default(), restarts) || own.take_mark("restart");
         if first || !again || !own.is_wanted() {
+            die_at(48);
             own.tell(&State { status: Status::Exited, ..state.over() })?;
+            die_at(49);
             return ended.map(drop);
         let last = first || !again || !own.is_wanted();
         own.tell(&match last {
@@ -244,6 +250,52 @@ impl Life<'_> {
         if !own.is_wanted() {
             // Somebody wanted it down between two runs.
             let _ = sys::signal::pidfd_send(alive.pidfd.as_fd(), libc::SIGKILL);
+/// From the record to the end; `mask` is the signal mask from before the first time.
+fn live(own: &Own, config: &Config, waiting: &mut Option<File>, mask: &mut Option<Set>, restarts: u32) -> Result<State> {
+    let caller = Caller::me()?;
+    let mut spec = ManuallyDrop::new(config.spec.clone());
+    spec.limits.asked = config.asked.clone();
+    let mut chosen = config.image.as_ref().map(Chosen::again).transpose()?;
+    // It may have run before.
+    let writes = match &config.writes {
+        Writes::Kept(name) => Writes::Layer(name.clone()),
+        other => other.clone(),
+    };
+    let signals = Signals::take()?;
+    let env = std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v))).collect();
+    let mask = *mask.get_or_insert(signals.old_mask());
+    let call = Call { caller, cwd: config.cwd.clone(), env, mask, window: (80, 24) };
+    let io = || if spec.process.tty { Ok(None) } else { streams(spec.process.interactive).map(Some) };
+    let ready = ready(&spec, call, chosen.as_ref(), io, false)?;
+    let notes = ready.notes(&spec);
+    let (alive, streams) = ready.play(&spec, &mut chosen, &writes)?;
+    die_at(45);
+    let running = State { restarts, ..running(&alive, own.stays()?)? };
+    own.tell(&running)?;
+    die_at(46);
+    if !own.is_wanted() {
+        // Somebody wanted it down between two runs.
+        let _ = sys::signal::pidfd_send(alive.pidfd.as_fd(), libc::SIGKILL);
+    }
+    let _asks = config.options.health.as_ref().map(|_| Asking::start(own)).transpose()?;
+    waiting.take().into_iter().for_each(|say| tell(say, Ok(Up { pid: alive.pid, notes: notes.clone() })));
+    die_at(47);
+    let held = alive.cgroup;
+    let timeout = spec.process.timeout.map(Duration::from_secs);
+    let living = Living {
+        pidfd: alive.pidfd,
+        wire: alive.wire,
+        streams,
+        stop_signal: spec.process.stop_signal,
+        timeout,
+        lingers: held.is_some(),
+        joined: None,
+    };
+    let mut used = None;
+    let exit = stay(living, signals, &mut |event| match event {
+        Event::Ended => {
+            used = held.as_ref().map(Held::usage);
+            held.iter().for_each(Held::let_go);
         }
         Event::Killed => held.iter().for_each(Held::let_go),
         _ => {}

@@ -153,7 +153,7 @@ fn hanging_up_ends_it() {
     let place = place();
     for flags in [&["-it"][..], &["-i"], &["-t"], &[]] {
         let seen = play(&place, &["=ready", "~"], &[flags, &["--", "sh", "-c", "echo ready; while :; do sleep 0.1; done"]].concat());
-        seen.is("ended", "1");
+        seen.is("ended", "1").is("code", "129");
         place.nothing_left();
     }
 }
