@@ -83,7 +83,7 @@ pub fn run(args: ExecArgs) -> Result<u8> {
     let wish = Wish { argv: command, env: env_set, cwd: workdir, user, interactive, tty, detached: detach, preserve_fds };
 
     let signals = Signals::take()?;
-    let call = Call { caller, cwd: PathBuf::from("/"), env, mask: signals.old_mask(), window: window() };
+    let call = Call { caller, cwd: PathBuf::from("/"), env, mask: signals.old_mask(), window: window(), guessed: None };
     let (io, streams) = match (tty, detach) {
         (true, _) => (None, None),
         (false, true) => (Some(nowhere()?), None),

@@ -9,11 +9,12 @@ use super::limits::{self, LimitArgs};
 use crate::cgroup::{Held, Usage};
 use crate::container::choose::{Chosen, Pull, Writes};
 use crate::container::health::{self, OnFailure};
-use crate::container::run::{Call, note, ready, running};
+use crate::container::run::{Call, Guess, note, ready, running};
 use crate::container::store::{Own, Sandboxes};
 use crate::container::{self, Config, Options, Restart, now};
 use crate::dirs;
 use crate::error::{Doing, Error, Kind, Result};
+use crate::host::subid;
 use crate::host::{self, Caller};
 use crate::ident::{Bytes, Id, Name};
 use crate::image::config;
@@ -21,16 +22,12 @@ use crate::image::store::Store;
 use crate::launch::Live;
 use crate::launch::die_at;
 use crate::launch::plan::{Environment, Io, Plan};
-use crate::launch::plan::{self, Environment, Facts, Io, Plan, freeze};
-use crate::launch::{Begun, begin, die_at, launch};
-use crate::monitor::{Event, Exit, Living, Signals, Streams, stay};
 use crate::logs::Limit;
 use crate::monitor::{Event, Exit, Keys, Living, Signals, Streams, stay};
 use crate::spec::{
     Control, IdMapping, ImageRoot, Mount, NetworkMode, Patch, Root, SeccompProfile, Share, Spec, Ulimit, User, Userns, policy, process, storage,
 };
 use crate::sys;
-use crate::userns::{self, Maps};
 use clap::Args;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
@@ -439,6 +436,8 @@ fn userns(s: &str) -> std::result::Result<Userns, String> {
 /// What was typed, settled: what is to run, on what, and for whom.
 pub struct Said {
     pub id: Id,
+    /// What the ids most likely are, and their user namespace.
+    pub guessed: Option<Guess>,
     /// Never dropped: freeing a thousand strings one by one only delays the end of a process.
     pub spec: ManuallyDrop<Spec>,
     pub chosen: Option<Chosen>,
@@ -461,14 +460,11 @@ pub fn say(mut args: RunArgs) -> Result<Said> {
     };
     let dashes = after_dashes(&std::env::args_os().collect::<Vec<_>>(), args.command.len());
     let (id, labels) = (Id::new(&chance()?), args.labels()?);
+    // Most often the flags alone tell the ids. Then the slow writing of their maps goes on while everything else is found out.
+    let guessed = if args.dry_run || args.detach || args.tty { None } else { args.guess(dashes, &caller) };
     let chosen = if args.rootfs.is_none() && !dashes { Some(args.choose(&caller)?) } else { None };
     let options = args.options(chosen.as_ref())?;
     let writes = if chosen.is_some() { args.writes(&id)? } else { Writes::Discarded };
-    let writes = args.writes()?;
-    let subids = if args.userns == Some(Userns::Single) { Ok(subid::Subids::default()) } else { subid::subids(&caller) };
-    // Most often the flags alone tell the ids. Then the slow writing of their maps goes on while everything else is found out.
-    let guessed = if dry_run { None } else { subids.as_ref().ok().and_then(|subids| args.guess(dashes, &caller, subids)) };
-    let mut chosen = if args.rootfs.is_none() && !dashes { Some(args.choose(&caller)?) } else { None };
     let (mut under, named_limit) = policy::choose(named.as_deref(), &caller.home)?;
     let image_root = match &chosen {
         Some(chosen) => {
@@ -499,7 +495,7 @@ pub fn say(mut args: RunArgs) -> Result<Said> {
         }
     }
     crate::confine::seccomp::pin(&mut spec.restrict.seccomp.profile)?;
-    Ok(Said { id, spec, chosen, writes, caller, cwd, env, options, labels })
+    Ok(Said { id, guessed, spec, chosen, writes, caller, cwd, env, options, labels })
 }
 
 fn chance() -> Result<[u8; 32]> {
@@ -547,54 +543,26 @@ pub fn run(args: RunArgs) -> Result<u8> {
     let person = tty && interactive && rustix::termios::isatty(std::io::stdin());
     if person && !stays && !said.options.detach_keys.is_empty() {
         let config = attach::at_terminal(&config);
-        match sandboxes.make(&config) {
+        match sandboxes.make(&config, container::Status::Starting) {
             Ok(own) => return at_terminal(own, &said, &config, &marks, json, summary.then_some(start)),
             Err(e) if !config.unnamed => return Err(e),
             Err(_) => {} // where nothing can be written, it is not listed, and cannot be left
         }
     }
-    let Said { spec, mut chosen, writes, caller, cwd, env, .. } = said;
+    let Said { guessed, spec, mut chosen, writes, caller, cwd, env, .. } = said;
 
     // Freeze it.
-    // Freeze it.
-    host::kernel_floor()?;
     let signals = Signals::take()?;
     if tty && interactive && !rustix::termios::isatty(std::io::stdin()) && !dry_run {
         return Err(Error::usage("cannot use -i with -t: stdin is no terminal").hint("leave out -t to pass a pipe or a file"));
     }
-    let call = Call { caller, cwd, env, mask: signals.old_mask(), window: window() };
+    let call = Call { caller, cwd, env, mask: signals.old_mask(), window: window(), guessed };
     let io = || if tty { Ok(None) } else { streams(interactive).map(Some) };
     let ready = ready(&spec, call, chosen.as_ref(), io, dry_run)?;
     if dry_run {
         return dry(&spec, &ready.plan, json).map(|()| 0);
     }
     // With --json, stderr is for one error as JSON; what is weaker is told to --status-fd.
-    let subids = if spec.userns == Userns::Single { subid::Subids::default() } else { subids? };
-    let ids = plan::ids(&spec, &caller, &subids)?;
-    let bounds = cgroup::plan(&spec, cgroup::place(spec.cgroup_parent.as_deref(), caller.uid)?)?;
-    if let Some(chosen) = &chosen {
-        chosen.check_ids(&ids.maps)?;
-    }
-    let begun = match guessed.filter(|(maps, _)| *maps == ids.maps) {
-        _ if dry_run => None,
-        Some((_, begun)) => Some(begun),
-        None => Some(begin(&ids.maps)?),
-    };
-    let begun = begun.map(|begun| begun.start(plan::early(&spec, bounds.piece.is_some())));
-    let (io, streams) = if tty { (None, None) } else { streams(interactive).map(|(io, s)| (Some(io), Some(s)))? };
-    let facts =
-        Facts { mounts: mounts::mounts()?, cwd, env, mask: signals.old_mask(), window: window(), landlock_abi: sys::confine::landlock_abi(), caller };
-    let cache = seccomp_cache(&facts.caller);
-    if !dry_run && spec.files.mounts.iter().any(|m| !m.read_only && matches!(&m.source, storage::Source::Bind(p) if facts.caller.home.starts_with(p)))
-    {
-        // What decides about the next sandbox is hidden from this one, and only what is there can be hidden in a shared directory.
-        let config = dirs::config(&facts.caller.home);
-        if std::fs::symlink_metadata(&config).is_err() {
-            dirs::make(&config)?;
-        }
-    }
-    let plan = freeze(&spec, &facts, ids, bounds, io, cache.as_deref())?;
-    let Some(begun) = begun else { return dry(&spec, &plan, json).map(|()| 0) };
     let note = |sentence: &str| {
         if !json {
             note(sentence)
@@ -763,17 +731,17 @@ impl RunArgs {
         }
         self.label.iter().try_for_each(|word| add(word))?;
         Ok(labels)
+    }
+
     /// A user namespace with the ids that a run has unless a policy says otherwise. None: who knows; whatever was in the way is told later.
-    fn guess(&self, dashes: bool, caller: &Caller, subids: &subid::Subids) -> Option<(Maps, Begun)> {
+    fn guess(&self, dashes: bool, caller: &Caller) -> Option<Guess> {
         let said = self.userns.is_some() || !self.uidmap.is_empty() || !self.gidmap.is_empty();
-        if said || self.command.is_empty() || subids.uids.is_empty() || subids.gids.is_empty() {
+        let subids = subid::subids(caller).ok().filter(|s| !s.uids.is_empty() && !s.gids.is_empty())?;
+        if said || self.command.is_empty() {
             return None;
         }
         let host = self.rootfs.is_none() && dashes;
-        let mode = if host { Userns::KeepId { uid: None, gid: None } } else { Userns::Root };
-        let maps = userns::plan(&mode, caller, subids, host::helper).ok()?;
-        let begun = begin(&maps).ok()?;
-        Some((maps, begun))
+        Guess::new(&if host { Userns::KeepId { uid: None, gid: None } } else { Userns::Root }, caller, subids)
     }
 
     /// Take the image's name out of the words.

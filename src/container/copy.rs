@@ -55,7 +55,8 @@ pub fn open(sandboxes: &Sandboxes, sandbox: &Sandbox, caller: &Caller) -> Result
     let mut chosen = Chosen::again(below)?;
     // There is no command to give a terminal to.
     spec.process.tty = false;
-    let call = Call { caller: caller.clone(), cwd: sandbox.config.cwd.clone(), env: Default::default(), mask: Set::EMPTY, window: (80, 24) };
+    let call =
+        Call { caller: caller.clone(), cwd: sandbox.config.cwd.clone(), env: Default::default(), mask: Set::EMPTY, window: (80, 24), guessed: None };
     let ready = ready(&spec, call, Some(&chosen), || nothing().map(|io| Some((io, Streams::Direct))), false)?;
     let (top, maps, holding) = ready.tree(&spec, &mut chosen, &Writes::Layer(layer.clone()))?;
     Ok(Opened { top, owner: owner(&spec, &maps, caller), maps, held: Holder::Ended(holding, Box::new(chosen), own) })

@@ -64,7 +64,7 @@ pub fn run(sandbox: &Sandbox, wish: Wish, call: Call, io: Option<Io>, calls: Cal
     let needless = |scope: &String| (own_pids && scope == "signal") || (own_net && scope == "abstract-unix-socket");
     spec.restrict.landlock.scopes.retain(|scope| !needless(scope));
 
-    let Call { caller, cwd: _, env, mask, window } = call;
+    let Call { caller, cwd: _, env, mask, window, guessed: _ } = call;
     let target = Target::find(first, &spec, &caller)?;
     let name = &sandbox.config.name;
     let joined = match &sandbox.state.cgroup {

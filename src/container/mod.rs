@@ -18,7 +18,6 @@
 pub mod choose;
 pub mod copy;
 pub mod events;
-pub mod copy;
 pub mod exec;
 pub mod health;
 pub mod names;

@@ -7,14 +7,15 @@ use super::{Lost, State, Status, now};
 use crate::cgroup;
 use crate::dirs;
 use crate::error::{Doing, Error, Kind, Result};
-use crate::host::{self, Caller, mounts, subid};
+use crate::host::subid::{self, Subids};
+use crate::host::{self, Caller, mounts};
 use crate::launch::plan::{self, Environment, Facts, Io, Plan, freeze};
 use crate::launch::{Begun, Live, begin, launch};
 use crate::monitor::Streams;
 use crate::spec::{Control, Root, Spec, Userns, storage};
 use crate::sys;
 use crate::sys::signal::Set;
-use crate::userns::Maps;
+use crate::userns::{self, Maps};
 use std::io::Write;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::PathBuf;
@@ -29,6 +30,23 @@ pub struct Call {
     pub mask: Set,
     /// Columns and rows of the caller's terminal.
     pub window: (u16, u16),
+    pub guessed: Option<Guess>,
+}
+
+/// A user namespace that was begun before it was known for sure which one is wanted.
+pub struct Guess {
+    subids: Subids,
+    maps: Maps,
+    begun: Begun,
+}
+
+impl Guess {
+    /// None: it cannot be; why, who needs it for sure will say.
+    pub fn new(mode: &Userns, caller: &Caller, subids: Subids) -> Option<Guess> {
+        let maps = userns::plan(mode, caller, &subids, host::helper).ok()?;
+        let begun = begin(&maps).ok()?;
+        Some(Guess { subids, maps, begun })
+    }
 }
 
 /// Frozen, and its user namespace is there.
@@ -42,14 +60,22 @@ pub struct Ready {
 /// Freeze it. First the ids: their maps are written while the rest is planned. `dry`: nothing is begun.
 pub fn ready(spec: &Spec, call: Call, chosen: Option<&Chosen>, io: impl FnOnce() -> Result<Option<(Io, Streams)>>, dry: bool) -> Result<Ready> {
     host::kernel_floor()?;
-    let Call { caller, cwd, env, mask, window } = call;
-    let subids = if spec.userns == Userns::Single { subid::Subids::default() } else { subid::subids(&caller)? };
-    let ids = plan::ids(spec, &caller, &subids)?;
+    let Call { caller, cwd, env, mask, window, guessed } = call;
+    let ids = match &guessed {
+        _ if spec.userns == Userns::Single => plan::ids(spec, &caller, &Subids::default())?,
+        Some(guess) => plan::ids(spec, &caller, &guess.subids)?,
+        None => plan::ids(spec, &caller, &subid::subids(&caller)?)?,
+    };
     let bounds = cgroup::plan(spec, cgroup::place(spec.cgroup_parent.as_deref(), caller.uid)?)?;
     if let Some(chosen) = chosen {
         chosen.check_ids(&ids.maps)?;
     }
-    let begun = if dry { None } else { Some(begin(&ids.maps, plan::early(spec, bounds.piece.is_some()))?) };
+    let begun = match guessed.filter(|guess| guess.maps == ids.maps) {
+        _ if dry => None,
+        Some(guess) => Some(guess.begun),
+        None => Some(begin(&ids.maps)?),
+    };
+    let begun = begun.map(|begun| begun.start(plan::early(spec, bounds.piece.is_some())));
     let (io, streams) = io()?.unzip();
     let facts = Facts { mounts: mounts::mounts()?, cwd, env, mask, window, landlock_abi: sys::confine::landlock_abi(), caller };
     let cache = seccomp_cache(&facts.caller);

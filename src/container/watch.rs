@@ -13,9 +13,8 @@ use super::health::Asking;
 use super::run::{Call, ready, running};
 use super::store::Own;
 use super::{Config, State, Status, now};
-use crate::cgroup::{Held, Usage};
 use crate::birth::die_at;
-use crate::cgroup::Held;
+use crate::cgroup::{Held, Usage};
 use crate::error::{Doing, Error, Kind, Result};
 use crate::host::Caller;
 use crate::launch::plan::Io;
@@ -184,16 +183,17 @@ fn stay_up(own: &Own, waiting: &mut Option<File>, attached: Option<(OwnedFd, Att
         };
         // The policy may have been changed meanwhile.
         let again = own.config()?.options.restart.wants(state.exit.unwrap_or_default(), restarts) || own.take_mark("restart");
-        if first || !again || !own.is_wanted() {
-            die_at(48);
-            own.tell(&State { status: Status::Exited, ..state.over() })?;
-            die_at(49);
-            return ended.map(drop);
         let last = first || !again || !own.is_wanted();
+        if last {
+            die_at(48);
+        }
         own.tell(&match last {
-            true => State { status: Status::Exited, stays: None, ..state },
+            true => State { status: Status::Exited, ..state.over() },
             false => State { status: Status::Restarting, ..state },
         })?;
+        if last {
+            die_at(49);
+        }
         // The record says it, so others may hear of it.
         let ended = ended.map(|(_, exit, used)| door.ended(&exit, used));
         if last {
@@ -240,73 +240,22 @@ impl Life<'_> {
         let signals = Signals::take()?;
         let env = std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v))).collect();
         let mask = *self.mask.get_or_insert(signals.old_mask());
-        let call = Call { caller, cwd: config.cwd.clone(), env, mask, window };
+        let call = Call { caller, cwd: config.cwd.clone(), env, mask, window, guessed: None };
         let io = || if spec.process.tty { Ok(None) } else { streams(spec.process.interactive).map(Some) };
         let ready = ready(&spec, call, chosen.as_ref(), io, false)?;
         let notes = ready.notes(&spec);
         let (alive, streams) = ready.play(&spec, &mut chosen, &writes)?;
+        die_at(45);
         let running = State { restarts, ..running(&alive, own.stays()?)? };
         own.tell(&running)?;
+        die_at(46);
         if !own.is_wanted() {
             // Somebody wanted it down between two runs.
             let _ = sys::signal::pidfd_send(alive.pidfd.as_fd(), libc::SIGKILL);
-/// From the record to the end; `mask` is the signal mask from before the first time.
-fn live(own: &Own, config: &Config, waiting: &mut Option<File>, mask: &mut Option<Set>, restarts: u32) -> Result<State> {
-    let caller = Caller::me()?;
-    let mut spec = ManuallyDrop::new(config.spec.clone());
-    spec.limits.asked = config.asked.clone();
-    let mut chosen = config.image.as_ref().map(Chosen::again).transpose()?;
-    // It may have run before.
-    let writes = match &config.writes {
-        Writes::Kept(name) => Writes::Layer(name.clone()),
-        other => other.clone(),
-    };
-    let signals = Signals::take()?;
-    let env = std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v))).collect();
-    let mask = *mask.get_or_insert(signals.old_mask());
-    let call = Call { caller, cwd: config.cwd.clone(), env, mask, window: (80, 24) };
-    let io = || if spec.process.tty { Ok(None) } else { streams(spec.process.interactive).map(Some) };
-    let ready = ready(&spec, call, chosen.as_ref(), io, false)?;
-    let notes = ready.notes(&spec);
-    let (alive, streams) = ready.play(&spec, &mut chosen, &writes)?;
-    die_at(45);
-    let running = State { restarts, ..running(&alive, own.stays()?)? };
-    own.tell(&running)?;
-    die_at(46);
-    if !own.is_wanted() {
-        // Somebody wanted it down between two runs.
-        let _ = sys::signal::pidfd_send(alive.pidfd.as_fd(), libc::SIGKILL);
-    }
-    let _asks = config.options.health.as_ref().map(|_| Asking::start(own)).transpose()?;
-    waiting.take().into_iter().for_each(|say| tell(say, Ok(Up { pid: alive.pid, notes: notes.clone() })));
-    die_at(47);
-    let held = alive.cgroup;
-    let timeout = spec.process.timeout.map(Duration::from_secs);
-    let living = Living {
-        pidfd: alive.pidfd,
-        wire: alive.wire,
-        streams,
-        stop_signal: spec.process.stop_signal,
-        timeout,
-        lingers: held.is_some(),
-        joined: None,
-    };
-    let mut used = None;
-    let exit = stay(living, signals, &mut |event| match event {
-        Event::Ended => {
-            used = held.as_ref().map(Held::usage);
-            held.iter().for_each(Held::let_go);
         }
-        Event::Killed => held.iter().for_each(Held::let_go),
-        _ => {}
-    })?;
-    let oom = used.as_ref().and_then(|u| u.oom_kills).is_some_and(|n| n > 0) && exit.status.signal() == Some(libc::SIGKILL);
-    let reason = if exit.timed_out { Some("timeout") } else { oom.then_some("oom") };
-    let (stays, lock) = (running.stays, running.lock); // it may run again
-    let ended = State { finished: Some(now()), exit: Some(exit.code()), signal: exit.status.signal(), ..running.over() };
-    Ok(State { stays, lock, reason: reason.map(String::from), ..ended })
         let _asks = config.options.health.as_ref().map(|_| Asking::start(own)).transpose()?;
         waiting.take().into_iter().for_each(|say| tell(say, Ok(Up { pid: alive.pid, notes: notes.clone() })));
+        die_at(47);
         let held = alive.cgroup;
         let timeout = spec.process.timeout.map(Duration::from_secs);
         let living = Living {
@@ -329,14 +278,9 @@ fn live(own: &Own, config: &Config, waiting: &mut Option<File>, mask: &mut Optio
         })?;
         let oom = used.as_ref().and_then(|u| u.oom_kills).is_some_and(|n| n > 0) && exit.status.signal() == Some(libc::SIGKILL);
         let reason = if exit.timed_out { Some("timeout") } else { oom.then_some("oom") };
-        let ended = State {
-            finished: Some(now()),
-            exit: Some(exit.code()),
-            signal: exit.status.signal(),
-            reason: reason.map(String::from),
-            ..running.over()
-        };
-        Ok((ended, exit, used))
+        let (stays, lock) = (running.stays, running.lock); // it may run again
+        let ended = State { finished: Some(now()), exit: Some(exit.code()), signal: exit.status.signal(), ..running.over() };
+        Ok((State { stays, lock, reason: reason.map(String::from), ..ended }, exit, used))
     }
 }
 
