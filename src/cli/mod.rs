@@ -17,6 +17,7 @@ pub mod image;
 pub mod kept;
 pub mod layer;
 pub mod limits;
+pub mod overlay;
 pub mod policy;
 pub mod registry;
 pub mod run;
@@ -64,6 +65,8 @@ pub enum Command {
     Image(image::ImageArgs),
     #[command(hide = true)]
     Layer(layer::LayerArgs),
+    #[command(hide = true)]
+    Overlay(overlay::OverlayArgs),
     #[command(hide = true)]
     Docs(docs::DocsArgs),
 }
@@ -165,6 +168,7 @@ pub fn main() -> ExitCode {
             }),
             false,
         ),
+        Command::Overlay(args) => report(overlay::run(args).map(|()| 0), false),
         Command::Docs(args) => report(docs::write(&args).map(|()| 0), false),
     }
 }

@@ -20,6 +20,7 @@ pub mod process;
 pub mod pty;
 pub mod signal;
 pub mod socket;
+pub mod xattr;
 
 pub use rustix::io::Errno;
 pub type Result<T> = std::result::Result<T, Errno>;

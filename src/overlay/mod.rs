@@ -1,0 +1,234 @@
+//! Our own overlay file system, served over FUSE, for where the kernel's overlayfs cannot be had.
+//!
+//! *What*: `Overlay` says which directories are laid over each other; `serve` answers the kernel until the mount is gone. Files are named after
+//! the kernel's `fs/overlayfs`: `namei` looks up, `dir` changes names, `copy_up` brings a file into the upper layer, and so on; `fuse` is only
+//! the face: it decodes, calls, replies. Called by the role that serves a sandbox, and by `cli::overlay`.
+//!
+//! *On disk* a layer has the form of the kernel's overlay mounted with `userxattr`, so that either reads what the other wrote: a character device
+//! 0:0 (or an empty file with `user.overlay.whiteout`) hides a name, `user.overlay.opaque` a directory's lower content; `user.overlay.origin`
+//! keeps inode numbers, `index/` in the work directory hard links. man: Documentation/filesystems/overlayfs.rst
+//!
+//! *Invariants*
+//! - O1 nothing here panics: a server that dies takes the sandbox's root with it.
+//! - O2 every access is one component in a directory handle, and no link is followed: nothing outside the layers is reached. // L1
+//! - O3 lowers are never written to.
+//! - O4 whatever appears in the upper layer was made whole in the work directory, then renamed; or is new and empty.
+//! - O5 what is remembered is bounded by what the kernel holds, descriptors by a share of RLIMIT_NOFILE.
+//!
+//! *Deliberate differences from the kernel's overlayfs*
+//! - `O_TMPFILE` is EOPNOTSUPP: the crate lacks the request. Programs fall back to a named file.
+//! - reading does not change access times.
+#![forbid(unsafe_code)]
+#![deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod copy_up;
+mod dir;
+mod file;
+mod fuse;
+mod inode;
+mod layer;
+mod namei;
+mod readdir;
+mod statfs;
+mod xattr;
+
+use crate::error::{Doing, Result};
+use crate::image::remove;
+use crate::sys::{self, Errno};
+use inode::{State, Table};
+use layer::{DIRECTORY, Descriptors, Place};
+use readdir::Listings;
+use rustix::fs::{Mode, fstat, mkdirat, openat};
+use statfs::Usage;
+use std::ffi::{CStr, CString};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::{Arc, Mutex, OnceLock};
+
+/// What to serve.
+#[derive(Debug)]
+pub struct Overlay {
+    /// Directories that are only read, uppermost first.
+    pub lowers: Vec<OwnedFd>,
+    /// None: nothing can be written.
+    pub upper: Option<Upper>,
+    pub ownership: Ownership,
+    pub limit: Limit,
+}
+
+/// The layer that is written to.
+#[derive(Debug)]
+pub struct Upper {
+    pub dir: OwnedFd,
+    /// On the same file system: where things are made before they are renamed into `dir`.
+    pub work: OwnedFd,
+}
+
+/// Whose files are they?
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ownership {
+    /// As the disk says: the server may chown to any id that there is inside.
+    Real,
+    /// As an extended attribute says: on disk everything belongs to the one user.
+    Virtual,
+}
+
+/// How much the upper layer may hold.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Limit {
+    pub bytes: Option<u64>,
+    pub inodes: Option<u64>,
+}
+
+/// What a mount of `fuse` needs, for fsconfig(2), with the ids of the mounter's own user namespace. An overlay without upper is to be mounted
+/// read-only, and every one `nodev`: inside a user namespace a device would not work anyway.
+pub fn mount_options(device: BorrowedFd, uid: u32, gid: u32) -> Vec<(CString, Option<CString>)> {
+    let pair = |key: &str, value: String| (CString::new(key).unwrap_or_default(), CString::new(value).ok());
+    let flag = |key: &str| (CString::new(key).unwrap_or_default(), None);
+    vec![
+        pair("source", "sandbox".into()),
+        pair("subtype", "sandbox".into()),
+        pair("fd", device.as_raw_fd().to_string()),
+        pair("rootmode", "40755".into()),
+        pair("user_id", uid.to_string()),
+        pair("group_id", gid.to_string()),
+        flag("default_permissions"),
+        flag("allow_other"),
+    ]
+}
+
+/// Answer what is asked through `device`, an opened /dev/fuse that is mounted (or will be: this waits for the first request).
+/// Comes back when it is unmounted.
+pub fn serve(device: OwnedFd, overlay: Overlay) -> Result<()> {
+    // What is made has the mode that its maker wants.
+    rustix::process::umask(Mode::empty());
+    let (soft, hard) = sys::process::rlimit(libc::RLIMIT_NOFILE).doing("read", "the limit of descriptors")?;
+    let _ = sys::process::set_rlimit(libc::RLIMIT_NOFILE, hard, hard);
+    let most = if hard > soft { hard } else { soft };
+    let fs = Fs::new(overlay, (most / 2).min(8192) as usize).map_err(std::io::Error::from).doing("open", "the layers of the overlay")?;
+    let threads = std::thread::available_parallelism().map_or(2, |n| n.get()).clamp(2, 8);
+    fuse::serve(device, fs, threads).doing("serve", "the overlay")
+}
+
+/// The file system: layers, and what the kernel knows of them.
+#[derive(Debug)]
+struct Fs {
+    upper: Option<Writable>,
+    ownership: Ownership,
+    table: Table,
+    listings: Listings,
+    descriptors: Arc<Descriptors>,
+    usage: Usage,
+    /// Names in the work directory: so many were used.
+    made: AtomicU64,
+    renaming: Mutex<()>,
+    /// A whiteout can be a device here.
+    plain_whiteouts: AtomicBool,
+    /// Of the file system of the uppermost lower layer.
+    uuid: Option<[u8; 16]>,
+    origin_device: Option<u64>,
+}
+
+#[derive(Debug)]
+struct Writable {
+    dir: Arc<OwnedFd>,
+    /// What is above the next two: the work directory that was given to us.
+    base: OwnedFd,
+    work: OwnedFd,
+    index: OnceLock<Arc<OwnedFd>>,
+}
+
+const INDEX: &CStr = c"index";
+const WORK: &CStr = c"work";
+
+fn directory(at: BorrowedFd, name: &CStr) -> sys::Result<OwnedFd> {
+    openat(at, name, DIRECTORY, Mode::empty())
+}
+
+impl Fs {
+    fn new(overlay: Overlay, budget: usize) -> sys::Result<Fs> {
+        let descriptors = Descriptors::new(budget.max(64));
+        let mut lowers = Vec::new();
+        for fd in &overlay.lowers {
+            let fd = directory(fd.as_fd(), c".")?;
+            let device = fstat(&fd)?.st_dev;
+            lowers.push(Place::top(fd, device, &descriptors));
+        }
+        let upper = match &overlay.upper {
+            None => None,
+            Some(upper) => {
+                let base = directory(upper.work.as_fd(), c".")?;
+                match mkdirat(&base, WORK, Mode::from_raw_mode(0o700)) {
+                    Ok(()) | Err(Errno::EXIST) => {}
+                    Err(e) => return Err(e),
+                }
+                let work = directory(base.as_fd(), WORK)?;
+                // What a server that died has left.
+                remove::empty(work.as_fd())?;
+                let index = OnceLock::new();
+                match directory(base.as_fd(), INDEX) {
+                    Ok(fd) => drop(index.set(Arc::new(fd))),
+                    Err(Errno::NOENT) => {}
+                    Err(e) => return Err(e),
+                }
+                Some(Writable { dir: Arc::new(directory(upper.dir.as_fd(), c".")?), base, work, index })
+            }
+        };
+        if lowers.is_empty() && upper.is_none() {
+            return Err(Errno::INVAL);
+        }
+        let top = overlay.lowers.first().or(overlay.upper.as_ref().map(|u| &u.dir));
+        let uuid = top.and_then(|fd| directory(fd.as_fd(), c".").ok()).and_then(|fd| sys::xattr::filesystem_uuid(fd.as_fd()));
+        let origin_device = lowers.first().map(|place| place.device);
+        let usage = Usage::of(upper.as_ref().map(|u| &*u.dir), overlay.limit)?;
+        let table = Table::default();
+        // The first device has numbers as they are.
+        if let Some(upper) = &upper {
+            table.number(inode::Key::of(&fstat(&*upper.dir)?));
+        }
+        table.root(State { upper: upper.is_some(), lowers, ..State::default() });
+        Ok(Fs {
+            upper,
+            ownership: overlay.ownership,
+            table,
+            listings: Listings::default(),
+            descriptors,
+            usage,
+            made: AtomicU64::new(0),
+            renaming: Mutex::new(()),
+            plain_whiteouts: AtomicBool::new(true),
+            uuid,
+            origin_device,
+        })
+    }
+
+    /// The index of hard links, if there is one.
+    fn index(&self) -> Option<&Arc<OwnedFd>> {
+        self.upper.as_ref()?.index.get()
+    }
+
+    fn index_dir(&self) -> sys::Result<Arc<OwnedFd>> {
+        self.index().cloned().ok_or(Errno::STALE)
+    }
+
+    fn index_made(&self) -> sys::Result<()> {
+        let upper = self.upper.as_ref().ok_or(Errno::ROFS)?;
+        if upper.index.get().is_none() {
+            match mkdirat(&upper.base, INDEX, Mode::from_raw_mode(0o700)) {
+                Ok(()) | Err(Errno::EXIST) => {}
+                Err(e) => return Err(e),
+            }
+            let _ = upper.index.set(Arc::new(directory(upper.base.as_fd(), INDEX)?));
+        }
+        Ok(())
+    }
+
+    fn forget(&self, id: u64, times: u64) {
+        if let Some(node) = self.table.forget(id, times)
+            && node.has_upper()
+            && inode::read(&node.state).gone
+        {
+            self.freed(&node);
+        }
+    }
+}
