@@ -472,7 +472,7 @@ pub fn without_privileges(mode: u32) -> Option<u32> {
 /// Both times of access and of change of content, as another file has them.
 pub fn times_of(stat: &Stat) -> Timestamps {
     let time = |s: i64, n: u64| Timespec { tv_sec: s, tv_nsec: n as _ };
-    Timestamps { last_access: time(stat.st_atime, stat.st_atime_nsec as u64), last_modification: time(stat.st_mtime, stat.st_mtime_nsec as u64) }
+    Timestamps { last_access: time(stat.st_atime, stat.st_atime_nsec), last_modification: time(stat.st_mtime, stat.st_mtime_nsec) }
 }
 
 #[cfg(test)]
