@@ -88,7 +88,7 @@ fn read_by(kind: Kind, layers: &Layers, at: &Path, groups: bool) -> Tree {
 /// Renames of lower directories stay where they are for the kernel's overlay without `redirect_dir`, which an ordinary user cannot have.
 /// They are compared with a plain directory.
 fn kernel_cannot(op: &Op, outcome: &Outcome) -> bool {
-    outcome.answer == Err(libc::EXDEV) && matches!(op, Op::Rename { .. } | Op::RenameNoReplace { .. } | Op::Exchange { .. })
+    matches!(outcome.answer, Err(libc::EXDEV | libc::ESTALE)) && matches!(op, Op::Rename { .. } | Op::RenameNoReplace { .. } | Op::Exchange { .. })
 }
 
 /// What a plain directory does and no overlay: whiteouts can be made in it.

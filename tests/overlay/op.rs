@@ -510,6 +510,7 @@ impl Maker {
         self.dice.one(&TIMES)
     }
 
+    /// Or leave it: not both, since then only a file system of the kernel knows that it was asked, and takes away setuid.
     fn id(&mut self) -> u32 {
         if self.dice.once_in(5) { u32::MAX } else { self.dice.one(&IDS) }
     }
@@ -562,9 +563,9 @@ impl Maker {
             56 => Op::MapPrivate { slot: self.slot(), byte: self.dice.roll(255) as u8 },
             57..60 => Op::Chmod { who: self.who(), path: self.path(), mode: self.mode() },
             60 => Op::Fchmod { slot: self.slot(), mode: self.mode() },
-            61..64 => Op::Chown { who: self.who(), path: self.path(), uid: self.id(), gid: self.id() },
-            64 => Op::Lchown { who: self.who(), path: self.path(), uid: self.id(), gid: self.id() },
-            65 => Op::Fchown { slot: self.slot(), uid: self.id(), gid: self.id() },
+            61..64 => Op::Chown { who: self.who(), path: self.path(), uid: self.id(), gid: self.dice.one(&IDS) },
+            64 => Op::Lchown { who: self.who(), path: self.path(), uid: self.id(), gid: self.dice.one(&IDS) },
+            65 => Op::Fchown { slot: self.slot(), uid: self.dice.one(&IDS), gid: self.id() },
             66..69 => Op::Utimens { who: self.who(), path: self.path(), atime: self.time(), mtime: self.time() },
             69 => Op::Lutimens { who: self.who(), path: self.path(), atime: self.time(), mtime: self.time() },
             70 => Op::Futimens { slot: self.slot(), mtime: self.time() },
@@ -845,6 +846,10 @@ impl World {
             return calls::mapped(fd, 0, 4096, shared, true, |_| 0);
         }
         let (before, after) = calls::mapped(fd, 0, size, shared, true, work)?;
+        if shared {
+            // On a tmpfs this changes no times, elsewhere it does.
+            let _ = calls::futimens(fd, (0, libc::UTIME_OMIT), (0, libc::UTIME_NOW));
+        }
         *seen = format!("{before:x} {after:x}");
         calls::pread(fd, size, 0).map(|b| {
             *seen += &format!(" {:x}", hash(&b));
@@ -1026,6 +1031,13 @@ pub fn seek_is_true(world: &World, op: &Op, answer: Answer) -> bool {
     };
     let fd = world.fd(slot);
     let Ok(stat) = calls::fstat(fd) else { return false };
+    // Whether directories have holes is a question that has several wrong answers.
+    if stat.st_mode & libc::S_IFMT == libc::S_IFDIR {
+        return answer.is_err();
+    }
+    // It may be open for writing alone.
+    let Ok(reader) = calls::open(libc::AT_FDCWD, format!("/proc/self/fd/{fd}").as_bytes(), libc::O_RDONLY, 0) else { return false };
+    let fd = reader.as_raw_fd();
     let zeros = |from: i64, to: i64| {
         let len = (to - from).max(0) as usize;
         calls::pread(fd, len, from).is_ok_and(|b| b.len() == len && b.iter().all(|b| *b == 0))
