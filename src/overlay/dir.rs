@@ -500,7 +500,7 @@ impl Fs {
     }
 
     /// A file whose copy stands under another name gets this one, too, so that it can be moved.
-    fn stand_up(&self, node: &Arc<Node>, at: (&Arc<Node>, &Arc<CStr>)) -> Result<()> {
+    pub fn stand_up(&self, node: &Arc<Node>, at: (&Arc<Node>, &Arc<CStr>)) -> Result<()> {
         if node.is_dir() || self.stands(node, at.0, at.1) {
             return Ok(());
         }
@@ -510,7 +510,8 @@ impl Fs {
         let links = {
             let mut state = write(&node.state);
             state.links -= 1;
-            state.names.iter_mut().filter(|n| Arc::ptr_eq(&n.parent, at.0) && n.name == *at.1).for_each(|n| n.upper = true);
+            state.names.retain(|n| !(Arc::ptr_eq(&n.parent, at.0) && n.name == *at.1));
+            state.names.push(Name { parent: at.0.clone(), name: at.1.clone(), upper: true });
             state.links
         };
         self.list_add(at.0, at.1, node.kind);
