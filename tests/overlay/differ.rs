@@ -179,7 +179,9 @@ impl Play<'_> {
             let true_for = |side: &Side, outcome: &Outcome| seek_is_true(side.world.as_ref().expect("mounted"), op, outcome.answer);
             true_for(left, &theirs) && true_for(right, &ours)
         };
-        if theirs == ours || both_seek() {
+        // An access list that is not there: the kernel's overlay says so where it would have to copy up, others do not.
+        let no_list = matches!(op, Op::RemoveAcl { .. }) && [&theirs, &ours].map(|o| matches!(o.answer, Ok(_) | Err(libc::ENODATA))) == [true; 2];
+        if theirs == ours || both_seek() || no_list {
             return Ok(());
         }
         Err(format!("{}: {theirs:?}\n      {}: {ours:?}", left.kind.name(), right.kind.name()))

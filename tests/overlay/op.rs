@@ -742,8 +742,15 @@ impl World {
             Op::Pread { slot, len, at } => calls::pread(self.fd(*slot), *len, *at).map(|b| bytes(&b, seen)),
             Op::Write { slot, len, byte } => calls::write(self.fd(*slot), &vec![*byte; *len]),
             Op::Pwrite { slot, len, at, byte } => calls::pwrite(self.fd(*slot), &vec![*byte; *len], *at),
-            Op::Truncate { who, path, len } => as_user(*who, || calls::truncate(&self.whole(path), *len)),
-            Op::Ftruncate { slot, len } => calls::ftruncate(self.fd(*slot), *len),
+            // Man pages promise a time only where the size changes.
+            Op::Truncate { who, path, len } => {
+                as_user(*who, || calls::truncate(&self.whole(path), *len))?;
+                calls::utimens(at, &path.0, (0, libc::UTIME_OMIT), (0, libc::UTIME_NOW), 0)
+            }
+            Op::Ftruncate { slot, len } => {
+                calls::ftruncate(self.fd(*slot), *len)?;
+                calls::futimens(self.fd(*slot), (0, libc::UTIME_OMIT), (0, libc::UTIME_NOW))
+            }
             Op::Fallocate { slot, mode, at, len } => calls::fallocate(self.fd(*slot), *mode, *at, *len),
             Op::CopyRange { from, from_at, to, to_at, len } => calls::copy_range(self.fd(*from), *from_at, self.fd(*to), *to_at, *len),
             Op::SendFile { from, from_at, to, len } => calls::sendfile(self.fd(*to), self.fd(*from), *from_at, *len),
