@@ -835,8 +835,12 @@ impl World {
         }
     }
 
+    /// The place stays, since both may be right about a hole, and go to other ones.
     fn seek(&self, slot: usize, at: i64, whence: i32) -> Answer {
-        calls::lseek(self.fd(slot), at, whence)
+        let place = calls::lseek(self.fd(slot), 0, libc::SEEK_CUR)?;
+        let found = calls::lseek(self.fd(slot), at, whence);
+        calls::lseek(self.fd(slot), place, libc::SEEK_SET)?;
+        found
     }
 
     fn map(&self, slot: usize, shared: bool, byte: u8, seen: &mut String) -> Answer {
@@ -854,7 +858,8 @@ impl World {
         }
         let (before, after) = calls::mapped(fd, 0, size, shared, true, work)?;
         if shared {
-            // On a tmpfs this changes no times, elsewhere it does.
+            // On a tmpfs this changes no times, elsewhere it does. Through FUSE it becomes a write, which takes away setuid and setgid.
+            let _ = calls::fchmod(fd, calls::fstat(fd)?.st_mode & 0o1777);
             let _ = calls::futimens(fd, (0, libc::UTIME_OMIT), (0, libc::UTIME_NOW));
         }
         *seen = format!("{before:x} {after:x}");

@@ -104,7 +104,7 @@ pub fn dpkg() {
     let debs = ground::fresh("debs");
     sh(
         &debs,
-        "for v in 1 2; do for n in $(seq 50); do d=p; rm -rf p; mkdir -p p/DEBIAN p/usr/share/pkg$n p/usr/share/common p/etc/pkg; \
+        "umask 022; for v in 1 2; do for n in $(seq 50); do d=p; rm -rf p; mkdir -p p/DEBIAN p/usr/share/pkg$n p/usr/share/common p/etc/pkg; \
          printf \"Package: pkg$n\\nVersion: $v\\nArchitecture: all\\nMaintainer: t <t@example.com>\\nDescription: x\\n\" >p/DEBIAN/control; \
          for f in 1 2 3 4 5; do echo $n $f $v >p/usr/share/pkg$n/f$f; done; ln p/usr/share/pkg$n/f1 p/usr/share/pkg$n/hard; ln -s f2 p/usr/share/pkg$n/soft; \
          echo $n $v >p/usr/share/common/n$n; echo conf >p/etc/pkg/$n.conf; echo /etc/pkg/$n.conf >p/DEBIAN/conffiles; \
@@ -201,7 +201,8 @@ pub fn postgresql() {
         let user = format!("exec setpriv --reuid 1000 --regid 1000 --clear-groups sh -euc '{script}'");
         sh(dir, &user)
     };
-    let start = "rm -f data/postmaster.pid; pg_ctl -D data -l data/log -w -t 50 -o \"-k $PWD -h \\\"\\\"\" start >/dev/null";
+    // Who was killed is a zombie of PID 1, and looks alive. The log says more than pg_ctl.
+    let start = "rm -f data/postmaster.pid .s.PGSQL*; pg_ctl -D data -l data/log -w -t 50 -o \"-k $PWD -h \\\"\\\"\" start >/dev/null || { tail -5 data/log >&2; exit 1; }";
     run(&at, "initdb -D data -U t -A trust --no-sync >/dev/null");
     run(&at, &format!("{start}; pgbench -i -s 2 -q 2>/dev/null"));
     let seconds = knob("OVERLAY_SECONDS", 5);
