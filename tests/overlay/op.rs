@@ -756,7 +756,11 @@ impl World {
             Op::SendFile { from, from_at, to, len } => calls::sendfile(self.fd(*to), self.fd(*from), *from_at, *len),
             Op::SeekHole { slot, at } => self.seek(*slot, *at, libc::SEEK_HOLE),
             Op::SeekData { slot, at } => self.seek(*slot, *at, libc::SEEK_DATA),
-            Op::SeekEnd { slot } => calls::lseek(self.fd(*slot), 0, libc::SEEK_END),
+            // Where a directory ends is the file system's own affair.
+            Op::SeekEnd { slot } => match calls::fstat(self.fd(*slot))?.st_mode & libc::S_IFMT {
+                libc::S_IFDIR => Ok(0),
+                _ => calls::lseek(self.fd(*slot), 0, libc::SEEK_END),
+            },
             Op::MapShared { slot, byte } => self.map(*slot, true, *byte, seen),
             Op::MapPrivate { slot, byte } => self.map(*slot, false, *byte, seen),
             Op::Chmod { who, path, mode } => as_user(*who, || calls::chmod(at, &path.0, *mode)),
@@ -808,7 +812,7 @@ impl World {
             Op::List { who, path, buffer } => as_user(*who, || list(at, path, *buffer, seen)),
             Op::ListInterrupted { path, first } => self.list_interrupted(path, *first, seen),
             Op::ListAgain { path, first } => self.list_again(path, *first),
-            Op::Statfs { path } => calls::statfs(&self.whole(path)).map(|s| s.f_namelen as i64),
+            Op::Statfs { path } => calls::statfs(&self.whole(path)).map(|s| s.f_namelen),
             Op::Flock { slot, operation } => calls::flock(self.fd(*slot), *operation),
             Op::OfdLock { slot, kind, start, len } => calls::ofd_lock(self.fd(*slot), false, *kind, *start, *len),
             Op::OfdAsk { slot, kind, start, len } => calls::ofd_lock(self.fd(*slot), true, *kind, *start, *len),

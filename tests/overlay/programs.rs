@@ -210,11 +210,11 @@ pub fn postgresql() {
         if round > 0 {
             run(&at, start);
         }
-        let line = format!("(pgbench -c 4 -j 2 -T {seconds} >/dev/null 2>&1 || true) & sleep {seconds}.3");
+        let line = format!("(exec >/dev/null 2>&1; pgbench -n -c 4 -j 2 -T {seconds} || true) & sleep {seconds}.3");
         if round == 0 {
             run(&at, &format!("{line}; kill -9 $(head -1 data/postmaster.pid); pkill -9 -u 1000 -x postgres || true; wait"));
         } else {
-            run(&at, &format!("(pgbench -c 4 -j 2 -T {seconds} >/dev/null 2>&1 || true) & sleep 1"));
+            run(&at, &format!("(exec >/dev/null 2>&1; pgbench -n -c 4 -j 2 -T {seconds} || true) & sleep 1"));
             std::thread::sleep(Duration::from_secs(seconds / 2));
             mount.kill();
             sh(Path::new("/"), "pkill -9 -u 1000 -x postgres || true; pkill -9 -u 1000 -x pgbench || true; sleep 0.3");
