@@ -89,8 +89,9 @@ pub fn python_package() {
     let ground = ground_of("pip", &format!("cat >make.py <<'END'\n{wheel}END\npython3 make.py"));
     let told = sh(
         &ground.at,
-        "python3 -m venv venv; venv/bin/pip install -q --no-index --disable-pip-version-check ./small-1.0-py3-none-any.whl; \
-         venv/bin/python -c 'import small.m7; print(small.m7.N)'; venv/bin/pip uninstall -qy small; ! venv/bin/python -c 'import small' 2>/dev/null",
+        "python3 -m venv --without-pip venv; wheel=$(ls /usr/share/python-wheels/pip-*.whl); \
+         pip() { PYTHONPATH=$wheel venv/bin/python -m pip --disable-pip-version-check -q \"$@\"; }; pip install --no-index ./small-1.0-py3-none-any.whl; \
+         venv/bin/python -c 'import small.m7; print(small.m7.N)'; pip uninstall -y small; ! venv/bin/python -c 'import small' 2>/dev/null",
     );
     assert_eq!(told.trim(), "7");
     ground.mount.unmount();
