@@ -34,6 +34,8 @@ mod readdir;
 mod statfs;
 mod xattr;
 
+pub use xattr::{Override, parse_links};
+
 use crate::error::{Doing, Result};
 use crate::image::remove;
 use crate::sys::{self, Errno};
