@@ -111,6 +111,18 @@ impl Fs {
         if !layer::is_whiteout(dir.as_fd(), name, &stat, || layer::marks(dir.as_fd()))? {
             return Err(Errno::EXIST);
         }
+        let work = Arc::new(rustix::io::fcntl_dupfd_cloexec(self.work()?, 0)?);
+        // An access list is handed down by a directory that has it: then that is one in the work directory, too.
+        let nest = self.made();
+        let work = match self.default_acl(dir)? {
+            None => work,
+            Some(list) => {
+                rustix::fs::mkdirat(&*work, &nest.name, Mode::RWXU)?;
+                let inner = openat(&*work, &nest.name, DIRECTORY, Mode::empty())?;
+                rustix::fs::fsetxattr(&inner, xattr::DEFAULT_ACL, &list, XattrFlags::empty())?;
+                Arc::new(inner)
+            }
+        };
         let made = self.made();
         if parent.default_acl.load(Ordering::Relaxed) == 2 {
             // Only what is made in its place gets the ACL: the whiteout steps aside.
@@ -128,19 +140,34 @@ impl Fs {
             return done;
         }
         let temporary: Arc<CStr> = made.name.clone().into();
-        let work = Arc::new(rustix::io::fcntl_dupfd_cloexec(self.work()?, 0)?);
         let (spot, stat, fd) = at(&work, &temporary)?;
         if let New::Directory = new {
             if !parent.lowers().is_empty() {
                 spot.set_xattr(OPAQUE, b"y", 0)?;
             }
             renameat_with(&*work, made.name.as_c_str(), &**dir, name.as_ref(), RenameFlags::EXCHANGE)?;
-            // What is in the work directory now is the whiteout, which goes with `made`.
+            // What is in the work directory now is the whiteout, which goes with `made`, or with `nest`.
         } else {
             renameat(&*work, made.name.as_c_str(), &**dir, name.as_ref())?;
             made.placed();
         }
         Ok((Spot::Name(dir.clone(), name.clone()), stat, fd))
+    }
+
+    /// What is made in this directory gets it.
+    fn default_acl(&self, dir: &Arc<OwnedFd>) -> Result<Option<Vec<u8>>> {
+        if self.ownership == Ownership::Virtual {
+            return Ok(None);
+        }
+        let mut list = vec![0; xattr::MOST];
+        match rustix::fs::fgetxattr(&**dir, xattr::DEFAULT_ACL, &mut list) {
+            Ok(len) => {
+                list.truncate(len);
+                Ok(Some(list))
+            }
+            Err(Errno::NODATA | Errno::OPNOTSUPP) => Ok(None),
+            Err(e) => Err(e),
+        }
     }
 
     fn make(&self, dir: BorrowedFd, name: &CStr, new: New, by: Creator) -> Result<Option<OwnedFd>> {

@@ -17,6 +17,7 @@
 //!
 //! *Deliberate differences from the kernel's overlayfs*
 //! - `O_TMPFILE` is EOPNOTSUPP: the crate lacks the request. Programs fall back to a named file.
+//! - to SEEK_DATA and SEEK_HOLE everything is data: the kernel's cache has writes that the server does not know yet. Copying up keeps holes.
 //! - reading does not change access times.
 //! - a copied-up file is not synced: as after a write, only fsync(2) makes it durable.
 //! - a directory from below can be renamed, by copying up all of it: the kernel's overlay with `userxattr` neither writes nor follows redirects.
@@ -37,6 +38,8 @@ mod namei;
 mod readdir;
 mod statfs;
 mod xattr;
+
+pub use xattr::{Override, parse_links};
 
 use crate::error::{Doing, Result};
 use crate::image::remove;

@@ -298,7 +298,6 @@ pub struct Entries {
 pub struct Entry {
     pub name: Vec<u8>,
     pub kind: u8,
-    pub inode: u64,
     /// Where lseek finds what comes after it.
     pub next: i64,
 }
@@ -328,11 +327,10 @@ impl Entries {
             }
         }
         let entry = &self.buffer[self.at..self.end];
-        let number = |at: usize| u64::from_ne_bytes(entry[at..at + 8].try_into().expect("8 bytes"));
         let len = usize::from(u16::from_ne_bytes([entry[16], entry[17]]));
         let name: Vec<u8> = entry[19..len].iter().take_while(|b| **b != 0).copied().collect();
         self.at += len;
-        Ok(Some(Entry { name, kind: entry[18], inode: number(0), next: number(8) as i64 }))
+        Ok(Some(Entry { name, kind: entry[18], next: i64::from_ne_bytes(entry[8..16].try_into().expect("8 bytes")) }))
     }
 
     /// All that are left, but for `.` and `..`.
@@ -425,8 +423,4 @@ const NAMES: [(i32, &str); 42] = [
 
 pub fn errno_name(errno: i32) -> String {
     NAMES.iter().find(|(n, _)| *n == errno).map_or_else(|| format!("errno {errno}"), |(_, name)| (*name).to_string())
-}
-
-pub fn is_errno_name(word: &str) -> bool {
-    NAMES.iter().any(|(_, name)| *name == word)
 }

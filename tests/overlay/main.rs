@@ -11,6 +11,7 @@ mod ground;
 mod lower;
 mod op;
 mod posix;
+mod programs;
 mod sides;
 mod tree;
 
@@ -20,7 +21,7 @@ use std::time::{Duration, Instant};
 
 type Case = fn();
 
-const CASES: [(&str, Case); 9] = [
+const CASES: [(&str, Case); 15] = [
     ("posix", posix::posix),
     ("many_writers", concurrent::many_writers),
     ("rename_against_lookup", concurrent::rename_against_lookup),
@@ -29,6 +30,12 @@ const CASES: [(&str, Case); 9] = [
     ("storm", concurrent::storm),
     ("large_directory", concurrent::large_directory),
     ("killed_server", crash::killed_server),
+    ("git", programs::git),
+    ("cargo_build", programs::cargo_build),
+    ("python_package", programs::python_package),
+    ("dpkg", programs::dpkg),
+    ("sqlite", programs::sqlite),
+    ("postgresql", programs::postgresql),
     ("differential", differ::differential),
 ];
 

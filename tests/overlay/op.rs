@@ -510,6 +510,7 @@ impl Maker {
         self.dice.one(&TIMES)
     }
 
+    /// Or leave it: not both, since then only a file system of the kernel knows that it was asked, and takes away setuid.
     fn id(&mut self) -> u32 {
         if self.dice.once_in(5) { u32::MAX } else { self.dice.one(&IDS) }
     }
@@ -562,9 +563,9 @@ impl Maker {
             56 => Op::MapPrivate { slot: self.slot(), byte: self.dice.roll(255) as u8 },
             57..60 => Op::Chmod { who: self.who(), path: self.path(), mode: self.mode() },
             60 => Op::Fchmod { slot: self.slot(), mode: self.mode() },
-            61..64 => Op::Chown { who: self.who(), path: self.path(), uid: self.id(), gid: self.id() },
-            64 => Op::Lchown { who: self.who(), path: self.path(), uid: self.id(), gid: self.id() },
-            65 => Op::Fchown { slot: self.slot(), uid: self.id(), gid: self.id() },
+            61..64 => Op::Chown { who: self.who(), path: self.path(), uid: self.id(), gid: self.dice.one(&IDS) },
+            64 => Op::Lchown { who: self.who(), path: self.path(), uid: self.id(), gid: self.dice.one(&IDS) },
+            65 => Op::Fchown { slot: self.slot(), uid: self.dice.one(&IDS), gid: self.id() },
             66..69 => Op::Utimens { who: self.who(), path: self.path(), atime: self.time(), mtime: self.time() },
             69 => Op::Lutimens { who: self.who(), path: self.path(), atime: self.time(), mtime: self.time() },
             70 => Op::Futimens { slot: self.slot(), mtime: self.time() },
@@ -741,14 +742,25 @@ impl World {
             Op::Pread { slot, len, at } => calls::pread(self.fd(*slot), *len, *at).map(|b| bytes(&b, seen)),
             Op::Write { slot, len, byte } => calls::write(self.fd(*slot), &vec![*byte; *len]),
             Op::Pwrite { slot, len, at, byte } => calls::pwrite(self.fd(*slot), &vec![*byte; *len], *at),
-            Op::Truncate { who, path, len } => as_user(*who, || calls::truncate(&self.whole(path), *len)),
-            Op::Ftruncate { slot, len } => calls::ftruncate(self.fd(*slot), *len),
+            // Man pages promise a time only where the size changes.
+            Op::Truncate { who, path, len } => {
+                as_user(*who, || calls::truncate(&self.whole(path), *len))?;
+                calls::utimens(at, &path.0, (0, libc::UTIME_OMIT), (0, libc::UTIME_NOW), 0)
+            }
+            Op::Ftruncate { slot, len } => {
+                calls::ftruncate(self.fd(*slot), *len)?;
+                calls::futimens(self.fd(*slot), (0, libc::UTIME_OMIT), (0, libc::UTIME_NOW))
+            }
             Op::Fallocate { slot, mode, at, len } => calls::fallocate(self.fd(*slot), *mode, *at, *len),
             Op::CopyRange { from, from_at, to, to_at, len } => calls::copy_range(self.fd(*from), *from_at, self.fd(*to), *to_at, *len),
             Op::SendFile { from, from_at, to, len } => calls::sendfile(self.fd(*to), self.fd(*from), *from_at, *len),
             Op::SeekHole { slot, at } => self.seek(*slot, *at, libc::SEEK_HOLE),
             Op::SeekData { slot, at } => self.seek(*slot, *at, libc::SEEK_DATA),
-            Op::SeekEnd { slot } => calls::lseek(self.fd(*slot), 0, libc::SEEK_END),
+            // Where a directory ends is the file system's own affair.
+            Op::SeekEnd { slot } => match calls::fstat(self.fd(*slot))?.st_mode & libc::S_IFMT {
+                libc::S_IFDIR => Ok(0),
+                _ => calls::lseek(self.fd(*slot), 0, libc::SEEK_END),
+            },
             Op::MapShared { slot, byte } => self.map(*slot, true, *byte, seen),
             Op::MapPrivate { slot, byte } => self.map(*slot, false, *byte, seen),
             Op::Chmod { who, path, mode } => as_user(*who, || calls::chmod(at, &path.0, *mode)),
@@ -800,7 +812,7 @@ impl World {
             Op::List { who, path, buffer } => as_user(*who, || list(at, path, *buffer, seen)),
             Op::ListInterrupted { path, first } => self.list_interrupted(path, *first, seen),
             Op::ListAgain { path, first } => self.list_again(path, *first),
-            Op::Statfs { path } => calls::statfs(&self.whole(path)).map(|s| s.f_namelen as i64),
+            Op::Statfs { path } => calls::statfs(&self.whole(path)).map(|s| s.f_namelen),
             Op::Flock { slot, operation } => calls::flock(self.fd(*slot), *operation),
             Op::OfdLock { slot, kind, start, len } => calls::ofd_lock(self.fd(*slot), false, *kind, *start, *len),
             Op::OfdAsk { slot, kind, start, len } => calls::ofd_lock(self.fd(*slot), true, *kind, *start, *len),
@@ -827,8 +839,12 @@ impl World {
         }
     }
 
+    /// The place stays, since both may be right about a hole, and go to other ones.
     fn seek(&self, slot: usize, at: i64, whence: i32) -> Answer {
-        calls::lseek(self.fd(slot), at, whence)
+        let place = calls::lseek(self.fd(slot), 0, libc::SEEK_CUR)?;
+        let found = calls::lseek(self.fd(slot), at, whence);
+        calls::lseek(self.fd(slot), place, libc::SEEK_SET)?;
+        found
     }
 
     fn map(&self, slot: usize, shared: bool, byte: u8, seen: &mut String) -> Answer {
@@ -845,6 +861,11 @@ impl World {
             return calls::mapped(fd, 0, 4096, shared, true, |_| 0);
         }
         let (before, after) = calls::mapped(fd, 0, size, shared, true, work)?;
+        if shared {
+            // On a tmpfs this changes no times, elsewhere it does. Through FUSE it becomes a write, which takes away setuid and setgid.
+            let _ = calls::fchmod(fd, calls::fstat(fd)?.st_mode & 0o1777);
+            let _ = calls::futimens(fd, (0, libc::UTIME_OMIT), (0, libc::UTIME_NOW));
+        }
         *seen = format!("{before:x} {after:x}");
         calls::pread(fd, size, 0).map(|b| {
             *seen += &format!(" {:x}", hash(&b));
@@ -1026,6 +1047,13 @@ pub fn seek_is_true(world: &World, op: &Op, answer: Answer) -> bool {
     };
     let fd = world.fd(slot);
     let Ok(stat) = calls::fstat(fd) else { return false };
+    // Whether directories have holes is a question that has several wrong answers.
+    if stat.st_mode & libc::S_IFMT == libc::S_IFDIR {
+        return answer.is_err();
+    }
+    // It may be open for writing alone.
+    let Ok(reader) = calls::open(libc::AT_FDCWD, format!("/proc/self/fd/{fd}").as_bytes(), libc::O_RDONLY, 0) else { return false };
+    let fd = reader.as_raw_fd();
     let zeros = |from: i64, to: i64| {
         let len = (to - from).max(0) as usize;
         calls::pread(fd, len, from).is_ok_and(|b| b.len() == len && b.iter().all(|b| *b == 0))
