@@ -124,6 +124,21 @@ impl Fs {
             }
         };
         let made = self.made();
+        if parent.default_acl.load(Ordering::Relaxed) == 2 {
+            // Only what is made in its place gets the ACL: the whiteout steps aside.
+            renameat(&**dir, name.as_ref(), self.work()?, made.name.as_c_str())?;
+            let done = at(dir, name).and_then(|done| {
+                if matches!(new, New::Directory) && !parent.lowers().is_empty() {
+                    done.0.set_xattr(OPAQUE, b"y", 0)?;
+                }
+                Ok(done)
+            });
+            if done.is_err() {
+                renameat(self.work()?, made.name.as_c_str(), &**dir, name.as_ref())?;
+                made.placed();
+            }
+            return done;
+        }
         let temporary: Arc<CStr> = made.name.clone().into();
         let (spot, stat, fd) = at(&work, &temporary)?;
         if let New::Directory = new {
@@ -180,12 +195,16 @@ impl Fs {
         let stat = spot.stat()?;
         match self.ownership {
             Ownership::Real => {
-                if (stat.st_uid, stat.st_gid) == (by.uid, by.gid) {
-                    return Ok(stat);
+                let chown = (stat.st_uid, stat.st_gid) != (by.uid, by.gid);
+                if chown {
+                    spot.chown(Some(by.uid), Some(by.gid))?;
                 }
-                spot.chown(Some(by.uid), Some(by.gid))?;
-                if by.mode & 0o6000 != 0 && !matches!(new, New::Link(_)) {
-                    spot.chmod(by.mode)?;
+                // Lost by the chown; or never given, where the directory that hands it down is not the one where it was made.
+                let special = by.mode & 0o6000;
+                if !matches!(new, New::Link(_)) && special != 0 && (chown || stat.st_mode & 0o6000 != special) {
+                    spot.chmod(stat.st_mode & 0o1777 | special)?;
+                } else if !chown {
+                    return Ok(stat);
                 }
             }
             Ownership::Virtual => {

@@ -1,7 +1,7 @@
 //! The thin face: a request is decoded, given to the file that a reader of the kernel's overlayfs would open, and answered. No logic.
 //!
 //! What keeps requests away is agreed on here: nobody else changes the layers, so names, absent names and attributes stay valid until the kernel
-//! itself changes them; files and directories need no opening; writes are gathered in the page cache.
+//! itself changes them; files and directories need no opening.
 
 use super::dir::{Creator, New};
 use super::inode::{Attributes, Changes, read};
@@ -186,10 +186,8 @@ impl Filesystem for Face {
             InitFlags::FUSE_CACHE_SYMLINKS,
             InitFlags::FUSE_HANDLE_KILLPRIV_V2,
         ];
-        // A write beyond the limit has to fail at once.
-        if !self.fs.usage.counts_bytes() {
-            wanted.push(InitFlags::FUSE_WRITEBACK_CACHE);
-        }
+        // No writeback cache: the kernel does not write it out before it asks for holes, so a copy of a new file would be all zeroes; and a
+        // write that finds no room would be told too late.
         if self.fs.ownership == Ownership::Real {
             wanted.extend([InitFlags::FUSE_POSIX_ACL, InitFlags::FUSE_DONT_MASK]);
         }
