@@ -41,6 +41,9 @@ complete -c sandbox -n "__fish_sandbox_needs_command" -f -a "stop" -d 'Ask sandb
 complete -c sandbox -n "__fish_sandbox_needs_command" -f -a "kill" -d 'Send a signal to the command of sandboxes'
 complete -c sandbox -n "__fish_sandbox_needs_command" -f -a "rm" -d 'Remove sandboxes that have ended, and what they wrote'
 complete -c sandbox -n "__fish_sandbox_needs_command" -f -a "ps" -d 'List sandboxes'
+complete -c sandbox -n "__fish_sandbox_needs_command" -f -a "logs" -d 'Show what a detached sandbox said'
+complete -c sandbox -n "__fish_sandbox_needs_command" -f -a "attach" -d 'Take part in a detached sandbox: see what it says, type what it reads'
+complete -c sandbox -n "__fish_sandbox_needs_command" -f -a "wait" -d 'Wait for sandboxes, and print their exit codes'
 complete -c sandbox -n "__fish_sandbox_needs_command" -f -a "doctor" -d 'Say what this machine can do for sandboxes, and what mends the rest'
 complete -c sandbox -n "__fish_sandbox_needs_command" -f -a "policy" -d 'List, show, check and compare policies'
 complete -c sandbox -n "__fish_sandbox_needs_command" -f -a "login" -d 'Keep a user and a password for a registry'
@@ -104,6 +107,8 @@ complete -c sandbox -n "__fish_sandbox_using_subcommand run" -l health-retries -
 complete -c sandbox -n "__fish_sandbox_using_subcommand run" -l health-start-period -d 'Failures do not count until so long after the start' -r
 complete -c sandbox -n "__fish_sandbox_using_subcommand run" -l health-start-interval -d 'How often until then; 5s without it' -r
 complete -c sandbox -n "__fish_sandbox_using_subcommand run" -l health-on-failure -d 'What becomes of one that is unhealthy: none, kill, restart or stop' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand run" -l log-max -d 'Keep so much of what a detached sandbox says: files of SIZE, FILES of them, or none' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand run" -l detach-keys -d 'What to type at its terminal to leave a sandbox, which goes on' -r
 complete -c sandbox -n "__fish_sandbox_using_subcommand run" -l timeout -d 'Seconds after which the command is asked to end; 10 s later everything is killed' -r
 complete -c sandbox -n "__fish_sandbox_using_subcommand run" -l network -d 'none: loopback only. host: the host\'s network' -r
 complete -c sandbox -n "__fish_sandbox_using_subcommand run" -l add-host -d 'Add a line to /etc/hosts' -r
@@ -240,6 +245,8 @@ complete -c sandbox -n "__fish_sandbox_using_subcommand create" -l health-retrie
 complete -c sandbox -n "__fish_sandbox_using_subcommand create" -l health-start-period -d 'Failures do not count until so long after the start' -r
 complete -c sandbox -n "__fish_sandbox_using_subcommand create" -l health-start-interval -d 'How often until then; 5s without it' -r
 complete -c sandbox -n "__fish_sandbox_using_subcommand create" -l health-on-failure -d 'What becomes of one that is unhealthy: none, kill, restart or stop' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand create" -l log-max -d 'Keep so much of what a detached sandbox says: files of SIZE, FILES of them, or none' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand create" -l detach-keys -d 'What to type at its terminal to leave a sandbox, which goes on' -r
 complete -c sandbox -n "__fish_sandbox_using_subcommand create" -l timeout -d 'Seconds after which the command is asked to end; 10 s later everything is killed' -r
 complete -c sandbox -n "__fish_sandbox_using_subcommand create" -l network -d 'none: loopback only. host: the host\'s network' -r
 complete -c sandbox -n "__fish_sandbox_using_subcommand create" -l add-host -d 'Add a line to /etc/hosts' -r
@@ -301,6 +308,23 @@ complete -c sandbox -n "__fish_sandbox_using_subcommand ps" -l format -d 'table,
 complete -c sandbox -n "__fish_sandbox_using_subcommand ps" -s a -l all -d 'Also those that have ended'
 complete -c sandbox -n "__fish_sandbox_using_subcommand ps" -s q -l quiet -d 'IDs only'
 complete -c sandbox -n "__fish_sandbox_using_subcommand ps" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c sandbox -n "__fish_sandbox_using_subcommand logs" -l since -d 'Only what was said from then on: a time as 2026-11-24T21:00:00Z, seconds since 1970, or how long ago, as 10m' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand logs" -l until -d 'Only what was said until then' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand logs" -s n -l tail -d 'Only the last N lines; all: every line' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand logs" -s f -l follow -d 'Go on with what it says, until its end'
+complete -c sandbox -n "__fish_sandbox_using_subcommand logs" -s t -l timestamps -d 'Begin each line with its time'
+complete -c sandbox -n "__fish_sandbox_using_subcommand logs" -l raw -d 'Leave control characters as they are'
+complete -c sandbox -n "__fish_sandbox_using_subcommand logs" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c sandbox -n "__fish_sandbox_using_subcommand attach" -l sig-proxy -d 'false: signals to this command are not passed on, and end it' -r -f -a "true\t''
+false\t''"
+complete -c sandbox -n "__fish_sandbox_using_subcommand attach" -l detach-keys -d 'What to type to leave it; without it what run or create said, or ctrl-p,ctrl-q' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand attach" -l no-stdin -d 'Leave its stdin alone'
+complete -c sandbox -n "__fish_sandbox_using_subcommand attach" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c sandbox -n "__fish_sandbox_using_subcommand wait" -l condition -d 'What to wait for' -r -f -a "stopped\t'It does not run'
+exited\t'The same'
+running\t'It runs; no code is printed'
+removed\t'It is gone'"
+complete -c sandbox -n "__fish_sandbox_using_subcommand wait" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c sandbox -n "__fish_sandbox_using_subcommand doctor" -l json -d 'Print one JSON array'
 complete -c sandbox -n "__fish_sandbox_using_subcommand doctor" -l print-apparmor-profile -d 'Print the AppArmor profile that lets this program make user namespaces, and nothing else'
 complete -c sandbox -n "__fish_sandbox_using_subcommand doctor" -s h -l help -d 'Print help (see more with \'--help\')'
