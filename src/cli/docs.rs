@@ -51,6 +51,16 @@ const REST: &[(&str, &str)] = &[
     ("sandbox-exec", INSIDE),
     ("sandbox-top", INSIDE),
     ("sandbox-cp", INSIDE),
+    ("sandbox-logs", LIFE),
+    ("sandbox-attach", LIFE),
+    ("sandbox-wait", LIFE),
+    ("sandbox-pause", LIFE),
+    ("sandbox-unpause", LIFE),
+    ("sandbox-restart", LIFE),
+    ("sandbox-rename", LIFE),
+    ("sandbox-update", LIFE),
+    ("sandbox-inspect", LIFE),
+    ("sandbox-events", LIFE),
 ];
 
 /// Whoever reads about one command on registries needs the same files and examples.

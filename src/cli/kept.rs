@@ -16,6 +16,7 @@ use crate::image::kept::{self, Kept};
 use crate::image::layout::Platform;
 use crate::image::store::{Held, Store};
 use crate::image::{Image, gather};
+use crate::moment::rfc3339;
 use clap::Args;
 use serde_json::{Value, json};
 use std::fs::File;
@@ -118,7 +119,7 @@ struct Words {
 pub fn list(args: KeptArgs) -> Result<()> {
     let row = |Kept { record: r, busy, .. }: &Kept| {
         json!({
-            "Name": r.name, "Image": r.image, "Manifest": r.manifest, "CreatedAt": compose::rfc3339(r.created), "Created": since(r.created),
+            "Name": r.name, "Image": r.image, "Manifest": r.manifest, "CreatedAt": rfc3339(r.created), "Created": since(r.created),
             "InUse": busy, "Command": r.command.join(" "), "Volumes": r.volumes,
         })
     };

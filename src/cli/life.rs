@@ -305,7 +305,7 @@ fn row(sandbox: &Sandbox) -> Value {
     };
     json!({
         "ID": config.id.short(), "Names": config.name, "Image": config.image.as_ref().map(|i| i.word.as_str()).unwrap_or_default(),
-        "Command": config.command().join(" "), "CreatedAt": crate::image::compose::rfc3339(config.created), "CreatedSince": since(config.created),
+        "Command": config.command().join(" "), "CreatedAt": crate::moment::rfc3339(config.created), "CreatedSince": since(config.created),
         "State": state.status.as_str(), "Status": status, "ExitCode": state.exit, "Labels": config.labels,
         "Pid": state.init.map_or(0, |p| p.pid),
     })

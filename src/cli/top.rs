@@ -11,7 +11,7 @@ use crate::container::process::{Found, Stat};
 use crate::container::store::Sandboxes;
 use crate::error::{Error, Kind, Result, printable};
 use crate::host::{self, Caller};
-use crate::image::compose::rfc3339;
+use crate::moment::rfc3339;
 use crate::spec::Share;
 use crate::userns;
 use clap::Args;

@@ -169,7 +169,7 @@ const SAID: u64 = 4096;
 
 /// What was last known of it.
 pub fn report(dir: &Path) -> Option<Report> {
-    store::parsed(&dir.join("health.json")).ok().flatten()
+    store::record(dir, "health.json").ok().flatten()
 }
 
 /// The process that asks; it ends with this.
@@ -201,7 +201,7 @@ fn ask() -> Result<()> {
     let dir = PathBuf::from(std::env::args_os().nth(2).ok_or_else(not_you)?);
     let parent = rustix::process::getppid();
     rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL)).doing("watch", "the monitor")?;
-    let (config, started) = (store::parsed::<super::Config>(&dir.join("config.json"))?.ok_or_else(not_you)?, Instant::now());
+    let (config, started) = (store::record::<super::Config>(&dir, "config.json")?.ok_or_else(not_you)?, Instant::now());
     let health = config.options.health.clone().ok_or_else(not_you)?;
     let mut report = Report::default();
     while rustix::process::getppid() == parent {
@@ -241,7 +241,7 @@ fn fall(dir: &Path, id: &str, what: OnFailure) -> Result<()> {
 
 /// SIGKILL for PID 1, as a failure of its own; `sandbox kill` would mean that nobody wants it any more.
 fn end(dir: &Path) -> Result<()> {
-    let state: super::State = store::parsed(&dir.join("state.json"))?.unwrap_or_default();
+    let state: super::State = store::record(dir, "state.json")?.unwrap_or_default();
     state.init.and_then(|p| p.find()).map_or(Ok(()), |init| init.signal(libc::SIGKILL)).doing("kill", "the sandbox")
 }
 

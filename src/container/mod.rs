@@ -17,8 +17,10 @@
 
 pub mod choose;
 pub mod copy;
+pub mod events;
 pub mod exec;
 pub mod health;
+pub mod names;
 pub mod run;
 pub mod store;
 pub mod watch;
@@ -59,6 +61,11 @@ pub struct Config {
 }
 
 impl Config {
+    /// Its record outlives it: it can be started again, and what it wrote is there.
+    pub fn stays(&self) -> bool {
+        self.options.detached || matches!(self.writes, Writes::Kept(_))
+    }
+
     /// The command, for people.
     pub fn command(&self) -> Vec<String> {
         self.spec.process.argv.iter().map(|word| word.to_string_lossy().into_owned()).collect()

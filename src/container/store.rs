@@ -14,7 +14,7 @@
 use super::choose::Writes;
 use super::process::{self, Found, Process};
 use super::run::note;
-use super::{Config, State, Status};
+use super::{Config, State, Status, events, names};
 use crate::dirs;
 use crate::error::{Doing, Error, Kind, Result};
 use crate::ident::{Id, Name};
@@ -113,8 +113,10 @@ impl Sandbox {
 pub struct Own {
     pub dir: PathBuf,
     pub lock: OwnedFd,
-    /// It must survive a power failure.
+    /// It stays, so it must survive a power failure.
     kept: bool,
+    /// Where those are that stay.
+    root: PathBuf,
 }
 
 impl Sandboxes {
@@ -124,16 +126,17 @@ impl Sandboxes {
 
     /// A new one, whose name is its own from now on.
     pub fn make(&self, config: &Config) -> Result<Own> {
-        let root = if config.options.detached { Some(&self.kept) } else { self.live.first() };
+        let root = if config.stays() { Some(&self.kept) } else { self.live.first() };
         let root = root.ok_or_else(|| Error::new(Kind::Bug, "there is no place for a sandbox"))?;
         dirs::make(root)?;
-        let _names = (!config.unnamed || config.options.detached).then(|| self.take_name(&config.name)).transpose()?;
-        let own = Own::half(&root.join(format!(".{}", config.id.short())), config.options.detached)?;
+        let _names = (!config.unnamed || config.stays()).then(|| self.take_name(&config.name)).transpose()?;
+        let own = Own::half(&root.join(format!(".{}", config.id.short())), config.stays(), &self.kept)?;
         let made = (|| {
             own.decide(config)?;
             own.tell(&State::default())?;
             let dir = root.join(config.id.as_str());
             rustix::fs::rename(&own.dir, &dir).doing("make", dir.display())?;
+            events::say(&self.kept, config, "create", &[]);
             Ok(dir)
         })();
         match made {
@@ -147,11 +150,7 @@ impl Sandboxes {
 
     /// Nobody else takes a name while the answer lives.
     fn take_name(&self, name: &Name) -> Result<OwnedFd> {
-        dirs::make(&self.kept)?;
-        let path = self.kept.join(".names");
-        let flags = OFlags::CREATE | OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let names = rustix::fs::open(&path, flags, Mode::from_raw_mode(0o600)).doing("lock", path.display())?;
-        making::lock(&names, FlockOperation::LockExclusive).doing("lock", path.display())?;
+        let names = self.lock_names()?;
         if let Some(other) = self.all()?.0.into_iter().find(|s| s.config.name == *name) {
             let e = Error::new(Kind::Conflict, format!("cannot use the name '{name}': the sandbox {} has it", other.config.id.short()));
             return Err(if other.alive {
@@ -161,6 +160,51 @@ impl Sandboxes {
             });
         }
         Ok(names)
+    }
+
+    /// Nobody else decides anything of what is there already while the answer lives.
+    fn lock_names(&self) -> Result<OwnedFd> {
+        dirs::make(&self.kept)?;
+        let path = self.kept.join(".names");
+        let flags = OFlags::CREATE | OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let names = rustix::fs::open(&path, flags, Mode::from_raw_mode(0o600)).doing("lock", path.display())?;
+        making::lock(&names, FlockOperation::LockExclusive).doing("lock", path.display())?;
+        Ok(names)
+    }
+
+    /// Decide something else of one that is there, whoever stays with it.
+    pub fn change(&self, sandbox: &Sandbox, what: impl FnOnce(&mut Config) -> Result<()>) -> Result<()> {
+        let _names = self.lock_names()?;
+        let mut config = self.look(sandbox.config.id.as_str())?.config;
+        what(&mut config)?;
+        put(&sandbox.dir.join("config.json"), &config, config.stays())
+    }
+
+    /// Give it another name, which nobody has.
+    pub fn rename(&self, sandbox: &Sandbox, name: &Name) -> Result<()> {
+        let _names = self.take_name(name)?;
+        let mut config = self.look(sandbox.config.id.as_str())?.config;
+        // It keeps the host name that it has; its cgroup is called by its name the next time.
+        if let Some(old) = config.spec.name.replace(name.clone()) {
+            config.spec.process.hostname.get_or_insert(old.to_string());
+        } else {
+            config.spec.process.hostname.get_or_insert_with(|| "sandbox".into());
+        }
+        (config.name, config.unnamed) = (name.clone(), false);
+        put(&sandbox.dir.join("config.json"), &config, config.stays())?;
+        events::say(&self.kept, &config, "rename", &[("oldName", sandbox.config.name.to_string())]);
+        Ok(())
+    }
+
+    /// For `events`, of what a verb did.
+    pub fn say(&self, sandbox: &Sandbox, action: &str, more: &[(&str, String)]) {
+        events::say(&self.kept, &sandbox.config, action, more);
+    }
+
+    /// A made-up name that nobody has.
+    pub fn made_up(&self, chance: &[u8]) -> Result<Name> {
+        let taken: Vec<Name> = self.all()?.0.into_iter().map(|s| s.config.name).collect();
+        names::made_up(chance, &|name| taken.contains(name))
     }
 
     /// All of them, the newest first. What died in the foreground is swept; what cannot be read is told.
@@ -230,7 +274,7 @@ impl Sandboxes {
 
     /// The right to it, if nobody stays with it.
     pub fn take(&self, sandbox: &Sandbox) -> Result<Own> {
-        let own = Own { lock: open(&sandbox.dir)?, dir: sandbox.dir.clone(), kept: sandbox.config.options.detached };
+        let own = Own { lock: open(&sandbox.dir)?, dir: sandbox.dir.clone(), kept: sandbox.config.stays(), root: self.kept.clone() };
         for _ in 0..20 {
             if making::lock(&own.lock, FlockOperation::NonBlockingLockExclusive).is_ok() {
                 return match making::is_at(&own.lock, &own.dir) {
@@ -309,7 +353,11 @@ fn distrust(dir: &Path, why: &str) -> Error {
     Error::new(Kind::Denied, format!("cannot believe {}: {why}", dir.display())).hint(format!("if no sandbox needs it: rm -r '{}'", dir.display()))
 }
 
-/// One of the two records.
+/// A record of the sandbox that has this directory.
+pub(super) fn record<T: DeserializeOwned>(dir: &Path, name: &str) -> Result<Option<T>> {
+    parse(&open(dir)?, dir, name)
+}
+
 fn parse<T: DeserializeOwned>(handle: &OwnedFd, dir: &Path, name: &str) -> Result<Option<T>> {
     // O_NONBLOCK: a fifo in its place must not hang us.
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
@@ -330,12 +378,6 @@ fn parse<T: DeserializeOwned>(handle: &OwnedFd, dir: &Path, name: &str) -> Resul
     serde_json::from_slice(&text).map(Some).map_err(|e| distrust(dir, &format!("{name}: {e}")))
 }
 
-/// One of them by its path.
-pub(super) fn parsed<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
-    let (dir, name) = (path.parent().unwrap_or(path), path.file_name().unwrap_or_default().to_string_lossy());
-    parse(&open(dir)?, dir, &name)
-}
-
 /// I2
 pub(super) fn put(path: &Path, what: &impl Serialize, sync: bool) -> Result<()> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
@@ -352,13 +394,13 @@ pub(super) fn put(path: &Path, what: &impl Serialize, sync: bool) -> Result<()> 
 
 impl Own {
     /// A directory in the making. Who sweeps may have it before it is locked; then there is another one.
-    fn half(dir: &Path, kept: bool) -> Result<Own> {
+    fn half(dir: &Path, kept: bool, root: &Path) -> Result<Own> {
         for _ in 0..100 {
             rustix::fs::mkdir(dir, Mode::from_raw_mode(0o700)).doing("make", dir.display())?;
             let Ok(lock) = open(dir) else { continue };
             making::lock(&lock, FlockOperation::LockExclusive).doing("lock", dir.display())?;
             if making::is_at(&lock, dir) {
-                return Ok(Own { dir: dir.to_path_buf(), lock, kept });
+                return Ok(Own { dir: dir.to_path_buf(), lock, kept, root: root.to_path_buf() });
             }
         }
         Err(Error::new(Kind::Conflict, format!("cannot make {}: somebody removes it each time", dir.display())))
@@ -370,7 +412,8 @@ impl Own {
             return Err(Error::usage("this word is for sandbox itself"));
         }
         making::lock(&lock, FlockOperation::NonBlockingLockExclusive).doing("lock", dir.display())?;
-        Ok(Own { dir, lock, kept: true })
+        let root = dir.parent().unwrap_or(&dir).to_path_buf();
+        Ok(Own { dir, lock, kept: true, root })
     }
 
     pub fn config(&self) -> Result<Config> {
@@ -391,7 +434,7 @@ impl Own {
     }
 
     pub fn state(&self) -> Result<State> {
-        Ok(parsed(&self.dir.join("state.json"))?.unwrap_or_default())
+        Ok(parse(&self.lock, &self.dir, "state.json")?.unwrap_or_default())
     }
 
     pub fn is_wanted(&self) -> bool {
@@ -403,7 +446,28 @@ impl Own {
     }
 
     pub fn tell(&self, state: &State) -> Result<()> {
-        self.put("state.json", state)
+        self.put("state.json", state)?;
+        if state.status != Status::Created
+            && let Ok(config) = self.config()
+        {
+            self.say(&config, state);
+        }
+        Ok(())
+    }
+
+    /// For `events`.
+    fn say(&self, config: &Config, state: &State) {
+        let say = |action, more: &[(&str, String)]| events::say(&self.root, config, action, more);
+        match (state.status, state.exit) {
+            (Status::Running, _) => say("start", &[]),
+            (Status::Exited | Status::Restarting, Some(exit)) => {
+                if state.reason.as_deref() == Some("oom") {
+                    say("oom", &[]);
+                }
+                say("die", &[("exitCode", exit.to_string())]);
+            }
+            _ => {}
+        }
     }
 
     /// What comes before it in the state: who we are, and since when the machine runs.
@@ -417,6 +481,9 @@ impl Own {
 
     /// All of it is gone, and its name is free; not what it wrote.
     pub fn remove(self) -> Result<()> {
+        if let Ok(config) = self.config() {
+            events::say(&self.root, &config, "destroy", &[]);
+        }
         let half = self.dir.with_file_name(format!(".{}", self.dir.file_name().unwrap_or_default().to_string_lossy()));
         rustix::fs::rename(&self.dir, &half).doing("remove", self.dir.display())?;
         std::fs::remove_dir_all(&half).doing("remove", half.display())

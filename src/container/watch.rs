@@ -141,7 +141,7 @@ fn stay_up(own: &Own, waiting: &mut Option<File>) -> Result<()> {
         // The policy may have been changed meanwhile.
         let again = own.config()?.options.restart.wants(state.exit.unwrap_or_default(), restarts) || own.take_mark("restart");
         if first || !again || !own.is_wanted() {
-            own.tell(&State { status: Status::Exited, stays: None, ..state })?;
+            own.tell(&State { status: Status::Exited, ..state.over() })?;
             return ended.map(drop);
         }
         own.tell(&State { status: Status::Restarting, ..state })?;
@@ -150,7 +150,7 @@ fn stay_up(own: &Own, waiting: &mut Option<File>) -> Result<()> {
         while Instant::now() < until {
             std::thread::sleep(until.saturating_duration_since(Instant::now()).min(GLANCE));
             if !own.is_wanted() {
-                own.tell(&State { status: Status::Exited, stays: None, ..own.state()? })?;
+                own.tell(&State { status: Status::Exited, ..own.state()?.over() })?;
                 return Ok(());
             }
         }
@@ -208,7 +208,9 @@ fn live(own: &Own, config: &Config, waiting: &mut Option<File>, mask: &mut Optio
     })?;
     let oom = used.as_ref().and_then(|u| u.oom_kills).is_some_and(|n| n > 0) && exit.status.signal() == Some(libc::SIGKILL);
     let reason = if exit.timed_out { Some("timeout") } else { oom.then_some("oom") };
-    Ok(State { finished: Some(now()), exit: Some(exit.code()), signal: exit.status.signal(), reason: reason.map(String::from), ..running.over() })
+    let (stays, lock) = (running.stays, running.lock); // it may run again
+    let ended = State { finished: Some(now()), exit: Some(exit.code()), signal: exit.status.signal(), ..running.over() };
+    Ok(State { stays, lock, reason: reason.map(String::from), ..ended })
 }
 
 /// Pipes for all that the command says.

@@ -15,5 +15,6 @@ mod limits;
 mod machine;
 mod oldkernel;
 mod policy;
+mod restart;
 mod run;
 mod tty;
