@@ -16,9 +16,6 @@ _sandbox() {
             ",$1")
                 cmd="sandbox"
                 ;;
-            sandbox,attach)
-                cmd="sandbox__subcmd__attach"
-                ;;
             sandbox,commit)
                 cmd="sandbox__subcmd__commit"
                 ;;
@@ -76,9 +73,6 @@ _sandbox() {
             sandbox,logout)
                 cmd="sandbox__subcmd__logout"
                 ;;
-            sandbox,logs)
-                cmd="sandbox__subcmd__logs"
-                ;;
             sandbox,policy)
                 cmd="sandbox__subcmd__policy"
                 ;;
@@ -132,9 +126,6 @@ _sandbox() {
                 ;;
             sandbox,untag)
                 cmd="sandbox__subcmd__untag"
-                ;;
-            sandbox,wait)
-                cmd="sandbox__subcmd__wait"
                 ;;
             sandbox__subcmd__image,df)
                 cmd="sandbox__subcmd__image__subcmd__df"
@@ -221,34 +212,12 @@ _sandbox() {
 
     case "${cmd}" in
         sandbox)
-            opts="-h -V --help --version run exec top cp stats slice commit export kept create start stop kill rm ps logs attach wait doctor policy login logout images tag untag rmi history inspect df prune gc tree load save import diff pull push search image"
+            opts="-h -V --help --version run exec top cp stats slice commit export kept create start stop kill rm ps doctor policy login logout images tag untag rmi history inspect df prune gc tree load save import diff pull push search image"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
-                *)
-                    COMPREPLY=()
-                    ;;
-            esac
-            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
-            return 0
-            ;;
-        sandbox__subcmd__attach)
-            opts="-h --no-stdin --sig-proxy --detach-keys --help"
-            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
-                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
-                return 0
-            fi
-            case "${prev}" in
-                --sig-proxy)
-                    COMPREPLY=($(compgen -W "true false" -- "${cur}"))
-                    return 0
-                    ;;
-                --detach-keys)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -309,7 +278,7 @@ _sandbox() {
             return 0
             ;;
         sandbox__subcmd__create)
-            opts="-i -t -d -v -e -w -u -l -m -c -h --interactive --tty --detach --rm --rootfs --pull --platform --squash-ids --entrypoint --keep --layer --rw --ro --hide --cow --volume --mount --tmpfs --read-only --shm-size --device --env --env-file --workdir --user --hostname --name --replace --label --label-file --cidfile --pidfile --ulimit --umask --oom-score-adj --preserve-fds --init --stop-signal --stop-timeout --restart --health-cmd --health-interval --health-timeout --health-retries --health-start-period --health-start-interval --health-on-failure --no-healthcheck --log-max --detach-keys --timeout --network --add-host --dns --userns --uidmap --gidmap --ipc --pid --uts --cgroupns --cap-add --cap-drop --security-opt --policy --require --best-effort --memory --memory-swap --memory-reservation --cpus --cpu-shares --cpuset-cpus --cpuset-mems --pids-limit --blkio-weight --device-read-bps --device-write-bps --device-read-iops --device-write-iops --cgroup-parent --dry-run --summary --json --status-fd --help"
+            opts="-i -t -d -v -e -w -u -l -m -c -h --interactive --tty --detach --rm --rootfs --pull --platform --squash-ids --entrypoint --keep --layer --rw --ro --hide --cow --volume --mount --tmpfs --read-only --shm-size --device --env --env-file --workdir --user --hostname --name --replace --label --label-file --cidfile --pidfile --ulimit --umask --oom-score-adj --preserve-fds --init --stop-signal --stop-timeout --restart --health-cmd --health-interval --health-timeout --health-retries --health-start-period --health-start-interval --health-on-failure --no-healthcheck --timeout --network --add-host --dns --userns --uidmap --gidmap --ipc --pid --uts --cgroupns --cap-add --cap-drop --security-opt --policy --require --best-effort --memory --memory-swap --memory-reservation --cpus --cpu-shares --cpuset-cpus --cpuset-mems --pids-limit --blkio-weight --device-read-bps --device-write-bps --device-read-iops --device-write-iops --cgroup-parent --dry-run --summary --json --status-fd --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -484,14 +453,6 @@ _sandbox() {
                     return 0
                     ;;
                 --health-on-failure)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --log-max)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --detach-keys)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -1384,36 +1345,6 @@ _sandbox() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
-        sandbox__subcmd__logs)
-            opts="-f -n -t -h --follow --since --until --tail --timestamps --raw --help"
-            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
-                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
-                return 0
-            fi
-            case "${prev}" in
-                --since)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --until)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --tail)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                -n)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                *)
-                    COMPREPLY=()
-                    ;;
-            esac
-            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
-            return 0
-            ;;
         sandbox__subcmd__policy)
             opts="-h --help list show check diff"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
@@ -1609,7 +1540,7 @@ _sandbox() {
             return 0
             ;;
         sandbox__subcmd__run)
-            opts="-i -t -d -v -e -w -u -l -m -c -h --interactive --tty --detach --rm --rootfs --pull --platform --squash-ids --entrypoint --keep --layer --rw --ro --hide --cow --volume --mount --tmpfs --read-only --shm-size --device --env --env-file --workdir --user --hostname --name --replace --label --label-file --cidfile --pidfile --ulimit --umask --oom-score-adj --preserve-fds --init --stop-signal --stop-timeout --restart --health-cmd --health-interval --health-timeout --health-retries --health-start-period --health-start-interval --health-on-failure --no-healthcheck --log-max --detach-keys --timeout --network --add-host --dns --userns --uidmap --gidmap --ipc --pid --uts --cgroupns --cap-add --cap-drop --security-opt --policy --require --best-effort --memory --memory-swap --memory-reservation --cpus --cpu-shares --cpuset-cpus --cpuset-mems --pids-limit --blkio-weight --device-read-bps --device-write-bps --device-read-iops --device-write-iops --cgroup-parent --dry-run --summary --json --status-fd --help"
+            opts="-i -t -d -v -e -w -u -l -m -c -h --interactive --tty --detach --rm --rootfs --pull --platform --squash-ids --entrypoint --keep --layer --rw --ro --hide --cow --volume --mount --tmpfs --read-only --shm-size --device --env --env-file --workdir --user --hostname --name --replace --label --label-file --cidfile --pidfile --ulimit --umask --oom-score-adj --preserve-fds --init --stop-signal --stop-timeout --restart --health-cmd --health-interval --health-timeout --health-retries --health-start-period --health-start-interval --health-on-failure --no-healthcheck --timeout --network --add-host --dns --userns --uidmap --gidmap --ipc --pid --uts --cgroupns --cap-add --cap-drop --security-opt --policy --require --best-effort --memory --memory-swap --memory-reservation --cpus --cpu-shares --cpuset-cpus --cpuset-mems --pids-limit --blkio-weight --device-read-bps --device-write-bps --device-read-iops --device-write-iops --cgroup-parent --dry-run --summary --json --status-fd --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1784,14 +1715,6 @@ _sandbox() {
                     return 0
                     ;;
                 --health-on-failure)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --log-max)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --detach-keys)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -2229,24 +2152,6 @@ _sandbox() {
                 return 0
             fi
             case "${prev}" in
-                *)
-                    COMPREPLY=()
-                    ;;
-            esac
-            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
-            return 0
-            ;;
-        sandbox__subcmd__wait)
-            opts="-h --condition --help"
-            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
-                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
-                return 0
-            fi
-            case "${prev}" in
-                --condition)
-                    COMPREPLY=($(compgen -W "stopped exited running removed" -- "${cur}"))
-                    return 0
-                    ;;
                 *)
                     COMPREPLY=()
                     ;;
