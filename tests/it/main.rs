@@ -12,6 +12,7 @@ mod escape;
 mod exec;
 mod image;
 mod layer;
+mod life;
 mod limits;
 mod machine;
 mod matrix;
