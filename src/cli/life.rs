@@ -9,7 +9,7 @@ use crate::cgroup;
 use crate::container::process::Found;
 use crate::container::run::note;
 use crate::container::store::{self, Sandbox, Sandboxes};
-use crate::container::{Config, Restart, watch};
+use crate::container::{Config, Restart, Status, watch};
 use crate::error::{Doing, Error, Kind, Result};
 use crate::host::{self, Caller};
 use crate::ident::Name;
@@ -183,10 +183,9 @@ pub struct RmArgs {
 /// `run -d`.
 pub fn detach(said: Said, marks: &Marks) -> Result<u8> {
     let config = said.config()?;
-    let own = Sandboxes::open(&said.caller.home).make(&config, Status::Starting)?;
     let sandboxes = Sandboxes::open(&said.caller.home);
     replace(&sandboxes, &config, said.replace)?;
-    let own = sandboxes.make(&config)?;
+    let own = sandboxes.make(&config, Status::Starting)?;
     let up = watch::start(own).inspect_err(|_| forget(&said, &config))?;
     up.notes.iter().for_each(|sentence| note(sentence));
     marks.write(&config.id, up.pid)?;
@@ -218,10 +217,9 @@ pub fn create(mut args: CreateArgs) -> Result<()> {
     let marks = Marks::of(&args.run)?;
     let said = say(*args.run)?;
     let config = said.config()?;
-    Sandboxes::open(&said.caller.home).make(&config, Status::Created)?;
     let sandboxes = Sandboxes::open(&said.caller.home);
     replace(&sandboxes, &config, said.replace)?;
-    sandboxes.make(&config)?;
+    sandboxes.make(&config, Status::Created)?;
     marks.write(&config.id, 0)?;
     print(config.id.as_str());
     Ok(())
@@ -511,35 +509,4 @@ fn remove(sandboxes: &Sandboxes, sandbox: &Sandbox, force: bool) -> Result<()> {
         }
     }
     store::remove(sandboxes.take(sandbox)?, &sandbox.config)
-}
-
-pub fn ps(args: PsArgs) -> Result<()> {
-    let all = Sandboxes::open(&Caller::me()?.home).list()?;
-    let shown: Vec<_> = all.iter().filter(|s| args.all || s.alive).collect();
-    if args.quiet {
-        shown.iter().for_each(|s| print(s.config.id.short()));
-        return Ok(());
-    }
-    let rows: Vec<Value> = shown.iter().map(|s| row(s)).collect();
-    let columns =
-        [("SANDBOX ID", "ID"), ("IMAGE", "Image"), ("COMMAND", "Command"), ("CREATED", "CreatedSince"), ("STATUS", "Status"), ("NAMES", "Names")];
-    show(&rows, &columns, args.format.as_deref())
-}
-
-fn row(sandbox: &Sandbox) -> Value {
-    let (config, state) = (&sandbox.config, &sandbox.state);
-    let ago = |at: Option<u64>| at.map(|ns| since(ns / 1_000_000_000)).unwrap_or_default();
-    let status = match state.status {
-        Status::Running => format!("Up {}", ago(state.started).trim_end_matches(" ago")),
-        Status::Exited | Status::Dead => format!("Exited ({}) {}", state.exit.unwrap_or_default(), ago(state.finished)),
-        Status::Created => "Created".to_string(),
-        Status::Starting => "Starting".to_string(),
-        Status::Restarting => format!("Restarting ({}) {}", state.exit.unwrap_or_default(), ago(state.finished)),
-    };
-    json!({
-        "ID": config.id.short(), "Names": config.name, "Image": config.image.as_ref().map(|i| i.word.as_str()).unwrap_or_default(),
-        "Command": config.command().join(" "), "CreatedAt": crate::moment::rfc3339(config.created), "CreatedSince": since(config.created),
-        "State": state.status.as_str(), "Status": status, "ExitCode": state.exit, "Labels": config.labels,
-        "Pid": state.init.map_or(0, |p| p.pid),
-    })
 }

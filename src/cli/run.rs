@@ -11,7 +11,6 @@ use crate::container::choose::{Chosen, Pull, Writes};
 use crate::container::health::{self, OnFailure};
 use crate::container::run::{Call, Guess, note, ready, running};
 use crate::container::store::{Own, Sandboxes};
-use crate::container::{self, Config, Options, Restart, now};
 use crate::container::{self, Config, Options, Restart, State, now};
 use crate::dirs;
 use crate::error::{Doing, Error, Kind, Result};
@@ -462,10 +461,9 @@ pub fn say(mut args: RunArgs) -> Result<Said> {
         other => other.doing("find", "the working directory").map_err(|e| e.hint("cd to a directory that is there, or name one with -w"))?,
     };
     let dashes = after_dashes(&std::env::args_os().collect::<Vec<_>>(), args.command.len());
-    let (id, labels) = (Id::new(&chance()?), args.labels()?);
+    let (id, labels, replace) = (Id::new(&chance()?), args.labels()?, args.replace);
     // Most often the flags alone tell the ids. Then the slow writing of their maps goes on while everything else is found out.
     let guessed = if args.dry_run || args.detach || args.tty { None } else { args.guess(dashes, &caller) };
-    let (id, labels, replace) = (Id::new(&chance()?), args.labels()?, args.replace);
     let chosen = if args.rootfs.is_none() && !dashes { Some(args.choose(&caller)?) } else { None };
     let options = args.options(chosen.as_ref())?;
     let writes = if chosen.is_some() { args.writes(&id)? } else { Writes::Discarded };
@@ -499,8 +497,7 @@ pub fn say(mut args: RunArgs) -> Result<Said> {
         }
     }
     crate::confine::seccomp::pin(&mut spec.restrict.seccomp.profile)?;
-    Ok(Said { id, guessed, spec, chosen, writes, caller, cwd, env, options, labels })
-    Ok(Said { id, spec, chosen, writes, caller, cwd, env, options, labels, replace })
+    Ok(Said { id, guessed, spec, chosen, writes, caller, cwd, env, options, labels, replace })
 }
 
 fn chance() -> Result<[u8; 32]> {
@@ -551,6 +548,7 @@ pub fn run(args: RunArgs) -> Result<u8> {
     }
     let config = said.config()?;
     let sandboxes = Sandboxes::open(&said.caller.home);
+    life::replace(&sandboxes, &config, said.replace && !dry_run)?;
     let person = tty && interactive && rustix::termios::isatty(std::io::stdin());
     if person && !stays && !said.options.detach_keys.is_empty() {
         let config = attach::at_terminal(&config);
@@ -561,9 +559,6 @@ pub fn run(args: RunArgs) -> Result<u8> {
         }
     }
     let Said { guessed, spec, mut chosen, writes, caller, cwd, env, .. } = said;
-    let Said { spec, mut chosen, writes, caller, cwd, env, replace, .. } = said;
-    let sandboxes = Sandboxes::open(&caller.home);
-    life::replace(&sandboxes, &config, replace && !dry_run)?;
 
     // Freeze it.
     let signals = Signals::take()?;
@@ -584,19 +579,16 @@ pub fn run(args: RunArgs) -> Result<u8> {
     };
     ready.notes(&spec).iter().for_each(|sentence| note(sentence));
     // A name must be its own before anything runs under it; nobody waits for the record of one that has none.
-    let mut own = if config.unnamed { None } else { Some(sandboxes.make(&config, container::Status::Starting)?) };
     let at_once = !config.unnamed || config.stays();
-    let mut own = if at_once { Some(sandboxes.make(&config)?) } else { None };
+    let mut own = if at_once { Some(sandboxes.make(&config, container::Status::Starting)?) } else { None };
     let mut status = Status::new(status_fd);
     status.degraded(&ready.plan);
     let absent = absent_guarded(&spec);
 
     // Play it.
     let (live, streams) = ready.play(&spec, &mut chosen, &writes).inspect_err(|_| own.take().into_iter().for_each(|own| drop(own.remove())))?;
-    if config.unnamed {
-        own = sandboxes.make(&config, container::Status::Starting).ok(); // where nothing can be written, it is not listed, and runs
     if !at_once {
-        own = sandboxes.make(&config).ok(); // where nothing can be written, it is not listed, and runs
+        own = sandboxes.make(&config, container::Status::Starting).ok(); // where nothing can be written, it is not listed, and runs
     }
     let told = own.as_ref().map(|own| record(own, &live));
     told.transpose().map(drop).unwrap_or_else(|e| note(&format!("what is written cannot be asked for: {}", e.message())));

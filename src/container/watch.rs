@@ -231,6 +231,7 @@ impl Life<'_> {
         let caller = Caller::me()?;
         let mut spec = ManuallyDrop::new(config.spec.clone());
         spec.limits.asked = config.asked.clone();
+        spec.process.preserve_fds = 0; // of whoever ran it in the foreground
         let mut chosen = config.image.as_ref().map(Chosen::again).transpose()?;
         // It may have run before.
         let writes = match &config.writes {
@@ -252,50 +253,6 @@ impl Life<'_> {
         if !own.is_wanted() {
             // Somebody wanted it down between two runs.
             let _ = sys::signal::pidfd_send(alive.pidfd.as_fd(), libc::SIGKILL);
-/// From the record to the end; `mask` is the signal mask from before the first time.
-fn live(own: &Own, config: &Config, waiting: &mut Option<File>, mask: &mut Option<Set>, restarts: u32) -> Result<State> {
-    let caller = Caller::me()?;
-    let mut spec = ManuallyDrop::new(config.spec.clone());
-    spec.limits.asked = config.asked.clone();
-    spec.process.preserve_fds = 0; // of whoever ran it in the foreground
-    let mut chosen = config.image.as_ref().map(Chosen::again).transpose()?;
-    // It may have run before.
-    let writes = match &config.writes {
-        Writes::Kept(name) => Writes::Layer(name.clone()),
-        other => other.clone(),
-    };
-    let signals = Signals::take()?;
-    let env = std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v))).collect();
-    let mask = *mask.get_or_insert(signals.old_mask());
-    let call = Call { caller, cwd: config.cwd.clone(), env, mask, window: (80, 24) };
-    let io = || if spec.process.tty { Ok(None) } else { streams(spec.process.interactive).map(Some) };
-    let ready = ready(&spec, call, chosen.as_ref(), io, false)?;
-    let notes = ready.notes(&spec);
-    let (alive, streams) = ready.play(&spec, &mut chosen, &writes)?;
-    let running = State { restarts, ..running(&alive, own.stays()?)? };
-    own.tell(&running)?;
-    if !own.is_wanted() {
-        // Somebody wanted it down between two runs.
-        let _ = sys::signal::pidfd_send(alive.pidfd.as_fd(), libc::SIGKILL);
-    }
-    let _asks = config.options.health.as_ref().map(|_| Asking::start(own)).transpose()?;
-    waiting.take().into_iter().for_each(|say| tell(say, Ok(Up { pid: alive.pid, notes: notes.clone() })));
-    let held = alive.cgroup;
-    let timeout = spec.process.timeout.map(Duration::from_secs);
-    let living = Living {
-        pidfd: alive.pidfd,
-        wire: alive.wire,
-        streams,
-        stop_signal: spec.process.stop_signal,
-        timeout,
-        lingers: held.is_some(),
-        joined: None,
-    };
-    let mut used = None;
-    let exit = stay(living, signals, &mut |event| match event {
-        Event::Ended => {
-            used = held.as_ref().map(Held::usage);
-            held.iter().for_each(Held::let_go);
         }
         let _asks = config.options.health.as_ref().map(|_| Asking::start(own)).transpose()?;
         waiting.take().into_iter().for_each(|say| tell(say, Ok(Up { pid: alive.pid, notes: notes.clone() })));
