@@ -37,7 +37,7 @@ impl<'a> Left<'a> {
         Left { place, before: place.is_alone().then(|| (kernel(place), disk(place))) }
     }
 
-    fn in_kernel(&self) -> Vec<String> {
+    pub fn in_kernel(&self) -> Vec<String> {
         self.before.iter().flat_map(|(before, _)| differences(before, &kernel(self.place))).collect()
     }
 
