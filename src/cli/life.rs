@@ -1,6 +1,7 @@
 //! `sandbox create`, `start`, `stop`, `kill`, `rm` and `ps`: sandboxes that go on without us. Called by `cli::main` and, for `-d`, by `run`.
 #![forbid(unsafe_code)]
 
+use super::attach;
 use super::image::{show, since};
 use super::print;
 use super::run::{Marks, RunArgs, Said, say};
@@ -31,6 +32,12 @@ pub struct CreateArgs {
 /// Run sandboxes again that have ended, or were made and never run
 #[derive(Debug, Args)]
 pub struct StartArgs {
+    /// Take part in its streams, and return its exit code
+    #[arg(short, long)]
+    attach: bool,
+    /// With -a: pass on stdin, to one that was made with -i
+    #[arg(short, long, requires = "attach")]
+    interactive: bool,
     /// Names or IDs
     #[arg(value_name = "SANDBOX", required = true)]
     sandboxes: Vec<String>,
@@ -148,7 +155,19 @@ fn each(words: &[String], all: bool, which: impl Fn(&Sandbox) -> bool, act: impl
     failed.map_or(Ok(()), Err)
 }
 
-pub fn start(args: StartArgs) -> Result<()> {
+pub fn start(args: StartArgs) -> Result<u8> {
+    if args.attach {
+        let [word] = args.sandboxes.as_slice() else { return Err(Error::usage("cannot attach to several at once")) };
+        let sandboxes = Sandboxes::open(&Caller::me()?.home);
+        let sandbox = sandboxes.find(word)?;
+        if sandbox.alive {
+            let name = &sandbox.config.name;
+            return Err(Error::new(Kind::Conflict, format!("cannot start '{name}': it runs")).hint(format!("sandbox attach {name}")));
+        }
+        let own = sandboxes.take(&sandbox)?;
+        own.wanted();
+        return attach::start(own, &sandbox.config, args.interactive);
+    }
     each(
         &args.sandboxes,
         false,
@@ -163,6 +182,7 @@ pub fn start(args: StartArgs) -> Result<()> {
             Ok(())
         },
     )
+    .map(|()| 0)
 }
 
 pub fn stop(args: StopArgs) -> Result<()> {
