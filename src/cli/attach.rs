@@ -88,11 +88,25 @@ pub fn attach_to(args: AttachArgs) -> Result<u8> {
     link.ask(&Ask::Attach(Attach { input, leash: false, window: window() }))?;
     let keys = args.detach_keys.unwrap_or(sandbox.config.options.detach_keys);
     let left = attach(link, Manner { proxy: args.sig_proxy, leash: false, keys }, &signals, &mut |_| {})?;
-    Ok(match left {
+    Ok(code(&left))
+}
+
+fn code(left: &Left) -> u8 {
+    match left {
         Left::Exited(exit, _) => exit.code(),
         Left::Detached => 0,
-        Left::Signalled(signal) => 128 + u8::try_from(signal).unwrap_or_default(),
-    })
+        Left::Signalled(signal) => 128 + u8::try_from(*signal).unwrap_or_default(),
+    }
+}
+
+/// `start -a`: from its first byte on.
+pub fn start(own: Own, config: &Config, interactive: bool) -> Result<u8> {
+    let input = if interactive && config.spec.process.interactive { Input::Only } else { Input::None };
+    let (up, link, _) = watch::start_attached(own, Attach { input, leash: false, window: window() })?;
+    up.notes.iter().for_each(|sentence| note(sentence));
+    let signals = Signals::take()?;
+    let keys = config.options.detach_keys.clone();
+    attach(link, Manner { proxy: true, leash: false, keys }, &signals, &mut |_| {}).map(|left| code(&left))
 }
 
 /// `run -it` at a terminal: a monitor of its own, on a leash, so that it can be let go.
@@ -103,7 +117,7 @@ pub fn at_terminal(config: &Config) -> Config {
 
 /// It has a record already. Returns how it ended, if it has.
 pub fn run_it(own: Own, said: &Said, config: &Config, marks: &Marks, quiet: bool) -> Result<Option<(Exit, Option<Box<Usage>>)>> {
-    let how = Attach { input: Input::Only, leash: true, window: window() };
+    let how = Attach { input: Input::Shared, leash: true, window: window() };
     let (up, link, mut monitor) = watch::start_attached(own, how).inspect_err(|_| forget(said, config))?;
     up.notes.iter().filter(|_| !quiet).for_each(|sentence| note(sentence));
     marks.write(&said.id, up.pid)?;

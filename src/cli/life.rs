@@ -2,6 +2,8 @@
 #![forbid(unsafe_code)]
 
 use super::limits::LimitArgs;
+use super::attach;
+use super::image::{show, since};
 use super::print;
 use super::ps::{self, Filter};
 use super::run::{Marks, RunArgs, Said, say};
@@ -34,6 +36,12 @@ pub struct CreateArgs {
 /// Run sandboxes again that have ended, or were made and never run
 #[derive(Debug, Args)]
 pub struct StartArgs {
+    /// Take part in its streams, and return its exit code
+    #[arg(short, long)]
+    attach: bool,
+    /// With -a: pass on stdin, to one that was made with -i
+    #[arg(short, long, requires = "attach")]
+    interactive: bool,
     /// Names or IDs
     #[arg(value_name = "SANDBOX", required = true)]
     sandboxes: Vec<String>,
@@ -273,6 +281,34 @@ fn again(sandboxes: &Sandboxes, sandbox: &Sandbox) -> Result<()> {
     own.wanted();
     watch::start(own)?.notes.iter().for_each(|sentence| note(sentence));
     Ok(())
+pub fn start(args: StartArgs) -> Result<u8> {
+    if args.attach {
+        let [word] = args.sandboxes.as_slice() else { return Err(Error::usage("cannot attach to several at once")) };
+        let sandboxes = Sandboxes::open(&Caller::me()?.home);
+        let sandbox = sandboxes.find(word)?;
+        if sandbox.alive {
+            let name = &sandbox.config.name;
+            return Err(Error::new(Kind::Conflict, format!("cannot start '{name}': it runs")).hint(format!("sandbox attach {name}")));
+        }
+        let own = sandboxes.take(&sandbox)?;
+        own.wanted();
+        return attach::start(own, &sandbox.config, args.interactive);
+    }
+    each(
+        &args.sandboxes,
+        false,
+        |_| true,
+        |sandboxes, sandbox| {
+            if sandbox.alive {
+                return Ok(()); // as docker
+            }
+            let own = sandboxes.take(sandbox)?;
+            own.wanted();
+            watch::start(own)?.notes.iter().for_each(|sentence| note(sentence));
+            Ok(())
+        },
+    )
+    .map(|()| 0)
 }
 
 pub fn stop(args: StopArgs) -> Result<()> {

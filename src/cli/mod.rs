@@ -181,7 +181,7 @@ pub fn main() -> ExitCode {
         Command::Export(args) => report(kept::export(args).map(|()| 0), false),
         Command::Kept(args) => report(kept::list(args).map(|()| 0), false),
         Command::Create(args) => report(life::create(args).map(|()| 0), false),
-        Command::Start(args) => report(life::start(args).map(|()| 0), false),
+        Command::Start(args) => report(life::start(args), false),
         Command::Stop(args) => report(life::stop(args).map(|()| 0), false),
         Command::Kill(args) => report(life::kill(args).map(|()| 0), false),
         Command::Rm(args) => report(life::rm(args).map(|()| 0), false),

@@ -647,6 +647,7 @@ fn at_terminal(own: Own, said: &Said, config: &Config, marks: &Marks, json: bool
             Ok(exit.code())
         }
         None => {
+            let _ = writeln!(std::io::stderr()); // what was last on the screen is no whole line
             note(&format!("{} goes on: sandbox attach {}", config.name, config.name));
             Ok(0)
         }

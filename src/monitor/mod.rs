@@ -704,7 +704,8 @@ impl<'a> Watch<'a> {
     fn attach(&mut self, number: u64, attach: control::Attach) -> Result<()> {
         let Some(door) = &mut self.door else { return Ok(()) };
         match door.attach(number, attach, &mut self.outward, self.inward.len()) {
-            Ok(Some(flow)) => self.inward.push((flow, attach.input == Input::Only)),
+            // A terminal has no end: that is a key.
+            Ok(Some(flow)) => self.inward.push((flow, attach.input == Input::Only && !door.terminal)),
             Ok(None) => {}
             Err(e) => {
                 // Out of descriptors, as it may be: that is no reason to end.
