@@ -1,6 +1,6 @@
 //! How a process of ours comes to be in a user namespace of its own: the namespace and its maps, the clone, the tape, the exec.
 //!
-//! *What*: `begin` makes the user namespace and starts the writing of its maps; `Begun::bear` has the child cloned, and waits until it has
+//! *What*: `begin` makes the user namespace and starts the writing of its maps; `Begun::start` does there what can be done early; `Begun::bear` has the child cloned, and waits until it has
 //! played its tape to the end, which is an exec. Called by `launch` for a sandbox, by `role` for a helper.
 //!
 //! *Why this way*: the two setuid helpers that write the maps take a millisecond, and a processor each. So the user namespace is made
@@ -30,14 +30,11 @@ pub struct Begun {
     intermediate: Intermediate,
 }
 
-/// Make the user namespace, begin to write its maps, and do there what comes `early`.
-pub fn begin(maps: &Maps, early: Vec<Step>) -> Result<Begun> {
+/// Make the user namespace, and begin to write its maps. That needs the maps only: the rest may be unknown yet.
+pub fn begin(maps: &Maps) -> Result<Begun> {
     die_at(1);
-    let intermediate = Intermediate::new(Box::new(move || play::early(&early)))
-        .map_err(|errno| crate::host::remedy::explain_userns_failure(errno.raw_os_error()))?;
+    let intermediate = Intermediate::new().map_err(|errno| crate::host::remedy::explain_userns_failure(errno.raw_os_error()))?;
     let writing = maps.write(intermediate.pid())?;
-    intermediate.start(); // not before, or where there are two processors only, the helpers would wait for one, and we for them
-    die_at(2);
     Ok(Begun { writing, intermediate })
 }
 
@@ -50,6 +47,14 @@ pub struct Born {
 }
 
 impl Begun {
+    /// Do there what comes `early`. After the helpers have begun, or where there are two processors only, they would wait for one, and we for
+    /// them.
+    pub fn start(mut self, early: Vec<Step>) -> Begun {
+        self.intermediate.start(Box::new(move || play::early(&early)));
+        die_at(2);
+        self
+    }
+
     /// Have the child cloned with these further namespaces, and wait until it runs. `first` steps of the tape were played early; it uses
     /// the descriptors below `floor` as it likes. `place` puts it into its cgroup while the maps are still being written.
     pub fn bear(

@@ -156,7 +156,7 @@ pub fn start(word: &'static str, maps: &Maps, request: &impl Serialize, director
     let failed = |e: Error| e.context(format!("starting the helper {word}"));
     let namespaces = NEWNET | NEWUTS | NEWIPC | NEWCGROUP;
     let early = || Step::Unshare { namespaces, names: "net uts ipc cgroup".into() };
-    let begun = birth::begin(maps, vec![early()]).map_err(failed)?;
+    let begun = birth::begin(maps).map_err(failed)?.start(vec![early()]);
     let request = postcard::to_allocvec(request).map_err(|e| Error::new(Kind::Bug, format!("cannot write a request: {e}")))?;
     // The child's own descriptors are 0 to this, so what it takes them from has higher numbers. // I2
     let floor = 3 + directories.len() as i32;
@@ -226,7 +226,10 @@ fn tape(word: &str, maps: &Maps, early: Step, given: &[RawFd], ruleset: Option<&
     r.push(Step::DieWithParent(Phase::Identity));
     r.push(Step::Await(Barrier::Mapped));
     // With one id setgroups(2) had to be given up. man: user_namespaces(7)
-    r.push(Step::SetIds { uid: 0, gid: 0, groups: if maps.is_full() { Groups::Set(Box::new([])) } else { Groups::Keep }, open: true });
+    let first = |extents: &[crate::tape::step::Extent]| extents.first().map_or(0, |e| e.inside);
+    let uid = if maps.has_uid(0) { 0 } else { first(&maps.uids) };
+    let gid = if maps.has_gid(0) { 0 } else { first(&maps.gids) };
+    r.push(Step::SetIds { uid, gid, groups: if maps.is_full() { Groups::Set(Box::new([])) } else { Groups::Keep }, open: true });
     r.push(Step::DieWithParent(Phase::Root));
     r.push(Step::PrivatePropagation);
     for (to, from) in given.iter().enumerate() {

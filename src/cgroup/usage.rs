@@ -3,10 +3,10 @@
 #![forbid(unsafe_code)]
 
 use crate::host::word;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::path::Path;
 
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Usage {
     /// Microseconds.
     pub cpu_usec: Option<u64>,
@@ -31,7 +31,7 @@ pub struct Usage {
 }
 
 /// Of the last ten seconds, in hundredths of a percent, how long some task waited; and in all, in microseconds.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pressure {
     pub cpu: Option<(u64, u64)>,
     pub memory: Option<(u64, u64)>,

@@ -55,9 +55,9 @@ const REST: &[(&str, &str)] = &[
     ("sandbox-container", LIFE),
     ("sandbox-rm", LIFE),
     ("sandbox-ps", LIFE),
-    ("sandbox-exec", LIFE),
-    ("sandbox-top", LIFE),
-    ("sandbox-cp", LIFE),
+    ("sandbox-exec", INSIDE),
+    ("sandbox-top", INSIDE),
+    ("sandbox-cp", INSIDE),
     ("sandbox-logs", LIFE),
     ("sandbox-attach", LIFE),
     ("sandbox-wait", LIFE),
@@ -68,6 +68,9 @@ const REST: &[(&str, &str)] = &[
     ("sandbox-update", LIFE),
     ("sandbox-inspect", LIFE),
     ("sandbox-events", LIFE),
+    ("sandbox-exec", INSIDE),
+    ("sandbox-top", INSIDE),
+    ("sandbox-cp", INSIDE),
 ];
 
 /// Whoever reads about one command on registries needs the same files and examples.
@@ -75,6 +78,9 @@ const REGISTRIES: &str = include_str!("manual/registry.roff");
 
 /// The same for what becomes of a writable layer.
 const KEPT: &str = include_str!("manual/kept.roff");
+
+/// For what is done in a sandbox that is there.
+const INSIDE: &str = include_str!("manual/inside.roff");
 
 /// And for the life of a sandbox.
 const LIFE: &str = include_str!("manual/life.roff");

@@ -1,6 +1,7 @@
 //! `sandbox create`, `start`, `stop`, `restart`, `kill`, `pause`, `rename`, `update` and `rm`: what is done to sandboxes as a whole. Called by `cli::main` and, for `-d`, by `run`.
 #![forbid(unsafe_code)]
 
+use super::attach;
 use super::limits::LimitArgs;
 use super::print;
 use super::ps::{self, Filter};
@@ -9,7 +10,7 @@ use crate::cgroup;
 use crate::container::process::Found;
 use crate::container::run::note;
 use crate::container::store::{self, Sandbox, Sandboxes};
-use crate::container::{Config, Restart, watch};
+use crate::container::{Config, Restart, Status, watch};
 use crate::error::{Doing, Error, Kind, Result};
 use crate::host::{self, Caller};
 use crate::ident::Name;
@@ -34,6 +35,12 @@ pub struct CreateArgs {
 /// Run sandboxes again that have ended, or were made and never run
 #[derive(Debug, Args)]
 pub struct StartArgs {
+    /// Take part in its streams, and return its exit code
+    #[arg(short, long)]
+    attach: bool,
+    /// With -a: pass on stdin, to one that was made with -i
+    #[arg(short, long, requires = "attach")]
+    interactive: bool,
     /// Names or IDs
     #[arg(value_name = "SANDBOX", required = true)]
     sandboxes: Vec<String>,
@@ -185,7 +192,7 @@ pub fn detach(said: Said, marks: &Marks) -> Result<u8> {
     let config = said.config()?;
     let sandboxes = Sandboxes::open(&said.caller.home);
     replace(&sandboxes, &config, said.replace)?;
-    let own = sandboxes.make(&config)?;
+    let own = sandboxes.make(&config, Status::Starting)?;
     let up = watch::start(own).inspect_err(|_| forget(&said, &config))?;
     up.notes.iter().for_each(|sentence| note(sentence));
     marks.write(&config.id, up.pid)?;
@@ -207,7 +214,7 @@ pub fn replace(sandboxes: &Sandboxes, config: &Config, wanted: bool) -> Result<(
 }
 
 /// It never ran.
-fn forget(said: &Said, config: &Config) {
+pub fn forget(said: &Said, config: &Config) {
     let sandboxes = Sandboxes::open(&said.caller.home);
     let _ = sandboxes.find(config.id.as_str()).and_then(|s| sandboxes.take(&s)).and_then(|own| store::remove(own, config));
 }
@@ -219,7 +226,7 @@ pub fn create(mut args: CreateArgs) -> Result<()> {
     let config = said.config()?;
     let sandboxes = Sandboxes::open(&said.caller.home);
     replace(&sandboxes, &config, said.replace)?;
-    sandboxes.make(&config)?;
+    sandboxes.make(&config, Status::Created)?;
     marks.write(&config.id, 0)?;
     print(config.id.as_str());
     Ok(())
@@ -259,9 +266,20 @@ fn mine() -> Result<Sandboxes> {
     Ok(Sandboxes::open(&Caller::me()?.home))
 }
 
-pub fn start(args: StartArgs) -> Result<()> {
+pub fn start(args: StartArgs) -> Result<u8> {
     let sandboxes = mine()?;
-    each(&sandboxes, Which::Named(&args.sandboxes), |sandbox| again(&sandboxes, sandbox))
+    if args.attach {
+        let [word] = args.sandboxes.as_slice() else { return Err(Error::usage("cannot attach to several at once")) };
+        let sandbox = sandboxes.find(word)?;
+        if sandbox.alive {
+            let name = &sandbox.config.name;
+            return Err(Error::new(Kind::Conflict, format!("cannot start '{name}': it runs")).hint(format!("sandbox attach {name}")));
+        }
+        let own = sandboxes.take(&sandbox)?;
+        own.wanted();
+        return attach::start(own, &sandbox.config, args.interactive);
+    }
+    each(&sandboxes, Which::Named(&args.sandboxes), |sandbox| again(&sandboxes, sandbox)).map(|()| 0)
 }
 
 /// Run it, if it does not run.

@@ -10,6 +10,8 @@
 //! - I2 exit codes: the command's own; 125 ours, 126 not executable, 127 not found, 128+n signal.
 #![forbid(unsafe_code)]
 
+pub mod cp;
+pub mod attach;
 pub mod docs;
 pub mod doctor;
 pub mod events;
@@ -20,12 +22,14 @@ pub mod kept;
 pub mod layer;
 pub mod life;
 pub mod limits;
+pub mod logs;
 pub mod overlay;
 pub mod policy;
 pub mod ps;
 pub mod registry;
 pub mod run;
 pub mod template;
+pub mod top;
 
 use crate::error::{Error, Result};
 use crate::host::Caller;
@@ -54,6 +58,8 @@ pub struct Cli {
 pub enum Command {
     Run(Box<run::RunArgs>),
     Exec(exec::ExecArgs),
+    Top(top::TopArgs),
+    Cp(cp::CpArgs),
     Stats(limits::StatsArgs),
     Slice(limits::SliceArgs),
     Commit(kept::CommitArgs),
@@ -70,6 +76,9 @@ pub enum Command {
     Update(life::UpdateArgs),
     Rm(life::RmArgs),
     Ps(ps::PsArgs),
+    Logs(logs::LogsArgs),
+    Attach(attach::AttachArgs),
+    Wait(attach::WaitArgs),
     Events(events::EventsArgs),
     Container(life::ContainerArgs),
     Doctor(DoctorArgs),
@@ -164,16 +173,21 @@ pub fn main() -> ExitCode {
             report(run::run(*args), json)
         }
         Command::Exec(args) => report(exec::run(args), false),
+        Command::Top(args) => report(top::run(args).map(|()| 0), false),
+        Command::Cp(args) => report(cp::run(args).map(|()| 0), false),
         Command::Stats(args) => report(limits::stats(&args), false),
         Command::Slice(args) => report(limits::slice(args), false),
         Command::Commit(args) => report(kept::commit(args).map(|()| 0), false),
         Command::Export(args) => report(kept::export(args).map(|()| 0), false),
         Command::Kept(args) => report(kept::list(args).map(|()| 0), false),
         Command::Create(args) => report(life::create(args).map(|()| 0), false),
-        Command::Start(args) => report(life::start(args).map(|()| 0), false),
+        Command::Start(args) => report(life::start(args), false),
         Command::Stop(args) => report(life::stop(args).map(|()| 0), false),
         Command::Kill(args) => report(life::kill(args).map(|()| 0), false),
         Command::Rm(args) => report(life::rm(args).map(|()| 0), false),
+        Command::Logs(args) => report(logs::logs(args).map(|()| 0), false),
+        Command::Attach(args) => report(attach::attach_to(args), false),
+        Command::Wait(args) => report(attach::wait(args).map(|()| 0), false),
         Command::Ps(args) => report(ps::ps(args).map(|()| 0), false),
         Command::Restart(args) => report(life::restart(args).map(|()| 0), false),
         Command::Pause(args) => report(life::pause(args).map(|()| 0), false),

@@ -239,6 +239,7 @@ fn status(sandbox: &Sandbox) -> String {
         Status::Exited => format!("Exited ({}) {}", state.exit.unwrap_or_default(), ago(state.finished)),
         Status::Dead => "Dead".to_string(),
         Status::Created => "Created".to_string(),
+        Status::Starting => "Starting".to_string(),
         Status::Restarting => format!("Restarting ({}) {}", state.exit.unwrap_or_default(), ago(state.finished)),
     }
 }

@@ -3,16 +3,18 @@
 //! Called by `cli::main`. `RunArgs` is what was typed; `into_patch` what it means; `run` does it.
 #![forbid(unsafe_code)]
 
+use super::attach;
 use super::life;
 use super::limits::{self, LimitArgs};
 use crate::cgroup::{Held, Usage};
 use crate::container::choose::{Chosen, Pull, Writes};
 use crate::container::health::{self, OnFailure};
-use crate::container::run::{Call, note, ready, running};
+use crate::container::run::{Call, Guess, note, ready, running};
 use crate::container::store::{Own, Sandboxes};
 use crate::container::{self, Config, Options, Restart, State, now};
 use crate::dirs;
 use crate::error::{Doing, Error, Kind, Result};
+use crate::host::subid;
 use crate::host::{self, Caller};
 use crate::ident::{Bytes, Id, Name};
 use crate::image::config;
@@ -20,7 +22,8 @@ use crate::image::store::Store;
 use crate::launch::Live;
 use crate::launch::die_at;
 use crate::launch::plan::{Environment, Io, Plan};
-use crate::monitor::{Event, Exit, Living, Signals, Streams, stay};
+use crate::logs::Limit;
+use crate::monitor::{Event, Exit, Keys, Living, Signals, Streams, stay};
 use crate::spec::{
     Control, IdMapping, ImageRoot, Mount, NetworkMode, Patch, Root, SeccompProfile, Share, Spec, Ulimit, User, Userns, policy, process, storage,
 };
@@ -278,6 +281,17 @@ pub struct RunArgs {
     /// Do not do the checks that the image says
     #[arg(long, help_heading = "Health", hide_short_help = true)]
     no_healthcheck: bool,
+    /// Keep so much of what a detached sandbox says: files of SIZE, FILES of them, or none
+    ///
+    /// 10m:2 without it. The oldest file goes when a new one begins. See sandbox logs.
+    #[arg(long, value_name = "SIZE[:FILES]", help_heading = "Output", hide_short_help = true)]
+    log_max: Option<Limit>,
+    /// What to type at its terminal to leave a sandbox, which goes on
+    ///
+    /// Keys with commas between: a character, or ctrl- and one of a-z @ [ \\ ] ^ _. Without it ctrl-p,ctrl-q; empty: no keys, and the
+    /// sandbox ends with this command whatever is typed.
+    #[arg(long, value_name = "KEYS", help_heading = "Process", hide_short_help = true)]
+    detach_keys: Option<Keys>,
     /// Seconds after which the command is asked to end; 10 s later everything is killed
     #[arg(long, value_name = "SECONDS", help_heading = "Process")]
     timeout: Option<u64>,
@@ -422,6 +436,8 @@ fn userns(s: &str) -> std::result::Result<Userns, String> {
 /// What was typed, settled: what is to run, on what, and for whom.
 pub struct Said {
     pub id: Id,
+    /// What the ids most likely are, and their user namespace.
+    pub guessed: Option<Guess>,
     /// Never dropped: freeing a thousand strings one by one only delays the end of a process.
     pub spec: ManuallyDrop<Spec>,
     pub chosen: Option<Chosen>,
@@ -446,6 +462,8 @@ pub fn say(mut args: RunArgs) -> Result<Said> {
     };
     let dashes = after_dashes(&std::env::args_os().collect::<Vec<_>>(), args.command.len());
     let (id, labels, replace) = (Id::new(&chance()?), args.labels()?, args.replace);
+    // Most often the flags alone tell the ids. Then the slow writing of their maps goes on while everything else is found out.
+    let guessed = if args.dry_run || args.detach || args.tty { None } else { args.guess(dashes, &caller) };
     let chosen = if args.rootfs.is_none() && !dashes { Some(args.choose(&caller)?) } else { None };
     let options = args.options(chosen.as_ref())?;
     let writes = if chosen.is_some() { args.writes(&id)? } else { Writes::Discarded };
@@ -479,7 +497,7 @@ pub fn say(mut args: RunArgs) -> Result<Said> {
         }
     }
     crate::confine::seccomp::pin(&mut spec.restrict.seccomp.profile)?;
-    Ok(Said { id, spec, chosen, writes, caller, cwd, env, options, labels, replace })
+    Ok(Said { id, guessed, spec, chosen, writes, caller, cwd, env, options, labels, replace })
 }
 
 fn chance() -> Result<[u8; 32]> {
@@ -519,6 +537,8 @@ pub fn run(args: RunArgs) -> Result<u8> {
     let (dry_run, json, status_fd, tty, interactive) = (args.dry_run, args.json, args.status_fd, args.tty, args.interactive);
     let (summary, start) = (args.summary, Instant::now());
     check_descriptors(args.preserve_fds.unwrap_or(0), status_fd)?;
+    // What is ours alone cannot be handed to a monitor.
+    let stays = dry_run || status_fd.is_some() || args.preserve_fds.is_some();
     let marks = Marks::of(&args)?;
 
     // Say it.
@@ -527,16 +547,25 @@ pub fn run(args: RunArgs) -> Result<u8> {
         return life::detach(said, &marks);
     }
     let config = said.config()?;
-    let Said { spec, mut chosen, writes, caller, cwd, env, replace, .. } = said;
-    let sandboxes = Sandboxes::open(&caller.home);
-    life::replace(&sandboxes, &config, replace && !dry_run)?;
+    let sandboxes = Sandboxes::open(&said.caller.home);
+    life::replace(&sandboxes, &config, said.replace && !dry_run)?;
+    let person = tty && interactive && rustix::termios::isatty(std::io::stdin());
+    if person && !stays && !said.options.detach_keys.is_empty() {
+        let config = attach::at_terminal(&config);
+        match sandboxes.make(&config, container::Status::Starting) {
+            Ok(own) => return at_terminal(own, &said, &config, &marks, json, summary.then_some(start)),
+            Err(e) if !config.unnamed => return Err(e),
+            Err(_) => {} // where nothing can be written, it is not listed, and cannot be left
+        }
+    }
+    let Said { guessed, spec, mut chosen, writes, caller, cwd, env, .. } = said;
 
     // Freeze it.
     let signals = Signals::take()?;
     if tty && interactive && !rustix::termios::isatty(std::io::stdin()) && !dry_run {
         return Err(Error::usage("cannot use -i with -t: stdin is no terminal").hint("leave out -t to pass a pipe or a file"));
     }
-    let call = Call { caller, cwd, env, mask: signals.old_mask(), window: window() };
+    let call = Call { caller, cwd, env, mask: signals.old_mask(), window: window(), guessed };
     let io = || if tty { Ok(None) } else { streams(interactive).map(Some) };
     let ready = ready(&spec, call, chosen.as_ref(), io, dry_run)?;
     if dry_run {
@@ -551,7 +580,7 @@ pub fn run(args: RunArgs) -> Result<u8> {
     ready.notes(&spec).iter().for_each(|sentence| note(sentence));
     // A name must be its own before anything runs under it; nobody waits for the record of one that has none.
     let at_once = !config.unnamed || config.stays();
-    let mut own = if at_once { Some(sandboxes.make(&config)?) } else { None };
+    let mut own = if at_once { Some(sandboxes.make(&config, container::Status::Starting)?) } else { None };
     let mut status = Status::new(status_fd);
     status.degraded(&ready.plan);
     let absent = absent_guarded(&spec);
@@ -559,7 +588,7 @@ pub fn run(args: RunArgs) -> Result<u8> {
     // Play it.
     let (live, streams) = ready.play(&spec, &mut chosen, &writes).inspect_err(|_| own.take().into_iter().for_each(|own| drop(own.remove())))?;
     if !at_once {
-        own = sandboxes.make(&config).ok(); // where nothing can be written, it is not listed, and runs
+        own = sandboxes.make(&config, container::Status::Starting).ok(); // where nothing can be written, it is not listed, and runs
     }
     let told = own.as_ref().map(|own| record(own, &live));
     told.transpose().map(drop).unwrap_or_else(|e| note(&format!("what is written cannot be asked for: {}", e.message())));
@@ -588,20 +617,41 @@ pub fn run(args: RunArgs) -> Result<u8> {
     if let Some(own) = own {
         over(own, &config, &exit, used.as_ref())?;
     }
+    afterwards(&spec, &writes, &absent, json, &exit, used.as_ref(), summary.then_some(start));
+    status.exited(&exit, used.as_ref());
+    Ok(exit.code())
+}
+
+/// What is to be said when it has ended.
+fn afterwards(spec: &Spec, writes: &Writes, absent: &Absent, json: bool, exit: &Exit, used: Option<&Usage>, summary: Option<Instant>) {
     for (path, why) in absent.iter().filter(|(path, _)| std::fs::symlink_metadata(path).is_ok()) {
         let _ = writeln!(std::io::stderr(), "sandbox: warning: {} was made inside ({why}): look at it before you go on", path.display());
     }
-    if let Writes::Kept(name) = &writes
+    if let Writes::Kept(name) = writes
         && spec.name.is_none()
     {
         let _ = writeln!(std::io::stderr(), "sandbox: note: what was written is kept as {name}");
     }
-    used.iter().flat_map(|usage| limits::reached(&exit, usage, &spec.limits)).for_each(|sentence| note(&sentence));
-    if summary {
-        let _ = writeln!(std::io::stderr(), "sandbox: summary: {}", limits::summary(start, used.as_ref()));
+    used.iter().flat_map(|usage| limits::reached(exit, usage, &spec.limits)).filter(|_| !json).for_each(|sentence| note(&sentence));
+    if let Some(start) = summary {
+        let _ = writeln!(std::io::stderr(), "sandbox: summary: {}", limits::summary(start, used));
     }
-    status.exited(&exit, used.as_ref());
-    Ok(exit.code())
+}
+
+/// With -it at a terminal: through a monitor, so that the person can leave.
+fn at_terminal(own: Own, said: &Said, config: &Config, marks: &Marks, json: bool, summary: Option<Instant>) -> Result<u8> {
+    let absent = absent_guarded(&said.spec);
+    match attach::run_it(own, said, config, marks, json)? {
+        Some((exit, used)) => {
+            afterwards(&said.spec, &said.writes, &absent, json, &exit, used.as_deref(), summary);
+            Ok(exit.code())
+        }
+        None => {
+            let _ = writeln!(std::io::stderr()); // what was last on the screen is no whole line
+            note(&format!("{} goes on: sandbox attach {}", config.name, config.name));
+            Ok(0)
+        }
+    }
 }
 
 /// It ended. What stays can be started again, which is then not in the foreground.
@@ -693,6 +743,8 @@ impl RunArgs {
             stop_timeout: self.stop_timeout.unwrap_or(usual.stop_timeout),
             restart: self.restart.unwrap_or_default(),
             health,
+            log: self.log_max.unwrap_or_default(),
+            detach_keys: self.detach_keys.clone().unwrap_or_default(),
         })
     }
 
@@ -712,6 +764,17 @@ impl RunArgs {
         }
         self.label.iter().try_for_each(|word| add(word))?;
         Ok(labels)
+    }
+
+    /// A user namespace with the ids that a run has unless a policy says otherwise. None: who knows; whatever was in the way is told later.
+    fn guess(&self, dashes: bool, caller: &Caller) -> Option<Guess> {
+        let said = self.userns.is_some() || !self.uidmap.is_empty() || !self.gidmap.is_empty();
+        let subids = subid::subids(caller).ok().filter(|s| !s.uids.is_empty() && !s.gids.is_empty())?;
+        if said || self.command.is_empty() {
+            return None;
+        }
+        let host = self.rootfs.is_none() && dashes;
+        Guess::new(&if host { Userns::KeepId { uid: None, gid: None } } else { Userns::Root }, caller, subids)
     }
 
     /// Take the image's name out of the words.
@@ -776,6 +839,8 @@ impl RunArgs {
             health_start_interval: _,
             health_on_failure: _,
             no_healthcheck: _,
+            log_max: _,
+            detach_keys: _,
             timeout,
             network,
             add_host,
@@ -1084,9 +1149,12 @@ pub fn streams(interactive: bool) -> Result<(Io, Streams)> {
     Ok((Io { stdin, stdout, stderr }, streams))
 }
 
+/// Paths, each with why it is guarded.
+type Absent = Vec<(PathBuf, String)>;
+
 /// Guarded names that are not there yet. In a directory shared read-write nothing can keep them from being made, and making
 /// placeholders would litter the host; so what was made is told at the end. cve: 2026-25725
-fn absent_guarded(spec: &Spec) -> Vec<(PathBuf, String)> {
+fn absent_guarded(spec: &Spec) -> Absent {
     let shared = spec.files.mounts.iter().filter(|m| !m.read_only).filter_map(|m| match &m.source {
         storage::Source::Bind(path) => Some(path),
         _ => None,

@@ -9,7 +9,7 @@ use crate::error::{Error, Kind, Result};
 use crate::host::remedy::Missing;
 use crate::launch::enter::{self, Calls, Entered, Target};
 use crate::launch::plan::{Facts, Io};
-use crate::spec::{Spec, User};
+use crate::spec::{NetworkMode, Share, Spec, User};
 use crate::sys;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -58,8 +58,13 @@ pub fn run(sandbox: &Sandbox, wish: Wish, call: Call, io: Option<Io>, calls: Cal
     p.cwd = cwd.map(|dir| p.cwd.as_deref().unwrap_or(Path::new("/")).join(dir)).or_else(|| p.cwd.take());
     p.user = user.or_else(|| p.user.take());
     (p.interactive, p.tty, p.preserve_fds) = (interactive, tty, preserve_fds);
+    // A Landlock domain cannot be joined, and in one of its own the command could not signal its neighbours, nor speak with them. What the
+    // namespaces keep apart needs no scope. man: landlock(7)
+    let (own_pids, own_net) = (spec.namespaces.pid == Share::Private, spec.network.mode == NetworkMode::None);
+    let needless = |scope: &String| (own_pids && scope == "signal") || (own_net && scope == "abstract-unix-socket");
+    spec.restrict.landlock.scopes.retain(|scope| !needless(scope));
 
-    let Call { caller, cwd: _, env, mask, window } = call;
+    let Call { caller, cwd: _, env, mask, window, guessed: _ } = call;
     let target = Target::find(first, &spec, &caller)?;
     let name = &sandbox.config.name;
     let joined = match &sandbox.state.cgroup {

@@ -16,6 +16,7 @@
 #![forbid(unsafe_code)]
 
 pub mod choose;
+pub mod copy;
 pub mod events;
 pub mod exec;
 pub mod health;
@@ -29,6 +30,8 @@ pub use crate::host::process;
 
 use crate::error::{Error, Result};
 use crate::ident::{Digest, Id, Name};
+use crate::logs::Limit;
+use crate::monitor::Keys;
 use crate::spec::{Control, Spec};
 use choose::Writes;
 use health::Health;
@@ -93,11 +96,23 @@ pub struct Options {
     pub stop_timeout: u64,
     pub restart: Restart,
     pub health: Option<Health>,
+    /// How much of what it says is kept.
+    pub log: Limit,
+    /// What is typed to leave it at a terminal.
+    pub detach_keys: Keys,
 }
 
 impl Default for Options {
     fn default() -> Options {
-        Options { detached: false, auto_remove: false, stop_timeout: 10, restart: Restart::No, health: None }
+        Options {
+            detached: false,
+            auto_remove: false,
+            stop_timeout: 10,
+            restart: Restart::No,
+            health: None,
+            log: Limit::default(),
+            detach_keys: Keys::default(),
+        }
     }
 }
 
@@ -198,6 +213,8 @@ impl State {
 pub enum Status {
     #[default]
     Created,
+    /// It has not run yet, and is to; if who starts it is gone, it never was.
+    Starting,
     Running,
     /// It will run again.
     Restarting,
@@ -210,6 +227,7 @@ impl Status {
     pub fn as_str(self) -> &'static str {
         match self {
             Status::Created => "created",
+            Status::Starting => "starting",
             Status::Running => "running",
             Status::Restarting => "restarting",
             Status::Exited => "exited",

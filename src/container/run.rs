@@ -7,15 +7,17 @@ use super::{Lost, State, Status, now};
 use crate::cgroup;
 use crate::dirs;
 use crate::error::{Doing, Error, Kind, Result};
-use crate::host::{self, Caller, mounts, subid};
+use crate::host::subid::{self, Subids};
+use crate::host::{self, Caller, mounts};
 use crate::launch::plan::{self, Environment, Facts, Io, Plan, freeze};
 use crate::launch::{Begun, Live, begin, launch};
 use crate::monitor::Streams;
 use crate::spec::{Control, Root, Spec, Userns, storage};
 use crate::sys;
 use crate::sys::signal::Set;
+use crate::userns::{self, Maps};
 use std::io::Write;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::PathBuf;
 
 /// Who runs it, and from where.
@@ -28,6 +30,23 @@ pub struct Call {
     pub mask: Set,
     /// Columns and rows of the caller's terminal.
     pub window: (u16, u16),
+    pub guessed: Option<Guess>,
+}
+
+/// A user namespace that was begun before it was known for sure which one is wanted.
+pub struct Guess {
+    subids: Subids,
+    maps: Maps,
+    begun: Begun,
+}
+
+impl Guess {
+    /// None: it cannot be; why, who needs it for sure will say.
+    pub fn new(mode: &Userns, caller: &Caller, subids: Subids) -> Option<Guess> {
+        let maps = userns::plan(mode, caller, &subids, host::helper).ok()?;
+        let begun = begin(&maps).ok()?;
+        Some(Guess { subids, maps, begun })
+    }
 }
 
 /// Frozen, and its user namespace is there.
@@ -41,14 +60,22 @@ pub struct Ready {
 /// Freeze it. First the ids: their maps are written while the rest is planned. `dry`: nothing is begun.
 pub fn ready(spec: &Spec, call: Call, chosen: Option<&Chosen>, io: impl FnOnce() -> Result<Option<(Io, Streams)>>, dry: bool) -> Result<Ready> {
     host::kernel_floor()?;
-    let Call { caller, cwd, env, mask, window } = call;
-    let subids = if spec.userns == Userns::Single { subid::Subids::default() } else { subid::subids(&caller)? };
-    let ids = plan::ids(spec, &caller, &subids)?;
+    let Call { caller, cwd, env, mask, window, guessed } = call;
+    let ids = match &guessed {
+        _ if spec.userns == Userns::Single => plan::ids(spec, &caller, &Subids::default())?,
+        Some(guess) => plan::ids(spec, &caller, &guess.subids)?,
+        None => plan::ids(spec, &caller, &subid::subids(&caller)?)?,
+    };
     let bounds = cgroup::plan(spec, cgroup::place(spec.cgroup_parent.as_deref(), caller.uid)?)?;
     if let Some(chosen) = chosen {
         chosen.check_ids(&ids.maps)?;
     }
-    let begun = if dry { None } else { Some(begin(&ids.maps, plan::early(spec, bounds.piece.is_some()))?) };
+    let begun = match guessed.filter(|guess| guess.maps == ids.maps) {
+        _ if dry => None,
+        Some(guess) => Some(guess.begun),
+        None => Some(begin(&ids.maps)?),
+    };
+    let begun = begun.map(|begun| begun.start(plan::early(spec, bounds.piece.is_some())));
     let (io, streams) = io()?.unzip();
     let facts = Facts { mounts: mounts::mounts()?, cwd, env, mask, window, landlock_abi: sys::confine::landlock_abi(), caller };
     let cache = seccomp_cache(&facts.caller);
@@ -76,6 +103,20 @@ impl Ready {
         self.plan.notes.iter().cloned().chain(subids).chain(lost_limits(&self.plan, spec)).collect()
     }
 
+    /// Have its tree made, for as long as the answer lives, and run nothing. // copy.rs
+    pub fn tree(self, spec: &Spec, chosen: &mut Chosen, writes: &Writes) -> Result<(OwnedFd, Maps, Holding)> {
+        let Ready { begun, plan, .. } = self;
+        let begun = begun.ok_or_else(|| Error::new(Kind::Bug, "cannot play what was not begun"))?;
+        if let Root::Image(image) = &spec.root {
+            chosen.keep(writes, Vec::new(), &image.volumes)?;
+        }
+        let plan = plan.only_tree();
+        let live = launch(begun, &plan)?;
+        let holding = Holding { pidfd: live.pidfd };
+        let top = live.layer.ok_or_else(|| Error::new(Kind::Bug, "no tree came"))?;
+        Ok((top, plan.maps, holding))
+    }
+
     /// Play it: the command runs when this returns. `interactive` is for a terminal.
     pub fn play(self, spec: &Spec, chosen: &mut Option<Chosen>, writes: &Writes) -> Result<(Live, Streams)> {
         let Ready { begun, plan, streams } = self;
@@ -91,6 +132,19 @@ impl Ready {
             (None, None) => return Err(Error::new(Kind::Bug, "no terminal came")),
         };
         Ok((live, streams)) // with the plan go our copies of the command's ends of the pipes
+    }
+}
+
+/// A process that holds a tree. Dropping it ends it.
+pub struct Holding {
+    pidfd: OwnedFd,
+}
+
+impl Drop for Holding {
+    fn drop(&mut self) {
+        let _ = sys::signal::pidfd_send(self.pidfd.as_fd(), libc::SIGKILL);
+        let wait = || rustix::process::waitid(rustix::process::WaitId::PidFd(self.pidfd.as_fd()), rustix::process::WaitIdOptions::EXITED);
+        let _ = sys::clone::interrupted(wait);
     }
 }
 

@@ -16,6 +16,7 @@ use super::events::About;
 use super::process::{self, Found, Process};
 use super::run::note;
 use super::{Config, State, Status, events, names};
+use crate::birth::die_at;
 use crate::dirs;
 use crate::error::{Doing, Error, Kind, Result};
 use crate::ident::{Id, Name};
@@ -148,6 +149,11 @@ impl Sandbox {
         distrust(&self.dir, why)
     }
 
+    /// Somebody stays with it now.
+    pub fn lives(&self) -> bool {
+        open(&self.dir).is_ok_and(|lock| making::lock(&lock, FlockOperation::NonBlockingLockShared).is_err())
+    }
+
     /// Wait until nobody stays with it.
     pub fn await_end(&self) -> Result<()> {
         let lock = match open(&self.dir) {
@@ -177,18 +183,21 @@ impl Sandboxes {
         Sandboxes { kept: dirs::sandboxes(home), live: dirs::live(home).into_iter().map(|dir| dir.join("sandboxes")).collect() }
     }
 
-    /// A new one, whose name is its own from now on.
-    pub fn make(&self, config: &Config) -> Result<Own> {
+    /// A new one, whose name is its own from now on. `status`: created, or starting.
+    pub fn make(&self, config: &Config, status: Status) -> Result<Own> {
         let root = if config.stays() { Some(&self.kept) } else { self.live.first() };
         let root = root.ok_or_else(|| Error::new(Kind::Bug, "there is no place for a sandbox"))?;
         dirs::make(root)?;
         let _names = (!config.unnamed || config.stays()).then(|| self.take_name(&config.name)).transpose()?;
         let own = Own::half(&root.join(format!(".{}", config.id.short())), config.stays(), &self.kept)?;
         let made = (|| {
+            die_at(40);
             own.decide(config)?;
-            own.tell(&State::default())?;
+            own.tell(&State { status, ..State::default() })?;
+            die_at(41);
             let dir = root.join(config.id.as_str());
             rustix::fs::rename(&own.dir, &dir).doing("make", dir.display())?;
+            die_at(42);
             events::say(&self.kept, &config.into(), "create", &[]);
             Ok(dir)
         })();
@@ -297,7 +306,9 @@ impl Sandboxes {
         // The command may run a moment before its record says so.
         for _ in 0..20 {
             match self.look(word)? {
-                starting if starting.alive && starting.state.status == Status::Created => std::thread::sleep(Duration::from_millis(10)),
+                starting if starting.alive && matches!(starting.state.status, Status::Created | Status::Starting) => {
+                    std::thread::sleep(Duration::from_millis(10))
+                }
                 found => return Ok(found),
             }
         }
@@ -371,7 +382,14 @@ impl Sandboxes {
             let why = if state.boot == process::boot()? { "who stayed with it was killed" } else { "the machine was started again" };
             state = State { status: Status::Dead, exit: Some(137), error: Some(why.into()), ..state.over() };
         }
-        Ok(Some(Sandbox { dir, config, state, alive }))
+        let sandbox = Sandbox { dir, config, state, alive };
+        if !alive && sandbox.state.status == Status::Starting {
+            // Nobody was told of it.
+            drop(handle);
+            let _ = self.take(&sandbox).and_then(|own| remove(own, &sandbox.config));
+            return Ok(None);
+        }
+        Ok(Some(sandbox))
     }
 }
 
@@ -506,7 +524,8 @@ impl Own {
 
     /// For `events`: it runs, or how it ended.
     pub fn say(&self, state: &State) {
-        let Some(about) = (state.status != Status::Created).then(|| self.about()).flatten() else { return };
+        let there = !matches!(state.status, Status::Created | Status::Starting);
+        let Some(about) = there.then(|| self.about()).flatten() else { return };
         let say = |action, more: &[(&str, String)]| events::say(&self.root, &about, action, more);
         match (state.status, state.exit) {
             (Status::Running, _) => say("start", &[]),
@@ -540,6 +559,7 @@ impl Own {
         }
         let half = self.dir.with_file_name(format!(".{}", self.dir.file_name().unwrap_or_default().to_string_lossy()));
         rustix::fs::rename(&self.dir, &half).doing("remove", self.dir.display())?;
+        die_at(50);
         std::fs::remove_dir_all(&half).doing("remove", half.display())
     }
 }

@@ -194,11 +194,17 @@ pub(super) struct Walk<W> {
     /// What belongs to an id without a mapping is root's.
     pub(super) foreign_is_root: bool,
     pub(super) torn: Torn,
+    /// It is no layer that is walked, but a tree in use: names mean themselves, and what the kernel makes up is left out.
+    pub(super) plain: bool,
+    /// Of devices and sockets.
+    pub(super) left_out: u64,
+    /// Entries.
+    written: u64,
 }
 
 impl<W: Write> Walk<W> {
     pub(super) fn new(packer: Packer<W>, below: Stack, live: bool) -> Self {
-        Walk { packer, below, linked: HashMap::new(), foreign_is_root: false, torn: Torn::new(live) }
+        Walk { packer, below, linked: HashMap::new(), foreign_is_root: false, torn: Torn::new(live), plain: false, left_out: 0, written: 0 }
     }
 
     /// The end of the tar, and what is to be said of it.
@@ -230,7 +236,7 @@ impl<W: Write> Walk<W> {
         self.packer.entry(&own).doing("write", "the layer")
     }
 
-    fn directory(&mut self, dir: &OwnedFd, path: &[u8]) -> Result<()> {
+    pub(super) fn directory(&mut self, dir: &OwnedFd, path: &[u8]) -> Result<()> {
         // One that was removed since has not even nothing in it.
         let Some(names) = self.torn.there(path, names(dir))? else { return Ok(()) };
         names.iter().try_for_each(|name| self.one(dir, name, &join(path, name)))
@@ -240,7 +246,7 @@ impl<W: Write> Walk<W> {
         let fail = |e| failed(path, e);
         let Some(stat) = self.torn.there(path, statat(dir, name, AtFlags::SYMLINK_NOFOLLOW))? else { return Ok(()) };
         tar::inside(path)?;
-        if name.to_bytes().starts_with(whiteout::PREFIX) {
+        if !self.plain && name.to_bytes().starts_with(whiteout::PREFIX) {
             return Err(Error::new(Kind::Io, format!("cannot pack '{}': in a layer its name means a deletion", show(path))).hint("rename it"));
         }
         let form = match FileType::from_raw_mode(stat.st_mode) {
@@ -248,8 +254,11 @@ impl<W: Write> Walk<W> {
             FileType::Directory => Form::Directory,
             FileType::Symlink => Form::Symlink,
             FileType::Fifo => Form::Fifo,
-            FileType::CharacterDevice if whiteout::is_whiteout(&stat) => return self.gone(path, name),
-            _ => return Ok(()),
+            FileType::CharacterDevice if !self.plain && whiteout::is_whiteout(&stat) => return self.gone(path, name),
+            _ => {
+                self.left_out += 1;
+                return Ok(());
+            }
         };
         let mut own = self.entry(path, form, &stat);
         if form == Form::Directory {
@@ -257,6 +266,9 @@ impl<W: Write> Walk<W> {
             // Of the one that is open, as for files below.
             own = Entry { xattrs: xattrs(inner.as_fd(), path)?, ..self.entry(path, form, &fstat(&inner).map_err(fail)?) };
             self.write(&own)?;
+            if self.plain {
+                return if sys::path::is_made_up(inner.as_fd()) { Ok(()) } else { self.directory(&inner, path) };
+            }
             if whiteout::is_opaque(inner.as_fd()).map_err(fail)? && matches!(self.below.look(path).map_err(fail)?, Below::Directory(_)) {
                 self.write(&mark(&[path, b"/", whiteout::OPAQUE].concat()))?;
             }
@@ -285,7 +297,7 @@ impl<W: Write> Walk<W> {
         }
     }
 
-    fn file(&mut self, dir: &OwnedFd, name: &CStr, path: &[u8]) -> Result<()> {
+    pub(super) fn file(&mut self, dir: &OwnedFd, name: &CStr, path: &[u8]) -> Result<()> {
         // Something else may have its name by now; that must not hold us up.
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let Some(file) = self.torn.there(path, rustix::fs::openat(dir, name, flags, Mode::empty()))? else { return Ok(()) };
@@ -323,7 +335,12 @@ impl<W: Write> Walk<W> {
         self.write(&mark(&[parent, whiteout::PREFIX, name.to_bytes()].concat()))
     }
 
+    pub(super) fn written(&self) -> u64 {
+        self.written
+    }
+
     pub(super) fn write(&mut self, entry: &Entry) -> Result<()> {
+        self.written += 1;
         self.packer.entry(entry).doing("write", "the layer")
     }
 }

@@ -124,7 +124,7 @@ impl<W: Write> Walk<W> {
     }
 
     /// A directory itself.
-    fn whole(&mut self, dir: &OwnedFd, path: &[u8]) -> Result<()> {
+    pub(super) fn whole(&mut self, dir: &OwnedFd, path: &[u8]) -> Result<()> {
         let stat = fstat(dir).map_err(|e| failed(path, e))?;
         let own = Entry { xattrs: diff::xattrs(dir.as_fd(), path)?, ..self.entry(path, Form::Directory, &stat) };
         self.write(&own)

@@ -19,6 +19,7 @@
 pub mod archive;
 pub mod blob;
 pub mod compose;
+pub mod copy;
 pub mod config;
 pub mod diff;
 pub mod gather;

@@ -1,6 +1,6 @@
 //! The directory that a layer becomes: entries of a tar written below one handle.
 //!
-//! Called by `unpack` in its helper. Never uses a path but to open a directory below the top, links seen from there (openat2(2)); everything
+//! Called by `unpack` and `copy` in their helpers. Never uses a path but to open a directory below the top, links seen from there (openat2(2)); everything
 //! else is one component in such a directory, made exclusively, and described by its own descriptor. So whatever an archive says, or
 //! somebody does to the directory meanwhile, nothing outside is touched. // L1; cve: 2014-9356, 2021-32760, 2025-47290, 2026-33056
 //!
@@ -49,7 +49,22 @@ struct Attributes {
 
 struct Dir {
     fd: OwnedFd,
-    inode: u64,
+    inode: Inode,
+}
+
+/// Device and number.
+type Inode = (u64, u64);
+
+/// For a copy into a directory that is in use, and no layer: names mean themselves, a link on the way is refused, and directories that were
+/// there and are not named stay as they are.
+#[derive(Debug, Clone)]
+pub struct Plain {
+    /// A directory may take the place of something else, and something else that of a directory.
+    pub overwrite: bool,
+    /// Whose everything is, whatever the archive says.
+    pub owner: Option<(u32, u32)>,
+    /// These bits are left out.
+    pub never: u32,
 }
 
 /// A directory that we made, for the end.
@@ -62,9 +77,9 @@ struct Made {
 pub struct Tree {
     root: Rc<Dir>,
     ids: Ids,
+    plain: Option<Plain>,
     open: HashMap<Vec<u8>, Rc<Dir>>,
-    /// By inode.
-    made: HashMap<u64, Made>,
+    made: HashMap<Inode, Made>,
     remembered: usize,
     squashed: u64,
     /// What was left out: how often, and where first.
@@ -84,9 +99,15 @@ impl Tree {
     /// `root` is a new empty directory.
     pub fn new(root: BorrowedFd, ids: Ids) -> Result<Tree> {
         let fd = whiteout::reopen(root).map_err(|e| failed(b".", e))?;
-        let inode = fstat(&fd).map_err(|e| failed(b".", e))?.st_ino;
+        let inode = inode(&fd, b".")?;
         let made = HashMap::from([(inode, Made { path: Vec::new(), attributes: None })]);
-        Ok(Tree { root: Rc::new(Dir { fd, inode }), ids, open: HashMap::new(), made, remembered: 0, squashed: 0, notes: BTreeMap::new() })
+        let root = Rc::new(Dir { fd, inode });
+        Ok(Tree { root, ids, plain: None, open: HashMap::new(), made, remembered: 0, squashed: 0, notes: BTreeMap::new() })
+    }
+
+    /// `root` is in use, also by others.
+    pub fn plain(root: BorrowedFd, ids: Ids, plain: Plain) -> Result<Tree> {
+        Ok(Tree { plain: Some(plain), made: HashMap::new(), ..Tree::new(root, ids)? })
     }
 
     fn note(&mut self, what: &'static str, path: &[u8]) {
@@ -103,22 +124,8 @@ impl Tree {
             return self.remember(self.root.inode, Vec::new(), Some(attributes));
         }
         let (parent, name) = split(&entry.path);
-        let mut above = parent.split(|b| *b == b'/');
-        if parent.starts_with(whiteout::AUFS) {
+        if self.plain.is_none() && self.is_mark(entry, parent, name)? {
             return Ok(());
-        }
-        if above.any(|c| c.starts_with(whiteout::PREFIX)) {
-            return Err(refuse(format!("'{}' is in a whiteout", show(&entry.path))));
-        }
-        match mark(name)? {
-            Mark::None => {}
-            Mark::Aufs => return Ok(()),
-            marked => {
-                if !matches!(entry.form, Form::File | Form::Link) || entry.size != 0 {
-                    return Err(refuse(format!("'{}' is a whiteout with content", show(&entry.path))));
-                }
-                return self.white_out(entry, parent, marked);
-            }
         }
         if entry.form == Form::Device {
             self.note("device nodes are left out", &entry.path);
@@ -157,6 +164,29 @@ impl Tree {
             Form::Link => self.link(&dir, &name, entry),
             Form::Device => Ok(()),
         }
+    }
+
+    /// It is no entry, but says something about the layers below; done.
+    fn is_mark(&mut self, entry: &Entry, parent: &[u8], name: &[u8]) -> Result<bool> {
+        let mut above = parent.split(|b| *b == b'/');
+        if parent.starts_with(whiteout::AUFS) {
+            return Ok(true);
+        }
+        if above.any(|c| c.starts_with(whiteout::PREFIX)) {
+            return Err(refuse(format!("'{}' is in a whiteout", show(&entry.path))));
+        }
+        match mark(name)? {
+            Mark::None => {}
+            Mark::Aufs => return Ok(true),
+            marked => {
+                if !matches!(entry.form, Form::File | Form::Link) || entry.size != 0 {
+                    return Err(refuse(format!("'{}' is a whiteout with content", show(&entry.path))));
+                }
+                self.white_out(entry, parent, marked)?;
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// A hard link, to what is in this layer. Its target has been described already, where it came first.
@@ -213,7 +243,12 @@ impl Tree {
         for _ in 0..16 {
             match make(dir.fd.as_fd(), name) {
                 Err(Errno::EXIST) => {
-                    match remove::remove(dir.fd.as_fd(), name) {
+                    // Whoever may not take a directory's place unlinks, which no directory suffers.
+                    let gone = match &self.plain {
+                        Some(plain) if !plain.overwrite => rustix::fs::unlinkat(&dir.fd, name, AtFlags::empty()),
+                        _ => remove::remove(dir.fd.as_fd(), name),
+                    };
+                    match gone {
                         Err(Errno::NOENT) => {}
                         other => other?,
                     }
@@ -236,12 +271,15 @@ impl Tree {
                 let stat = statat(&dir.fd, name, AtFlags::SYMLINK_NOFOLLOW).map_err(fail)?;
                 match FileType::from_raw_mode(stat.st_mode) {
                     FileType::Directory => false,
+                    _ if self.plain.as_ref().is_some_and(|p| !p.overwrite) => {
+                        return Err(refuse(format!("'{}' is there and no directory", show(path))).hint("--overwrite puts the directory in its place"));
+                    }
                     _ if attributes.is_none() && !whiteout::is_whiteout(&stat) => {
                         return Err(refuse(format!("'{}' is no directory, and something is to be in it", show(path))));
                     }
                     _ => {
                         self.instead(dir, name, make).map_err(fail)?;
-                        whiteout::is_whiteout(&stat)
+                        self.plain.is_none() && whiteout::is_whiteout(&stat)
                     }
                 }
             }
@@ -252,10 +290,16 @@ impl Tree {
             // Gone below, and new here.
             whiteout::hide_below(fd.as_fd()).map_err(fail)?;
         }
-        let inode = fstat(&fd).map_err(fail)?.st_ino;
+        let inode = inode(&fd, path)?;
         // The way may have led through a link; the end needs the real name.
         let above = self.made.get(&dir.inode).map_or(&[][..], |m| &m.path);
-        let real = if above.is_empty() { name.to_bytes().to_vec() } else { [above, b"/", name.to_bytes()].concat() };
+        let real = if self.plain.is_some() {
+            path.to_vec()
+        } else if above.is_empty() {
+            name.to_bytes().to_vec()
+        } else {
+            [above, b"/", name.to_bytes()].concat()
+        };
         if attributes.is_some() || self.made.get(&inode).is_none_or(|m| m.path != real) {
             self.remember(inode, real, attributes)?;
         }
@@ -271,7 +315,7 @@ impl Tree {
         self.open.insert(path.to_vec(), dir.clone());
     }
 
-    fn remember(&mut self, inode: u64, path: Vec<u8>, attributes: Option<Attributes>) -> Result<()> {
+    fn remember(&mut self, inode: Inode, path: Vec<u8>, attributes: Option<Attributes>) -> Result<()> {
         let xattrs: usize = attributes.iter().flat_map(|a| &a.xattrs).map(|(name, value)| name.count_bytes() + value.len()).sum();
         self.remembered += path.len() + xattrs + 128;
         if self.remembered > REMEMBERED {
@@ -300,13 +344,18 @@ impl Tree {
             return Ok(Some(dir.clone()));
         }
         let fail = |e| failed(path, e);
-        let fd = match open_path(self.root.fd.as_fd(), &c_name(path)?, Links::Inside) {
+        let links = if self.plain.is_some() { Links::Refused } else { Links::Inside };
+        let fd = match open_path(self.root.fd.as_fd(), &c_name(path)?, links) {
             Ok(fd) => fd,
             Err(Errno::NOENT | Errno::NOTDIR) => return Ok(None),
+            Err(Errno::LOOP) if self.plain.is_some() => return Err(refuse(format!("a link is on the way to '{}'", show(path)))),
             Err(Errno::LOOP) => return Err(refuse(format!("'{}' is a loop of links", show(path)))),
             Err(e) => return Err(fail(e)),
         };
-        let dir = Rc::new(Dir { inode: fstat(&fd).map_err(fail)?.st_ino, fd });
+        if self.plain.is_some() && sys::path::is_made_up(fd.as_fd()) {
+            return Err(refuse(format!("'{}' is the kernel's own", show(path))));
+        }
+        let dir = Rc::new(Dir { inode: inode(&fd, path)?, fd });
         self.keep_open(path, &dir);
         Ok(Some(dir))
     }
@@ -320,13 +369,17 @@ impl Tree {
                 self.note("extended attributes that are not the tree's own are left out", &entry.path);
             }
         }
+        if let Some(Plain { owner: Some((uid, gid)), never, .. }) = self.plain {
+            return Ok(Attributes { uid, gid, mode: entry.mode & !never, mtime: entry.mtime, xattrs });
+        }
         let uid = id(entry.uid, &self.ids.uids, self.ids.squash, "uid", &entry.path)?;
         let gid = id(entry.gid, &self.ids.gids, self.ids.squash, "gid", &entry.path)?;
         if (uid, gid) != (entry.uid, entry.gid) {
             self.squashed += 1;
             self.note("ids that you do not have became root's", &entry.path);
         }
-        Ok(Attributes { uid, gid, mode: entry.mode, mtime: entry.mtime, xattrs })
+        let mode = entry.mode & !self.plain.as_ref().map_or(0, |p| p.never);
+        Ok(Attributes { uid, gid, mode, mtime: entry.mtime, xattrs })
     }
 
     /// Owner, mode, extended attributes and time, in this order: the first takes from the others.
@@ -352,10 +405,11 @@ impl Tree {
 
     /// Nothing more comes: the attributes of the directories.
     pub fn finish(mut self) -> Result<Grown> {
-        let mut made: Vec<(u64, Made)> = std::mem::take(&mut self.made).into_iter().collect();
+        let mut made: Vec<(Inode, Made)> = std::mem::take(&mut self.made).into_iter().collect();
         made.sort_by(|(_, a), (_, b)| a.path.cmp(&b.path));
         let mut implicit = Vec::new();
-        for (inode, Made { path, attributes }) in made {
+        let owner = self.plain.as_ref().and_then(|p| p.owner).unwrap_or((0, 0));
+        for (known, Made { path, attributes }) in made {
             let fd = if path.is_empty() {
                 whiteout::reopen(self.root.fd.as_fd())
             } else {
@@ -367,12 +421,13 @@ impl Tree {
                 Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => continue,
                 Err(e) => return Err(failed(&path, e)),
             };
-            if fstat(&fd).map_err(|e| failed(&path, e))?.st_ino != inode {
+            if inode(&fd, &path)? != known {
                 continue;
             }
             let attributes = attributes.unwrap_or_else(|| {
                 implicit.push(path.clone());
-                Attributes { uid: 0, gid: 0, mode: 0o755, mtime: (0, 0), xattrs: Vec::new() }
+                let mtime = if self.plain.is_some() { (0, UTIME_OMIT as u32) } else { (0, 0) };
+                Attributes { uid: owner.0, gid: owner.1, mode: 0o755, mtime, xattrs: Vec::new() }
             });
             self.describe(fd.as_fd(), &attributes, &path, true)?;
         }
@@ -381,7 +436,11 @@ impl Tree {
     }
 }
 
-fn split(path: &[u8]) -> (&[u8], &[u8]) {
+fn inode(fd: &OwnedFd, path: &[u8]) -> Result<Inode> {
+    fstat(fd).map(|stat| (stat.st_dev, stat.st_ino)).map_err(|e| failed(path, e))
+}
+
+pub(super) fn split(path: &[u8]) -> (&[u8], &[u8]) {
     match path.iter().rposition(|b| *b == b'/') {
         Some(at) => (&path[..at], &path[at + 1..]),
         None => (&[], path),

@@ -53,6 +53,8 @@ const JOINED: [(&str, u64); 6] = [("cgroup", NEWCGROUP), ("ipc", NEWIPC), ("uts"
 
 /// A busy machine takes a second; one who is stopped, for ever. // E5
 const PATIENCE: Duration = Duration::from_secs(30);
+/// The same once the user wants it to end.
+const IMPATIENCE: Duration = Duration::from_secs(1);
 
 /// A living sandbox, pinned.
 #[derive(Debug)]
@@ -241,6 +243,8 @@ pub struct Entered {
     pub pidfd: OwnedFd,
     pub wire: OwnedFd,
     pub terminal: Option<OwnedFd>,
+    /// Signals that came meanwhile, for the command.
+    pub calls: Vec<i32>,
 }
 
 /// Signals that came while the command starts: how to see that there are some, and which is next.
@@ -259,7 +263,7 @@ pub fn enter(entry: &Entry, place: &mut dyn FnMut(i32) -> Result<()>, mut calls:
         std::fs::write(&file, score.to_string()).doing("write", file)?;
     }
     joiner.go();
-    let mut coming = Coming { child: None, terminal: None };
+    let mut coming = Coming { child: None, terminal: None, calls: Vec::new() };
     match coming.wait(&joiner, &mut calls) {
         Ok(None) => {}
         Ok(Some(fault)) => {
@@ -279,7 +283,7 @@ pub fn enter(entry: &Entry, place: &mut dyn FnMut(i32) -> Result<()>, mut calls:
     }
     let pid = number(&pidfd)?;
     let Joiner { wire, .. } = joiner;
-    Ok(Entered { pid, pidfd, wire, terminal: coming.terminal })
+    Ok(Entered { pid, pidfd, wire, terminal: coming.terminal, calls: coming.calls })
 }
 
 /// A child of ours that plays a tape which begins in our own namespaces.
@@ -332,13 +336,14 @@ impl Joiner {
 struct Coming {
     child: Option<OwnedFd>,
     terminal: Option<OwnedFd>,
+    calls: Vec<i32>,
 }
 
 impl Coming {
     /// Until both channels are at their end: the command runs, or has failed. // E5
     fn wait(&mut self, joiner: &Joiner, calls: &mut Calls) -> Result<Option<Fault>> {
         let (mut wire_open, mut faults_open, mut fault) = (true, true, None);
-        let deadline = Instant::now() + PATIENCE;
+        let mut deadline = Instant::now() + PATIENCE;
         while wire_open || faults_open {
             let (mut called, mut told, mut failed) = (false, false, false);
             {
@@ -362,9 +367,9 @@ impl Coming {
                 set.iter().zip(marks).for_each(|(fd, mark)| *mark = !fd.revents().is_empty());
             }
             while let Some(number) = if called { (calls.next)()? } else { None } {
+                self.calls.push(number);
                 if matches!(number, libc::SIGHUP | libc::SIGINT | libc::SIGQUIT | libc::SIGTERM) {
-                    let name = crate::spec::process::signal_name(number);
-                    return Err(Error::new(Kind::Io, format!("cannot start the command: {name} came first")));
+                    deadline = deadline.min(Instant::now() + IMPATIENCE);
                 }
             }
             if failed {

@@ -3,8 +3,8 @@
 //! *What*: `plan` freezes (looks at the host, decides, changes nothing), `assemble` records the tape, `begin` makes the user
 //! namespace, `launch` has the child cloned and waits until the command runs; `explain` turns a fault into a sentence.
 //!
-//! *Why this way*: as soon as the ids are known, `begin` has the user namespace made and its maps written (`birth`); the tree, the filter
-//! and the tape are planned meanwhile.
+//! *Why this way*: as soon as the ids can be guessed, `begin` has the user namespace made and its maps written (`birth`); the image and the
+//! policies are read, and the tree, the filter and the tape are planned, meanwhile. A guess that was wrong is dropped, and costs its time.
 //!
 //! *Invariants*
 //! - I1 one thread at the clone; checked, so that nothing of a sandbox's birth depends on what another thread does.
@@ -17,14 +17,12 @@ pub mod enter;
 pub mod explain;
 pub mod plan;
 
-pub use crate::birth::{Begun, die_at};
+pub use crate::birth::{Begun, begin, die_at};
 
-use crate::birth;
 use crate::cgroup::Held;
 use crate::error::{Doing, Error, Kind, Result};
 use crate::sys::{clone, socket};
-use crate::tape::{Step, wire};
-use crate::userns::Maps;
+use crate::tape::wire;
 use plan::Plan;
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -42,16 +40,11 @@ pub struct Live {
     pub cgroup: Option<Held>,
 }
 
-/// Make the user namespace, begin to write its maps, and do there what comes `early`.
-pub fn begin(maps: &Maps, early: Vec<Step>) -> Result<Begun> {
+/// Bring a plan to life. On any error the child is dead and reaped when this returns.
+pub fn launch(begun: Begun, plan: &Plan) -> Result<Live> {
     if clone::threads().is_some_and(|n| n != 1) {
         return Err(Error::new(Kind::Bug, "cannot clone: there is more than one thread")); // I1
     }
-    birth::begin(maps, early)
-}
-
-/// Bring a plan to life. On any error the child is dead and reaped when this returns.
-pub fn launch(begun: Begun, plan: &Plan) -> Result<Live> {
     let mut cgroup = None;
     let place = &mut |pid| {
         cgroup = plan.cgroup.as_ref().map(|piece| piece.apply(pid)).transpose()?;

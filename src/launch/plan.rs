@@ -88,6 +88,11 @@ impl Plan {
         self.io.is_none()
     }
 
+    /// No command, and nothing to limit: the tree alone.
+    pub fn only_tree(self) -> Plan {
+        Plan { tape: self.tape.only_tree(), cgroup: None, ..self }
+    }
+
     pub fn told(&self) -> Told<'_> {
         Told { tape: &self.tape, command: &self.command, path: &self.path }
     }

@@ -33,17 +33,17 @@ const BATCH: usize = 4 * LONGEST;
 const IDLE: Duration = Duration::from_secs(1);
 const BLIND: Duration = Duration::from_millis(50);
 
-/// Every record that is wanted, to `tell`, until the log's end, or with `follow` until `lives` says no more. `reader` is who gets it all:
-/// when that is gone, so are we.
+/// Every record that is wanted, to `tell`, until the log's end, or with `follow` until `lives` says no more; None: that is all for now.
+/// `reader` is who gets it all: when that is gone, so are we.
 pub fn read(
     dir: BorrowedFd,
     wish: &Wish,
     reader: BorrowedFd,
-    lives: &mut dyn FnMut() -> Result<bool>,
-    tell: &mut dyn FnMut(Record) -> io::Result<()>,
+    lives: &mut dyn FnMut() -> bool,
+    tell: &mut dyn FnMut(Option<Record>) -> io::Result<()>,
 ) -> Result<()> {
     let watch = Watch::new(dir, wish.follow);
-    let mut shown = |r: Record| match tell(r) {
+    let mut shown = |r: Option<Record>| match tell(r) {
         Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(false),
         other => other.map(|()| true).doing("write", "the log"),
     };
@@ -72,7 +72,7 @@ pub fn read(
             if wish.until.is_some_and(|until| r.time > until) {
                 return Ok(());
             }
-            if wish.since.is_none_or(|since| r.time >= since) && !shown(r)? {
+            if wish.since.is_none_or(|since| r.time >= since) && !shown(Some(r))? {
                 return Ok(());
             }
         }
@@ -94,15 +94,15 @@ pub fn read(
             return Ok(());
         }
         // Looked at first and read after: what it wrote last is there then.
-        over = !lives()?;
-        if !over && !watch.wait(reader)? {
+        over = !lives();
+        if !over && (!shown(None)? || !watch.wait(reader)?) {
             return Ok(());
         }
     }
 }
 
-fn note(text: &str) -> Record<'_> {
-    Record { time: Moment::now(), stream: Stream::Note, ends: true, text: text.as_bytes() }
+fn note(text: &str) -> Option<Record<'_>> {
+    Some(Record { time: Moment::now(), stream: Stream::Note, ends: true, text: text.as_bytes() })
 }
 
 /// Where to begin, and where the log ends now.
@@ -298,7 +298,8 @@ mod tests {
         fn read(&self, wish: &Wish) -> Vec<(Stream, bool, Vec<u8>)> {
             let mut all = Vec::new();
             let null = File::open("/dev/null").unwrap();
-            read(self.1.as_fd(), wish, null.as_fd(), &mut || Ok(false), &mut |r| {
+            read(self.1.as_fd(), wish, null.as_fd(), &mut || false, &mut |r| {
+                let Some(r) = r else { return Ok(()) };
                 all.push((r.stream, r.ends, r.text.to_vec()));
                 Ok(())
             })
@@ -448,7 +449,8 @@ mod tests {
             let follower = scope.spawn(|| {
                 let (mut expected, mut part) = (0, String::new());
                 let wish = Wish { follow: true, ..Wish::default() };
-                read(place.1.as_fd(), &wish, null.as_fd(), &mut || Ok(lives.load(Ordering::SeqCst)), &mut |r| {
+                read(place.1.as_fd(), &wish, null.as_fd(), &mut || lives.load(Ordering::SeqCst), &mut |r| {
+                    let Some(r) = r else { return Ok(()) };
                     assert_ne!(r.stream, Stream::Note, "{}", String::from_utf8_lossy(r.text));
                     part.push_str(std::str::from_utf8(r.text).unwrap());
                     if r.ends {

@@ -25,18 +25,27 @@
 //!   kernel: kernel/pid_namespace.c zap_pid_ns_processes()
 #![forbid(unsafe_code)]
 
+pub mod control;
+mod door;
+mod keys;
 mod relay;
 mod signals;
 mod terminal;
 #[cfg(test)]
 mod tests;
 
+pub use control::{Answer, Ask, Attach, Input, Link};
+pub use door::Door;
+pub use keys::Keys;
 pub use signals::Signals;
 
+use crate::cgroup::Usage;
 use crate::error::{Doing, Error, Kind, Result};
+use crate::logs::Stream;
 use crate::sys;
 use crate::sys::signal::{pidfd_send, suffer};
 use crate::tape::wire::FAREWELL;
+use door::Heard;
 use relay::{Flow, Orphan, Port, REST};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::OFlags;
@@ -126,10 +135,87 @@ pub enum Event {
 
 /// Stay until PID 1 is gone, and reap it. In the thread that called `Signals::take`.
 pub fn stay(living: Living, signals: Signals, on_event: &mut dyn FnMut(Event)) -> Result<Exit> {
-    let (stdin, stdout, stderr) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
-    let mut stop = || suffer(libc::SIGTSTP);
-    let caller = Caller { stdin: stdin.as_fd(), stdout: stdout.as_fd(), stderr: stderr.as_fd(), stop: &mut stop, grace: GRACE };
-    stay_on(living, signals, caller, on_event)
+    let (three, mut stop) = (Three::default(), suspend);
+    stay_on(living, &signals, three.caller(&mut stop), None, on_event)
+}
+
+/// The same for a detached sandbox: its streams go to the log and to who comes to the door.
+pub fn stay_detached(living: Living, signals: &Signals, door: &mut Door, on_event: &mut dyn FnMut(Event)) -> Result<Exit> {
+    let (three, mut stop) = (Three::default(), suspend);
+    stay_on(living, signals, three.caller(&mut stop), Some(door), on_event)
+}
+
+fn suspend() -> sys::Result<()> {
+    suffer(libc::SIGTSTP)
+}
+
+/// Our own descriptors 0, 1 and 2.
+struct Three(std::io::Stdin, std::io::Stdout, std::io::Stderr);
+
+impl Default for Three {
+    fn default() -> Three {
+        Three(std::io::stdin(), std::io::stdout(), std::io::stderr())
+    }
+}
+
+impl Three {
+    fn caller<'a>(&'a self, stop: &'a mut dyn FnMut() -> sys::Result<()>) -> Caller<'a> {
+        Caller { stdin: self.0.as_fd(), stdout: self.1.as_fd(), stderr: self.2.as_fd(), stop, grace: GRACE }
+    }
+}
+
+/// How to be attached.
+#[derive(Debug, Clone)]
+pub struct Manner {
+    /// Pass on signals that we get.
+    pub proxy: bool,
+    /// The sandbox was started for this one, and ends with it: it is `run` for whoever looks at it.
+    pub leash: bool,
+    /// What is typed to let go, where stdin is a terminal.
+    pub keys: Keys,
+}
+
+/// How being attached ended.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Left {
+    Exited(Exit, Option<Box<Usage>>),
+    /// The sandbox goes on.
+    Detached,
+    /// So does it, and we were told to end by this signal.
+    Signalled(i32),
+}
+
+/// Take part in the streams of a detached sandbox, whose monitor has been asked for that over `link`, and answers.
+pub fn attach(link: Link, manner: Manner, signals: &Signals, on_event: &mut dyn FnMut(Event)) -> Result<Left> {
+    let (three, mut stop) = (Three::default(), suspend);
+    attach_on(link, manner, signals, three.caller(&mut stop), on_event)
+}
+
+fn attach_on<'a>(link: Link, manner: Manner, signals: &'a Signals, caller: Caller<'a>, on_event: &'a mut (dyn FnMut(Event) + 'a)) -> Result<Left> {
+    let (answer, mut fds) = link.answer()?.ok_or_else(monitor_died)?;
+    let (input, terminal) = match answer {
+        Answer::Attached { input, terminal } => (input, terminal),
+        Answer::Refused { why } => return Err(Error::new(Kind::Conflict, why)),
+        other => return Err(Error::new(Kind::Bug, format!("the sandbox's monitor answered {other:?}"))),
+    };
+    let mut fds = fds.iter_mut().filter_map(Option::take);
+    let stdin = if input { fds.next() } else { None };
+    let streams = Remote { stdin, stdout: fds.next(), stderr: fds.next(), terminal };
+    let Manner { proxy, leash, keys } = manner;
+    let mut watch = Watch::new(Sandbox::There { link, proxy, leash, left: None }, signals, caller, on_event);
+    watch.open_remote(streams, keys)?;
+    watch.run()?;
+    let Sandbox::There { link, left, .. } = &watch.sandbox else { return Err(Error::new(Kind::Bug, "attached to nothing")) };
+    if let Some(left) = left {
+        let _ = link.ask(&Ask::Detach);
+        return Ok(left.clone());
+    }
+    let used = watch.used.take();
+    watch.gone.map(|exit| Left::Exited(exit, used)).ok_or_else(monitor_died)
+}
+
+fn monitor_died() -> Error {
+    Error::new(Kind::Io, "cannot go on: the sandbox's monitor has ended, and the sandbox with it").hint("sandbox ps -a tells what is left")
 }
 
 /// Our side of the world; tests bring their own.
@@ -142,52 +228,63 @@ struct Caller<'a> {
     grace: Duration,
 }
 
-fn stay_on<'a>(living: Living, signals: Signals, caller: Caller<'a>, on_event: &'a mut (dyn FnMut(Event) + 'a)) -> Result<Exit> {
+/// The streams of a sandbox that somebody else stays with.
+struct Remote {
+    stdin: Option<OwnedFd>,
+    stdout: Option<OwnedFd>,
+    stderr: Option<OwnedFd>,
+    terminal: bool,
+}
+
+fn stay_on<'a>(
+    living: Living,
+    signals: &'a Signals,
+    caller: Caller<'a>,
+    door: Option<&'a mut Door>,
+    on_event: &'a mut (dyn FnMut(Event) + 'a),
+) -> Result<Exit> {
     let Living { pidfd, wire, streams, stop_signal, timeout, lingers, joined } = living;
-    let mut watch = Watch {
-        pidfd,
-        wire,
-        joined,
-        lingers,
-        words: None,
-        settle_at: Instant::now().checked_add(SETTLED),
-        signals,
-        caller,
-        terminal: None,
-        inward: None,
-        outward: Vec::new(),
-        stop_signal,
-        deadline: timeout.and_then(|limit| Instant::now().checked_add(limit)),
-        timed_out: false,
-        kill_at: None,
-        pressed: [None; 2],
-        gone: None,
-        give_up: false,
-        on_event,
-    };
+    let sandbox = Sandbox::Here { pidfd, wire, joined, lingers, words: None, master: None };
+    let mut watch = Watch::new(sandbox, signals, caller, on_event);
+    watch.door = door;
+    watch.stop_signal = stop_signal;
+    watch.deadline = timeout.and_then(|limit| Instant::now().checked_add(limit));
     watch.open(streams)?;
-    let own = watch.run()?;
-    let words = watch.words.or_else(|| last_words(watch.wire.as_fd()));
-    Ok(Exit { status: words.unwrap_or(own), timed_out: watch.timed_out })
+    watch.run()?;
+    watch.gone.ok_or_else(|| Error::new(Kind::Bug, "the sandbox has not ended"))
+}
+
+/// The sandbox, as the loop reaches it.
+enum Sandbox {
+    /// Our own child.
+    Here {
+        pidfd: OwnedFd,
+        wire: OwnedFd,
+        joined: Option<Joined>,
+        /// The init is going to wait for us.
+        lingers: bool,
+        /// How the command ended, once we have been told.
+        words: Option<ExitStatus>,
+        /// Our side of its pty.
+        master: Option<OwnedFd>,
+    },
+    /// Through its monitor.
+    There { link: Link, proxy: bool, leash: bool, left: Option<Left> },
 }
 
 /// The state of the loop.
 struct Watch<'a> {
-    pidfd: OwnedFd,
-    wire: OwnedFd,
-    joined: Option<Joined>,
-    /// The init is going to wait for us.
-    lingers: bool,
-    /// How the command ended, once we have been told.
-    words: Option<ExitStatus>,
+    sandbox: Sandbox,
     /// When to give back the memory that was for starting: if we stay, but not for a command that is done by then.
     settle_at: Option<Instant>,
-    signals: Signals,
+    signals: &'a Signals,
     caller: Caller<'a>,
+    /// Of a detached sandbox: who may come.
+    door: Option<&'a mut Door>,
     terminal: Option<Terminal<'a>>,
-    /// Caller to sandbox. Ends with the sandbox.
-    inward: Option<Flow>,
-    /// Sandbox to caller.
+    /// To the sandbox; true: its end is that of the sandbox's stdin. They end with the sandbox.
+    inward: Vec<(Flow, bool)>,
+    /// From the sandbox.
     outward: Vec<Flow>,
     stop_signal: i32,
     deadline: Option<Instant>,
@@ -196,21 +293,61 @@ struct Watch<'a> {
     kill_at: Option<Instant>,
     /// When the last two SIGINT or SIGTERM came.
     pressed: [Option<Instant>; 2],
-    /// PID 1's own status, once it is gone.
-    gone: Option<ExitStatus>,
+    /// How it ended, once it has.
+    gone: Option<Exit>,
+    /// What it used, as its monitor says.
+    used: Option<Box<Usage>>,
     /// Gone, and nobody waits for the rest of the output.
     give_up: bool,
-    on_event: &'a mut dyn FnMut(Event),
+    on_event: &'a mut (dyn FnMut(Event) + 'a),
+}
+
+/// What a descriptor that poll looks at is for.
+#[derive(Clone, Copy)]
+enum Mark {
+    Signals,
+    Over,
+    Told,
+    Orphaned,
+    Link,
+    Door(Option<u64>),
+    Source { inward: bool, flow: usize },
+    Sink { inward: bool, flow: usize, sink: usize },
 }
 
 impl<'a> Watch<'a> {
+    fn new(sandbox: Sandbox, signals: &'a Signals, caller: Caller<'a>, on_event: &'a mut (dyn FnMut(Event) + 'a)) -> Watch<'a> {
+        Watch {
+            sandbox,
+            settle_at: Instant::now().checked_add(SETTLED),
+            signals,
+            caller,
+            door: None,
+            terminal: None,
+            inward: Vec::new(),
+            outward: Vec::new(),
+            stop_signal: libc::SIGTERM,
+            deadline: None,
+            timed_out: false,
+            kill_at: None,
+            pressed: [None; 2],
+            gone: None,
+            used: None,
+            give_up: false,
+            on_event,
+        }
+    }
+
     fn open(&mut self, streams: Streams) -> Result<()> {
+        if self.door.is_some() {
+            return self.open_door(streams);
+        }
         let caller = &self.caller;
         match streams {
             Streams::Direct => {}
             Streams::Pipes { stdin, stdout, stderr } => {
                 if let Some(pipe) = stdin {
-                    self.inward = Some(Flow::new(Port::theirs(caller.stdin, OFlags::RDONLY)?, Port::ours(pipe)?, Orphan::Close));
+                    self.inward.push((Flow::new(Port::theirs(caller.stdin, OFlags::RDONLY)?, Port::ours(pipe)?, Orphan::Close), true));
                 }
                 for (pipe, to) in [(stdout, caller.stdout), (stderr, caller.stderr)] {
                     if let Some(pipe) = pipe {
@@ -219,117 +356,380 @@ impl<'a> Watch<'a> {
                 }
             }
             Streams::Terminal { master, interactive } => {
-                let copy = || rustix::io::fcntl_dupfd_cloexec(&master, 3).doing("duplicate", "the terminal");
                 if interactive {
-                    self.inward = Some(Flow::new(Port::theirs(caller.stdin, OFlags::RDONLY)?, Port::ours(copy()?)?, Orphan::Close));
+                    let to = Port::ours(duplicate(&master)?)?;
+                    self.inward.push((Flow::new(Port::theirs(caller.stdin, OFlags::RDONLY)?, to, Orphan::Close), true));
                 }
-                self.outward.push(Flow::new(Port::ours(copy()?)?, Port::theirs(caller.stdout, OFlags::WRONLY)?, Orphan::Discard));
-                let tty = |fd: &BorrowedFd<'a>| rustix::termios::isatty(*fd);
-                let window = [caller.stdin, caller.stdout, caller.stderr].into_iter().find(tty);
-                let keyboard = Some(caller.stdin).filter(|fd| interactive && tty(fd));
-                let mut theirs = Terminal::new(master, window, keyboard);
-                theirs.resize();
-                theirs.enter();
-                self.terminal = Some(theirs);
+                let from = Port::ours(duplicate(&master)?)?;
+                self.outward.push(Flow::new(from, Port::theirs(caller.stdout, OFlags::WRONLY)?, Orphan::Discard));
+                self.has_terminal(master);
+                self.look_at(interactive);
             }
         }
         Ok(())
     }
 
-    /// Returns PID 1's own status when it is gone and its output is written.
-    fn run(&mut self) -> Result<ExitStatus> {
+    fn has_terminal(&mut self, pty: OwnedFd) {
+        if let Sandbox::Here { master, .. } = &mut self.sandbox {
+            *master = Some(pty);
+        }
+    }
+
+    /// The caller's terminal from now on shows the sandbox's.
+    fn look_at(&mut self, interactive: bool) {
+        let caller = &self.caller;
+        let tty = |fd: &BorrowedFd<'a>| rustix::termios::isatty(*fd);
+        let window = [caller.stdin, caller.stdout, caller.stderr].into_iter().find(tty);
+        let keyboard = Some(caller.stdin).filter(|fd| interactive && tty(fd));
+        self.terminal = Some(Terminal::new(window, keyboard));
+        self.resize();
+        self.terminal.iter_mut().for_each(Terminal::enter);
+    }
+
+    /// The streams of a detached sandbox.
+    fn open_door(&mut self, streams: Streams) -> Result<()> {
+        let (stdin, terminal) = match streams {
+            Streams::Direct => (None, false),
+            Streams::Pipes { stdin, stdout, stderr } => {
+                for (pipe, stream) in [(stdout, Stream::Stdout), (stderr, Stream::Stderr)] {
+                    if let Some(pipe) = pipe {
+                        self.outward.push(Flow::logged(Port::ours(pipe)?, stream));
+                    }
+                }
+                (stdin, false)
+            }
+            Streams::Terminal { master, interactive } => {
+                let stdin = if interactive { Some(duplicate(&master)?) } else { None };
+                self.outward.push(Flow::logged(Port::ours(duplicate(&master)?)?, Stream::Stdout));
+                self.has_terminal(master);
+                (stdin, true)
+            }
+        };
+        let mut early = Vec::new();
+        if let Some(door) = &mut self.door {
+            (door.stdin, door.terminal) = (stdin, terminal);
+            early = door.early();
+        }
+        early.into_iter().try_for_each(|(number, ask)| self.asked(number, ask))
+    }
+
+    /// The streams of one that we attach to.
+    fn open_remote(&mut self, streams: Remote, keys: Keys) -> Result<()> {
+        let caller = &self.caller;
+        let Remote { stdin, stdout, stderr, terminal } = streams;
+        let interactive = stdin.is_some();
+        if let Some(pipe) = stdin {
+            let flow = Flow::new(Port::theirs(caller.stdin, OFlags::RDONLY)?, Port::ours(pipe)?, Orphan::Close);
+            self.inward.push((if rustix::termios::isatty(caller.stdin) { flow.until(keys) } else { flow }, true));
+        }
+        let orphan = if terminal { Orphan::Discard } else { Orphan::Close };
+        for (pipe, to) in [(stdout, caller.stdout), (stderr, caller.stderr)] {
+            if let Some(pipe) = pipe {
+                self.outward.push(Flow::new(Port::ours(pipe)?, Port::theirs(to, OFlags::WRONLY)?, orphan));
+            }
+        }
+        if terminal {
+            self.look_at(interactive);
+        }
+        Ok(())
+    }
+
+    /// Returns when it is gone and its output is written, or when we have left.
+    fn run(&mut self) -> Result<()> {
         loop {
             self.turn()?;
-            if let Some(status) = self.gone.filter(|_| self.give_up || self.outward.is_empty()) {
-                return Ok(status);
+            let left = matches!(self.sandbox, Sandbox::There { left: Some(_), .. });
+            if left || self.gone.is_some() && (self.give_up || self.outward.is_empty()) {
+                return Ok(());
             }
         }
     }
 
-    /// Wait for one thing to happen, and deal with all that has.
-    fn turn(&mut self) -> Result<()> {
+    /// Wait for something to happen; what can be dealt with now. The flows are told themselves.
+    fn wait(&mut self) -> Result<Vec<Mark>> {
         let now = Instant::now();
-        let (mut signalled, mut over, mut told, mut left, mut inward, mut outward) = (false, false, false, false, [false; 2], [[false; 2]; 2]);
-        {
-            // The end of PID 1 and signals first, then the flows; `marks` says where each answer goes.
-            let mut fds: Vec<PollFd<'_>> = Vec::with_capacity(9);
-            let mut marks: Vec<&mut bool> = Vec::with_capacity(9);
-            fds.push(PollFd::from_borrowed_fd(self.signals.as_fd(), PollFlags::IN));
-            marks.push(&mut signalled);
-            if self.gone.is_none() {
-                fds.push(PollFd::new(&self.pidfd, PollFlags::IN));
-                marks.push(&mut over);
-                if let Some(joined) = &self.joined {
-                    fds.push(PollFd::new(&joined.sandbox, PollFlags::IN));
-                    marks.push(&mut left);
+        let gone = self.gone.is_some();
+        // The end of PID 1 and signals first, then the flows; `marks` says what each is for.
+        let mut fds: Vec<PollFd<'_>> = Vec::with_capacity(9);
+        let mut marks: Vec<Mark> = Vec::with_capacity(9);
+        let mut look = |mark, fd, flags| {
+            fds.push(PollFd::from_borrowed_fd(fd, flags));
+            marks.push(mark);
+        };
+        look(Mark::Signals, self.signals.as_fd(), PollFlags::IN);
+        match &self.sandbox {
+            _ if gone => {}
+            Sandbox::Here { pidfd, wire, joined, lingers, .. } => {
+                look(Mark::Over, pidfd.as_fd(), PollFlags::IN);
+                if let Some(joined) = joined {
+                    look(Mark::Orphaned, joined.sandbox.as_fd(), PollFlags::IN);
                 }
-                if self.lingers {
-                    fds.push(PollFd::new(&self.wire, PollFlags::IN));
-                    marks.push(&mut told);
-                }
-            }
-            for (flow, [readable, writable]) in self.inward.iter().zip([&mut inward]).chain(self.outward.iter().zip(&mut outward)) {
-                // Once PID 1 is gone the sources are read without asking: they are full, or at their end.
-                if let Some(fd) = flow.source(now).filter(|_| self.gone.is_none()) {
-                    fds.push(PollFd::from_borrowed_fd(fd, PollFlags::IN));
-                    marks.push(readable);
-                }
-                if let Some(fd) = flow.sink() {
-                    fds.push(PollFd::from_borrowed_fd(fd, PollFlags::OUT));
-                    marks.push(writable);
+                if *lingers {
+                    look(Mark::Told, wire.as_fd(), PollFlags::IN);
                 }
             }
-            let wait = self.next_alarm(now).map(|at| at.saturating_duration_since(now)).map(rustix::time::Timespec::try_from);
-            let wait = wait.transpose().unwrap_or(None);
-            match poll(&mut fds, wait.as_ref()) {
-                Ok(_) => {}
-                Err(Errno::INTR) => return Ok(()),
-                Err(e) => return Err(e).doing("wait for", "the sandbox"),
+            Sandbox::There { link, .. } => look(Mark::Link, link.as_fd(), PollFlags::IN),
+        }
+        for (number, fd) in self.door.iter().flat_map(|door| door.descriptors()) {
+            look(Mark::Door(number), fd, PollFlags::IN);
+        }
+        for (flow, (inward, n)) in self.flows() {
+            // Once PID 1 is gone the sources are read without asking: they are full, or at their end.
+            if let Some(fd) = flow.source(now).filter(|_| !gone) {
+                look(Mark::Source { inward, flow: n }, fd, PollFlags::IN);
             }
-            for (fd, mark) in fds.iter().zip(marks) {
-                *mark = !fd.revents().is_empty();
+            for (sink, fd) in flow.sinks() {
+                look(Mark::Sink { inward, flow: n, sink }, fd, PollFlags::OUT);
             }
         }
+        let wait = self.next_alarm(now).map(|at| at.saturating_duration_since(now)).map(rustix::time::Timespec::try_from);
+        let wait = wait.transpose().unwrap_or(None);
+        match poll(&mut fds, wait.as_ref()) {
+            Ok(_) => {}
+            Err(Errno::INTR) => return Ok(Vec::new()),
+            Err(e) => return Err(e).doing("wait for", "the sandbox"),
+        }
+        let mut ready = fds.iter().map(|fd| !fd.revents().is_empty());
+        marks.retain(|_| ready.next().unwrap_or(false));
+        for mark in &marks {
+            match mark {
+                Mark::Source { inward, flow } => self.flow(*inward, *flow).into_iter().for_each(Flow::is_readable),
+                Mark::Sink { inward, flow, sink } => self.flow(*inward, *flow).into_iter().for_each(|f| f.is_writable(*sink)),
+                _ => {}
+            }
+        }
+        Ok(marks)
+    }
+
+    fn flows(&self) -> impl Iterator<Item = (&Flow, (bool, usize))> {
+        let inward = self.inward.iter().enumerate().map(|(n, (flow, _))| (flow, (true, n)));
+        inward.chain(self.outward.iter().enumerate().map(|(n, flow)| (flow, (false, n))))
+    }
+
+    fn flow(&mut self, inward: bool, n: usize) -> Option<&mut Flow> {
+        if inward { self.inward.get_mut(n).map(|(flow, _)| flow) } else { self.outward.get_mut(n) }
+    }
+
+    /// Wait for one thing to happen, and deal with all that has.
+    fn turn(&mut self) -> Result<()> {
+        let ready = self.wait()?;
+        let has = |wanted: fn(&Mark) -> bool| ready.iter().any(wanted);
+        let signalled = has(|m| matches!(m, Mark::Signals));
         while let Some(signal) = if signalled { self.signals.next()? } else { None } {
             self.signal(signal)?;
         }
         let now = Instant::now();
         self.clock(now)?;
-        if left {
-            // The kernel does it, but where the pids are the host's.
-            self.kill()?;
-            self.joined = None;
-        }
-        if told {
-            self.lingers = false;
-            self.words = last_words(self.wire.as_fd());
-            (self.on_event)(Event::Ended);
-            let _ = rustix::net::send(&self.wire, &[FAREWELL], rustix::net::SendFlags::NOSIGNAL);
-        }
-        if over {
-            self.gone = Some(reap(self.pidfd.as_fd())?);
-            (self.inward, self.terminal) = (None, None); // restored now: Ctrl-C must end a wait for the reader of the rest
-            // The limit was for the workload. It also ends the wait for a reader that does not read, a grace later at the latest.
-            self.deadline = self.deadline.map(|at| if self.timed_out { now + self.caller.grace } else { at });
-            self.kill_at = None;
-        }
-        let last = self.gone.is_some();
-        for (flow, [readable, writable]) in self.inward.iter_mut().zip([inward]).chain(self.outward.iter_mut().zip(outward)) {
-            if readable || writable || last {
-                flow.pump(readable, writable, last, now);
+        for mark in &ready {
+            if let Mark::Door(number) = mark {
+                self.hear(*number)?;
             }
         }
-        self.inward.take_if(|flow| flow.finished());
+        if has(|m| matches!(m, Mark::Orphaned)) {
+            self.is_orphaned()?;
+        }
+        if has(|m| matches!(m, Mark::Told)) {
+            self.is_told();
+        }
+        if has(|m| matches!(m, Mark::Over)) {
+            self.is_over(now)?;
+        }
+        if has(|m| matches!(m, Mark::Link)) {
+            self.monitor_says(now)?;
+        }
+        self.pump(now);
+        Ok(())
+    }
+
+    fn pump(&mut self, now: Instant) {
+        let last = self.gone.is_some();
+        for (flow, _) in self.inward.iter_mut().filter(|(flow, _)| flow.is_due(None, now)) {
+            flow.pump(false, now, None);
+        }
+        let mut given_up = Vec::new();
+        for flow in &mut self.outward {
+            let log = self.door.as_mut().map(|door| &mut door.log);
+            if last || flow.is_due(log.as_deref(), now) {
+                given_up.extend(flow.pump(last, now, log));
+            }
+        }
+        for number in given_up {
+            self.outward.iter_mut().for_each(|flow| flow.part(number));
+            if let Some(door) = &mut self.door {
+                door.answer(number, &Answer::Dropped, &[]);
+                door.part(number);
+            }
+        }
+        if self.inward.iter().any(|(flow, _)| flow.left()) {
+            self.leave(Left::Detached);
+        }
+        if matches!(self.sandbox, Sandbox::There { leash: false, .. }) && self.outward.iter().any(Flow::broken) {
+            self.leave(Left::Detached);
+        }
+        let ended = self.inward.extract_if(.., |(flow, _)| flow.finished()).any(|(_, only)| only);
+        if let Some(door) = self.door.as_mut().filter(|_| ended) {
+            door.stdin = None;
+        }
         self.outward.retain(|flow| !flow.finished());
+    }
+
+    /// Let go of a sandbox that goes on without us.
+    fn leave(&mut self, how: Left) {
+        if let Sandbox::There { left, .. } = &mut self.sandbox {
+            left.get_or_insert(how);
+        }
+    }
+
+    /// PID 1 of the sandbox that the command joined is gone.
+    fn is_orphaned(&mut self) -> Result<()> {
+        // The kernel does it, but where the pids are the host's.
+        self.kill()?;
+        if let Sandbox::Here { joined, .. } = &mut self.sandbox {
+            *joined = None;
+        }
+        Ok(())
+    }
+
+    /// The init's last words.
+    fn is_told(&mut self) {
+        if let Sandbox::Here { wire, lingers, words, .. } = &mut self.sandbox {
+            *lingers = false;
+            *words = last_words(wire.as_fd()).or(*words);
+            (self.on_event)(Event::Ended);
+            let _ = rustix::net::send(&*wire, &[FAREWELL], rustix::net::SendFlags::NOSIGNAL);
+        }
+    }
+
+    /// PID 1 is gone.
+    fn is_over(&mut self, now: Instant) -> Result<()> {
+        let Sandbox::Here { pidfd, wire, words, .. } = &self.sandbox else { return Ok(()) };
+        let own = reap(pidfd.as_fd())?;
+        let words = words.or_else(|| last_words(wire.as_fd()));
+        self.has_gone(Exit { status: words.unwrap_or(own), timed_out: self.timed_out }, now);
+        Ok(())
+    }
+
+    fn has_gone(&mut self, exit: Exit, now: Instant) {
+        self.gone = Some(exit);
+        self.terminal = None; // restored now: Ctrl-C must end a wait for the reader of the rest
+        self.inward.clear();
+        if let Sandbox::Here { master, .. } = &mut self.sandbox {
+            *master = None;
+        }
+        // The limit was for the workload. It also ends the wait for a reader that does not read, a grace later at the latest.
+        self.deadline = self.deadline.map(|at| if self.timed_out { now + self.caller.grace } else { at });
+        self.kill_at = None;
+    }
+
+    /// We are attached, and hear from the monitor.
+    fn monitor_says(&mut self, now: Instant) -> Result<()> {
+        loop {
+            let Sandbox::There { link, .. } = &self.sandbox else { return Ok(()) };
+            match link.said(rustix::net::RecvFlags::DONTWAIT) {
+                Ok(Some((Answer::Exited { status, timed_out, used }, _))) => {
+                    self.used = used;
+                    self.has_gone(Exit { status: ExitStatus::from_raw(status), timed_out }, now);
+                    return Ok(());
+                }
+                Ok(Some((Answer::Dropped, _))) => {
+                    let e = Error::new(Kind::Io, format!("cannot go on: nothing was read here for {} s", relay::PATIENCE.as_secs()));
+                    return Err(e.hint("sandbox logs has what is missing, and sandbox attach goes on"));
+                }
+                Ok(Some((Answer::Done | Answer::Refused { .. } | Answer::Attached { .. }, _))) => {}
+                Ok(None) => return Err(monitor_died()),
+                Err(Errno::AGAIN) => return Ok(()),
+                Err(e) => return Err(e).doing("hear from", "the sandbox's monitor"),
+            }
+        }
+    }
+
+    /// Somebody is at the door (None), or one who is connected has said something.
+    fn hear(&mut self, number: Option<u64>) -> Result<()> {
+        let Some(number) = number else {
+            self.door.iter_mut().for_each(|door| door.accept());
+            return Ok(());
+        };
+        // Not all that it has to say at once: it may say more than we can do.
+        for _ in 0..16 {
+            match self.door.as_mut().and_then(|door| door.hear(number)) {
+                None => break,
+                Some(Heard::Ask(ask)) => self.asked(number, ask)?,
+                Some(Heard::Gone(leash)) => {
+                    self.outward.iter_mut().for_each(|flow| flow.part(number));
+                    if leash {
+                        self.kill()?;
+                    }
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn asked(&mut self, number: u64, ask: Ask) -> Result<()> {
+        let now = Instant::now();
+        let answer = match ask {
+            Ask::Attach(attach) => return self.attach(number, attach),
+            Ask::Detach => {
+                self.door.iter_mut().for_each(|door| door.let_loose(number));
+                return Ok(());
+            }
+            Ask::Resize(rows, columns) => {
+                self.set_size(rows, columns);
+                return Ok(());
+            }
+            Ask::Wait => {
+                self.door.iter_mut().for_each(|door| door.await_end(number));
+                return Ok(());
+            }
+            Ask::HangUp => {
+                self.hang_up(now)?;
+                self.forward(libc::SIGHUP)?;
+                return Ok(());
+            }
+            Ask::Signal(libc::SIGKILL) => {
+                self.kill()?;
+                Answer::Done
+            }
+            Ask::Signal(signal) if (1..=64).contains(&signal) => {
+                self.forward(signal)?;
+                Answer::Done
+            }
+            Ask::Signal(signal) => door::refused(format!("cannot send signal {signal}: from 1 to 64")),
+        };
+        self.door.iter_mut().for_each(|door| door.answer(number, &answer, &[]));
+        Ok(())
+    }
+
+    fn attach(&mut self, number: u64, attach: control::Attach) -> Result<()> {
+        let Some(door) = &mut self.door else { return Ok(()) };
+        match door.attach(number, attach, &mut self.outward, self.inward.len()) {
+            // A terminal has no end: that is a key.
+            Ok(Some(flow)) => self.inward.push((flow, attach.input == Input::Only && !door.terminal)),
+            Ok(None) => {}
+            Err(e) => {
+                // Out of descriptors, as it may be: that is no reason to end.
+                door.answer(number, &door::refused(e.message().to_string()), &[]);
+                door.part(number);
+                return Ok(());
+            }
+        }
+        if let Some((rows, columns)) = attach.window {
+            // A program that fills the screen draws it anew when the size changes, and only then.
+            self.set_size(rows.saturating_add(1), columns);
+            self.set_size(rows, columns);
+        }
         Ok(())
     }
 
     fn next_alarm(&self, now: Instant) -> Option<Instant> {
-        let deadline = self.deadline.filter(|_| !self.timed_out || self.gone.is_some());
+        let gone = self.gone.is_some();
+        let deadline = self.deadline.filter(|_| !self.timed_out || gone);
         let raw = self.terminal.as_ref().filter(|t| t.waits()).and_then(|_| now.checked_add(REST));
-        let flows = self.inward.iter().chain(&self.outward).filter_map(Flow::rest);
+        let log = self.door.as_ref().map(|door| &door.log);
+        let flows = self.flows().filter_map(|(flow, _)| flow.rest(log, now));
         // More to read of a sandbox that is gone, and room for it: at once.
-        let rest = self.outward.iter().filter(|flow| self.gone.is_some() && flow.source(now).is_some()).map(|_| now);
+        let rest = self.outward.iter().filter(|flow| gone && flow.source(now).is_some()).map(|_| now);
         flows.chain(rest).chain(deadline).chain(self.kill_at).chain(raw).chain(self.settle_at).min()
     }
 
@@ -361,43 +761,95 @@ impl<'a> Watch<'a> {
 
     fn signal(&mut self, signal: i32) -> Result<()> {
         let now = Instant::now();
+        let (ours, proxy) = match &self.sandbox {
+            Sandbox::Here { .. } => (true, true),
+            Sandbox::There { proxy, leash, .. } => (*leash, *proxy),
+        };
         match signal {
             libc::SIGTSTP => return self.stop(),
             libc::SIGCONT => return self.resume(),
             libc::SIGWINCH if self.terminal.is_some() => {
-                self.terminal.iter().for_each(Terminal::resize);
+                self.resize();
                 return Ok(());
             }
             libc::SIGHUP if self.hung_up() => {
-                (self.on_event)(Event::HungUp);
-                // Dropping our side hangs up the session inside; what it still wants to say, nobody could read.
-                if let Some(mut terminal) = self.terminal.take() {
-                    terminal.close();
-                    (self.inward, self.outward) = (None, Vec::new());
+                if !ours {
+                    self.leave(Left::Signalled(signal));
+                    return Ok(());
                 }
-                self.kill_after_grace(now);
+                (self.on_event)(Event::HungUp);
+                self.hang_up(now)?;
             }
             libc::SIGINT | libc::SIGTERM => {
                 let [earlier, previous] = self.pressed;
                 if earlier.is_some_and(|at| now.saturating_duration_since(at) <= self.caller.grace) {
+                    if !ours {
+                        self.leave(Left::Signalled(signal));
+                        return Ok(());
+                    }
                     return self.kill();
                 }
                 self.pressed = [previous, Some(now)];
             }
             _ => {}
         }
+        let ends = matches!(signal, libc::SIGHUP | libc::SIGINT | libc::SIGQUIT | libc::SIGTERM);
         // Whoever wants us to end after the sandbox has: the reader of its last output is not worth waiting for.
-        self.give_up |= self.gone.is_some() && matches!(signal, libc::SIGHUP | libc::SIGINT | libc::SIGQUIT | libc::SIGTERM);
-        let key = matches!(signal, libc::SIGINT | libc::SIGQUIT);
-        if self.terminal.as_ref().is_some_and(|t| key && t.interrupt(signal)) || self.send(signal)? {
+        self.give_up |= self.gone.is_some() && ends;
+        if !proxy {
+            if ends {
+                self.leave(Left::Signalled(signal));
+            }
+            return Ok(());
+        }
+        if self.forward(signal)? {
             (self.on_event)(Event::SignalForwarded(signal));
         }
         Ok(())
     }
 
-    /// Ctrl-Z: the sandbox first, then we.
+    /// As a terminal does it where the sandbox has one, or else to PID 1. False: it is gone.
+    fn forward(&mut self, signal: i32) -> Result<bool> {
+        if let Sandbox::Here { master: Some(master), .. } = &self.sandbox
+            && matches!(signal, libc::SIGINT | libc::SIGQUIT)
+            && sys::pty::interrupt(master.as_fd(), signal)
+        {
+            return Ok(true);
+        }
+        self.send(signal)
+    }
+
+    /// Nobody is at the terminal any more: the same holds inside, and who does not mind is killed later.
+    fn hang_up(&mut self, now: Instant) -> Result<()> {
+        match &mut self.sandbox {
+            Sandbox::Here { master, .. } => {
+                // Dropping our side hangs up the session inside; what it still wants to say, nobody could read.
+                if master.take().is_some() {
+                    self.inward.clear();
+                    self.outward.clear();
+                    if let Some(door) = &mut self.door {
+                        door.stdin = None;
+                    }
+                }
+                self.kill_after_grace(now);
+            }
+            Sandbox::There { link, .. } => {
+                let _ = link.ask(&Ask::HangUp);
+                self.inward.clear();
+                self.outward.clear();
+            }
+        }
+        if let Some(mut terminal) = self.terminal.take() {
+            terminal.close();
+        }
+        Ok(())
+    }
+
+    /// Ctrl-Z: the sandbox first, then we; not one that others work with.
     fn stop(&mut self) -> Result<()> {
-        self.send(libc::SIGTSTP)?;
+        if !matches!(self.sandbox, Sandbox::There { leash: false, .. }) {
+            self.send(libc::SIGTSTP)?;
+        }
         if let Some(terminal) = &mut self.terminal {
             terminal.leave();
         }
@@ -413,7 +865,29 @@ impl<'a> Watch<'a> {
         if let Some(terminal) = &mut self.terminal {
             terminal.resume();
         }
-        self.send(libc::SIGCONT).map(drop)
+        self.resize();
+        if !matches!(self.sandbox, Sandbox::There { leash: false, .. }) {
+            self.send(libc::SIGCONT)?;
+        }
+        Ok(())
+    }
+
+    /// The window's size to the sandbox, whose kernel side sends SIGWINCH there.
+    fn resize(&mut self) {
+        if let Some(size) = self.terminal.as_ref().and_then(Terminal::size) {
+            self.set_size(size.ws_row, size.ws_col);
+        }
+    }
+
+    fn set_size(&self, rows: u16, columns: u16) {
+        match &self.sandbox {
+            Sandbox::Here { master: Some(master), .. } => {
+                let size = rustix::termios::Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+                let _ = rustix::termios::tcsetwinsize(master, size);
+            }
+            Sandbox::Here { master: None, .. } => {}
+            Sandbox::There { link, .. } => drop(link.ask(&Ask::Resize(rows, columns))),
+        }
     }
 
     /// Is one of the caller's three a terminal that was closed? Then SIGHUP is no mere "read your configuration again".
@@ -439,12 +913,14 @@ impl<'a> Watch<'a> {
 
     /// False if PID 1 is gone already.
     fn send(&self, signal: i32) -> Result<bool> {
-        let sent = match &self.joined {
+        let sent = match &self.sandbox {
+            _ if self.gone.is_some() => return Ok(false),
             // As from a terminal. SIGTSTP means nothing to an orphaned process group. // tape/init.rs
-            Some(joined) if self.gone.is_none() && matches!(signal, libc::SIGINT | libc::SIGQUIT | libc::SIGTSTP | libc::SIGCONT) => {
+            Sandbox::Here { joined: Some(joined), .. } if matches!(signal, libc::SIGINT | libc::SIGQUIT | libc::SIGTSTP | libc::SIGCONT) => {
                 sys::process::kill(-joined.group, if signal == libc::SIGTSTP { libc::SIGSTOP } else { signal })
             }
-            _ => pidfd_send(self.pidfd.as_fd(), signal),
+            Sandbox::Here { pidfd, .. } => pidfd_send(pidfd.as_fd(), signal),
+            Sandbox::There { link, .. } => return Ok(link.ask(&Ask::Signal(signal)).is_ok()), // or its end is about to be told
         };
         match sent {
             Ok(()) => Ok(true),
@@ -456,11 +932,15 @@ impl<'a> Watch<'a> {
 
 impl Drop for Watch<'_> {
     fn drop(&mut self) {
-        if self.gone.is_none() {
-            let _ = pidfd_send(self.pidfd.as_fd(), libc::SIGKILL);
-            let _ = reap(self.pidfd.as_fd());
+        if let (None, Sandbox::Here { pidfd, .. }) = (self.gone, &self.sandbox) {
+            let _ = pidfd_send(pidfd.as_fd(), libc::SIGKILL);
+            let _ = reap(pidfd.as_fd());
         }
     }
+}
+
+fn duplicate(fd: &OwnedFd) -> Result<OwnedFd> {
+    rustix::io::fcntl_dupfd_cloexec(fd, 3).doing("duplicate", "the terminal")
 }
 
 /// PID 1's own status. `__WALL`: whatever signal its end was to send us.

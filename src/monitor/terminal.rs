@@ -4,14 +4,11 @@
 //! then; `reset` or `stty sane` mends it). Never changes the modes of a terminal in whose background we are.
 
 use super::relay::foreground;
-use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr, tcsetwinsize};
-use std::os::fd::AsFd;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use rustix::termios::{OptionalActions, Termios, Winsize, tcgetattr, tcgetwinsize, tcsetattr};
+use std::os::fd::BorrowedFd;
 
 #[derive(Debug)]
 pub(super) struct Terminal<'a> {
-    /// Our side of the sandbox's pty, for its size.
-    master: Option<OwnedFd>,
     /// A terminal of the caller's, for its size.
     window: Option<BorrowedFd<'a>>,
     /// The terminal that we read, if we do.
@@ -21,8 +18,8 @@ pub(super) struct Terminal<'a> {
 }
 
 impl<'a> Terminal<'a> {
-    pub(super) fn new(master: OwnedFd, window: Option<BorrowedFd<'a>>, keyboard: Option<BorrowedFd<'a>>) -> Terminal<'a> {
-        Terminal { master: Some(master), window, keyboard, saved: None }
+    pub(super) fn new(window: Option<BorrowedFd<'a>>, keyboard: Option<BorrowedFd<'a>>) -> Terminal<'a> {
+        Terminal { window, keyboard, saved: None }
     }
 
     /// Raw mode, if we are in the foreground and it is not raw already. A terminal that refuses is used as it is.
@@ -49,7 +46,6 @@ impl<'a> Terminal<'a> {
         let first = self.saved.take().filter(|_| self.keyboard.is_some_and(foreground));
         self.enter();
         self.saved = first.or(self.saved.take());
-        self.resize();
     }
 
     /// Raw mode is wanted and could not be had yet: we are in the background, and nothing will tell us when that ends.
@@ -57,21 +53,13 @@ impl<'a> Terminal<'a> {
         self.keyboard.is_some() && self.saved.is_none()
     }
 
-    /// The window's size to the sandbox, whose kernel side sends SIGWINCH there.
-    pub(super) fn resize(&self) {
-        if let (Some(master), Some(Ok(size))) = (&self.master, self.window.map(tcgetwinsize)) {
-            let _ = tcsetwinsize(master, size);
-        }
-    }
-
-    /// What Ctrl-C and Ctrl-\\ do in a terminal: to whoever is in the foreground there. False: nobody is.
-    pub(super) fn interrupt(&self, signal: i32) -> bool {
-        self.master.as_ref().is_some_and(|master| crate::sys::pty::interrupt(master.as_fd(), signal))
+    /// The window's size, for the sandbox.
+    pub(super) fn size(&self) -> Option<Winsize> {
+        self.window.and_then(|tty| tcgetwinsize(tty).ok())
     }
 
     /// The caller's terminal is gone for good.
     pub(super) fn close(&mut self) {
-        self.master = None;
         self.keyboard = None;
         self.saved = None;
     }

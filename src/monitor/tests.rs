@@ -90,7 +90,7 @@ fn stay_with(living: Living, signals: Signals, three: [&OwnedFd; 3], stop: &mut 
     let flags = three.map(|fd| rustix::fs::fcntl_getfl(fd).unwrap());
     let mut events = Vec::new();
     let caller = Caller { stdin, stdout, stderr, stop, grace: SHORT };
-    let exit = stay_on(living, signals, caller, &mut |event| events.push(event)).unwrap();
+    let exit = stay_on(living, &signals, caller, None, &mut |event| events.push(event)).unwrap();
     // M2
     assert_eq!(flags, three.map(|fd| rustix::fs::fcntl_getfl(fd).unwrap()), "the flags of the caller's descriptors changed");
     (exit, events)
@@ -470,7 +470,7 @@ fn a_failure_leaves_nothing_behind() {
     let nothing = null();
     let [stdin, stdout, stderr] = [nothing.as_fd(); 3];
     let caller = Caller { stdin, stdout, stderr, stop: &mut never, grace: SHORT };
-    stay_on(living, signals, caller, &mut |_| {}).unwrap_err();
+    stay_on(living, &signals, caller, None, &mut |_| {}).unwrap_err();
     assert_eq!(pidfd_send(pidfd.as_fd(), libc::SIGCONT), Err(Errno::SRCH));
 }
 

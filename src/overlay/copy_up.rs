@@ -255,6 +255,8 @@ impl Fs {
             for (name, from) in self.names(&dir)? {
                 let Some((child, _)) = self.find(&dir, &name, from, false)? else { continue };
                 self.copy_up(&child)?;
+                // Another name of it may be where the copy stands.
+                self.stand_up(&child, (&dir, &name))?;
                 if child.is_dir() {
                     todo.push(child);
                 }

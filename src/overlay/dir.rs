@@ -4,7 +4,7 @@
 //! one rename or one exchange, so that after a crash the tree is as before or as after.
 
 use super::copy_up::new_file;
-use super::inode::{Attributes, Found, Key, Name, Node, read, write};
+use super::inode::{Attributes, Found, Key, Name, Node, read, times_of, write};
 use super::layer::{self, DIRECTORY, IMPURE, NLINK, OPAQUE, Spot, WHITEOUT, lock};
 use super::namei::stat_at;
 use super::xattr::{self, Override, links_text};
@@ -111,21 +111,63 @@ impl Fs {
         if !layer::is_whiteout(dir.as_fd(), name, &stat, || layer::marks(dir.as_fd()))? {
             return Err(Errno::EXIST);
         }
-        let made = self.made();
-        let temporary: Arc<CStr> = made.name.clone().into();
         let work = Arc::new(rustix::io::fcntl_dupfd_cloexec(self.work()?, 0)?);
+        // An access list is handed down by a directory that has it: then that is one in the work directory, too.
+        let nest = self.made();
+        let work = match self.default_acl(dir)? {
+            None => work,
+            Some(list) => {
+                rustix::fs::mkdirat(&*work, &nest.name, Mode::RWXU)?;
+                let inner = openat(&*work, &nest.name, DIRECTORY, Mode::empty())?;
+                rustix::fs::fsetxattr(&inner, xattr::DEFAULT_ACL, &list, XattrFlags::empty())?;
+                Arc::new(inner)
+            }
+        };
+        let made = self.made();
+        if parent.default_acl.load(Ordering::Relaxed) == 2 {
+            // Only what is made in its place gets the ACL: the whiteout steps aside.
+            renameat(&**dir, name.as_ref(), self.work()?, made.name.as_c_str())?;
+            let done = at(dir, name).and_then(|done| {
+                if matches!(new, New::Directory) && !parent.lowers().is_empty() {
+                    done.0.set_xattr(OPAQUE, b"y", 0)?;
+                }
+                Ok(done)
+            });
+            if done.is_err() {
+                renameat(self.work()?, made.name.as_c_str(), &**dir, name.as_ref())?;
+                made.placed();
+            }
+            return done;
+        }
+        let temporary: Arc<CStr> = made.name.clone().into();
         let (spot, stat, fd) = at(&work, &temporary)?;
         if let New::Directory = new {
             if !parent.lowers().is_empty() {
                 spot.set_xattr(OPAQUE, b"y", 0)?;
             }
             renameat_with(&*work, made.name.as_c_str(), &**dir, name.as_ref(), RenameFlags::EXCHANGE)?;
-            // What is in the work directory now is the whiteout, which goes with `made`.
+            // What is in the work directory now is the whiteout, which goes with `made`, or with `nest`.
         } else {
             renameat(&*work, made.name.as_c_str(), &**dir, name.as_ref())?;
             made.placed();
         }
         Ok((Spot::Name(dir.clone(), name.clone()), stat, fd))
+    }
+
+    /// What is made in this directory gets it.
+    fn default_acl(&self, dir: &Arc<OwnedFd>) -> Result<Option<Vec<u8>>> {
+        if self.ownership == Ownership::Virtual {
+            return Ok(None);
+        }
+        let mut list = vec![0; xattr::MOST];
+        match rustix::fs::fgetxattr(&**dir, xattr::DEFAULT_ACL, &mut list) {
+            Ok(len) => {
+                list.truncate(len);
+                Ok(Some(list))
+            }
+            Err(Errno::NODATA | Errno::OPNOTSUPP) => Ok(None),
+            Err(e) => Err(e),
+        }
     }
 
     fn make(&self, dir: BorrowedFd, name: &CStr, new: New, by: Creator) -> Result<Option<OwnedFd>> {
@@ -153,12 +195,16 @@ impl Fs {
         let stat = spot.stat()?;
         match self.ownership {
             Ownership::Real => {
-                if (stat.st_uid, stat.st_gid) == (by.uid, by.gid) {
-                    return Ok(stat);
+                let chown = (stat.st_uid, stat.st_gid) != (by.uid, by.gid);
+                if chown {
+                    spot.chown(Some(by.uid), Some(by.gid))?;
                 }
-                spot.chown(Some(by.uid), Some(by.gid))?;
-                if by.mode & 0o6000 != 0 && !matches!(new, New::Link(_)) {
-                    spot.chmod(by.mode)?;
+                // Lost by the chown; or never given, where the directory that hands it down is not the one where it was made.
+                let special = by.mode & 0o6000;
+                if !matches!(new, New::Link(_)) && special != 0 && (chown || stat.st_mode & 0o6000 != special) {
+                    spot.chmod(stat.st_mode & 0o1777 | special)?;
+                } else if !chown {
+                    return Ok(stat);
                 }
             }
             Ownership::Virtual => {
@@ -243,7 +289,7 @@ impl Fs {
         let dir = self.upper_dir(parent)?;
         let stands = self.stands(&node, parent, name);
         let covered = self.is_covered(parent, name)?;
-        if stands {
+        if node.has_upper() {
             self.pin(&node, &seen);
         }
         match (stands, covered) {
@@ -455,7 +501,7 @@ impl Fs {
         }
         let stands = target.as_ref().is_some_and(|(target, _)| if target.is_dir() { target.has_upper() } else { self.stands(target, to.0, to.1) });
         if let Some((target, seen)) = &target
-            && stands
+            && target.has_upper()
         {
             match target.is_dir() {
                 true => {
@@ -500,17 +546,22 @@ impl Fs {
     }
 
     /// A file whose copy stands under another name gets this one, too, so that it can be moved.
-    fn stand_up(&self, node: &Arc<Node>, at: (&Arc<Node>, &Arc<CStr>)) -> Result<()> {
+    pub fn stand_up(&self, node: &Arc<Node>, at: (&Arc<Node>, &Arc<CStr>)) -> Result<()> {
         if node.is_dir() || self.stands(node, at.0, at.1) {
             return Ok(());
         }
         let Spot::Name(from, old) = self.spot(node)? else { return Err(Errno::STALE) };
         let _names = write(&at.0.names);
-        rustix::fs::linkat(&*from, old.as_ref(), &*self.upper_dir(at.0)?, at.1.as_ref(), AtFlags::empty())?;
+        let dir = self.upper_dir(at.0)?;
+        let times = times_of(&fstat(&*dir)?);
+        rustix::fs::linkat(&*from, old.as_ref(), &*dir, at.1.as_ref(), AtFlags::empty())?;
+        // Nothing has changed for those who look.
+        let _ = rustix::fs::futimens(&*dir, &times);
         let links = {
             let mut state = write(&node.state);
             state.links -= 1;
-            state.names.iter_mut().filter(|n| Arc::ptr_eq(&n.parent, at.0) && n.name == *at.1).for_each(|n| n.upper = true);
+            state.names.retain(|n| !(Arc::ptr_eq(&n.parent, at.0) && n.name == *at.1));
+            state.names.push(Name { parent: at.0.clone(), name: at.1.clone(), upper: true });
             state.links
         };
         self.list_add(at.0, at.1, node.kind);

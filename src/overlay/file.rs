@@ -7,7 +7,7 @@ use super::Fs;
 use super::inode::{Node, read, without_privileges};
 use super::layer::Spot;
 use crate::sys::{Errno, Result};
-use rustix::fs::{FallocateFlags, FileType, OFlags, SeekFrom, fstat};
+use rustix::fs::{FallocateFlags, FileType, OFlags, fstat};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -104,17 +104,6 @@ impl Fs {
         let takes = mode & (libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_COLLAPSE_RANGE) as u32 == 0;
         let len_taken = if takes { len } else { 0 };
         self.grow(node, &fd, offset, len_taken, || rustix::fs::fallocate(&*fd, FallocateFlags::from_bits_retain(mode), offset, len))
-    }
-
-    /// man: lseek(2), for holes
-    pub fn seek(&self, node: &Arc<Node>, offset: u64, whence: i32) -> Result<u64> {
-        let fd = self.content(node)?;
-        let to = match whence {
-            libc::SEEK_DATA => SeekFrom::Data(offset),
-            libc::SEEK_HOLE => SeekFrom::Hole(offset),
-            _ => return Err(Errno::INVAL),
-        };
-        rustix::fs::seek(&*fd, to)
     }
 
     pub fn copy_range(&self, from: (&Arc<Node>, u64), to: (&Arc<Node>, u64), len: u64) -> Result<u64> {

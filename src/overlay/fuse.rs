@@ -1,7 +1,7 @@
 //! The thin face: a request is decoded, given to the file that a reader of the kernel's overlayfs would open, and answered. No logic.
 //!
 //! What keeps requests away is agreed on here: nobody else changes the layers, so names, absent names and attributes stay valid until the kernel
-//! itself changes them; files and directories need no opening; writes are gathered in the page cache.
+//! itself changes them; files and directories need no opening.
 
 use super::dir::{Creator, New};
 use super::inode::{Attributes, Changes, read};
@@ -186,10 +186,8 @@ impl Filesystem for Face {
             InitFlags::FUSE_CACHE_SYMLINKS,
             InitFlags::FUSE_HANDLE_KILLPRIV_V2,
         ];
-        // A write beyond the limit has to fail at once.
-        if !self.fs.usage.counts_bytes() {
-            wanted.push(InitFlags::FUSE_WRITEBACK_CACHE);
-        }
+        // No writeback cache: the kernel does not write it out before it asks for holes, so a copy of a new file would be all zeroes; and a
+        // write that finds no room would be told too late.
         if self.fs.ownership == Ownership::Real {
             wanted.extend([InitFlags::FUSE_POSIX_ACL, InitFlags::FUSE_DONT_MASK]);
         }
@@ -401,10 +399,10 @@ impl Filesystem for Face {
         }
     }
 
-    fn setxattr(&self, _: &Request, ino: INodeNo, name: &OsStr, value: &[u8], flags: i32, _: u32, reply: ReplyEmpty) {
+    fn setxattr(&self, req: &Request, ino: INodeNo, name: &OsStr, value: &[u8], flags: i32, _: u32, reply: ReplyEmpty) {
         let done = || {
             let name = CString::new(name.as_bytes()).map_err(|_| Errno::INVAL)?;
-            self.fs.set_xattr(&self.fs.table.get(ino.0)?, &name, value, flags as u32)
+            self.fs.set_xattr(&self.fs.table.get(ino.0)?, &name, value, flags as u32, (req.uid(), req.gid()))
         };
         answer(reply, done());
     }
@@ -437,11 +435,10 @@ impl Filesystem for Face {
         answer(reply, self.fs.table.get(ino.0).and_then(|node| self.fs.allocate(&node, mode as u32, offset, length)));
     }
 
-    fn lseek(&self, _: &Request, ino: INodeNo, _: FileHandle, offset: i64, whence: i32, reply: ReplyLseek) {
-        match self.fs.table.get(ino.0).and_then(|node| self.fs.seek(&node, u64::try_from(offset).map_err(|_| Errno::NXIO)?, whence)) {
-            Ok(at) => reply.offset(at as i64),
-            Err(e) => reply.error(errno(e)),
-        }
+    /// The kernel answers by itself from now on, that all is data: in its cache are writes that we have not been told of, and what we called
+    /// a hole, programs would leave out when they copy.
+    fn lseek(&self, _: &Request, _: INodeNo, _: FileHandle, _: i64, _: i32, reply: ReplyLseek) {
+        reply.error(fuser::Errno::ENOSYS);
     }
 
     fn copy_file_range(

@@ -17,7 +17,13 @@
 //!
 //! *Deliberate differences from the kernel's overlayfs*
 //! - `O_TMPFILE` is EOPNOTSUPP: the crate lacks the request. Programs fall back to a named file.
+//! - to SEEK_DATA and SEEK_HOLE everything is data: the kernel's cache has writes that the server does not know yet. Copying up keeps holes.
 //! - reading does not change access times.
+//! - a copied-up file is not synced: as after a write, only fsync(2) makes it durable.
+//! - a directory from below can be renamed, by copying up all of it: the kernel's overlay with `userxattr` neither writes nor follows redirects.
+//! - a file with several names stays one file over a copy-up, as with the kernel's `index=on`.
+//! - what was stored through a shared mapping may be missing in an answer to SEEK_HOLE until it is synced.
+//! - with virtual ownership there are no ACLs, and devices are kept but cannot be opened.
 #![forbid(unsafe_code)]
 #![deny(clippy::indexing_slicing)]
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
@@ -32,6 +38,8 @@ mod namei;
 mod readdir;
 mod statfs;
 mod xattr;
+
+pub use xattr::{Override, parse_links};
 
 use crate::error::{Doing, Result};
 use crate::image::remove;

@@ -44,7 +44,8 @@ pub enum Stillborn {
 /// What we and the intermediate process both see.
 struct Shared {
     parent: i32,
-    first: First,
+    /// Set before the start, read after it.
+    first: UnsafeCell<Option<First>>,
     /// `WAIT`, `STARTED`, `ORDERED`, `DONE`, in this order: a futex.
     state: AtomicU32,
     namespaces: AtomicU64,
@@ -71,12 +72,12 @@ pub struct Intermediate {
 }
 
 impl Intermediate {
-    /// Make a user namespace with a process in it that will do `first`.
-    pub fn new(first: First) -> Result<Intermediate> {
+    /// Make a user namespace with a process in it that waits. No signal but SIGKILL reaches it, nor the child, until that sets a mask of its own.
+    pub fn new() -> Result<Intermediate> {
         let parent = rustix::process::getpid().as_raw_nonzero().get();
         let shared = Box::new(Shared {
             parent,
-            first,
+            first: UnsafeCell::new(None),
             state: AtomicU32::new(WAIT),
             namespaces: AtomicU64::new(0),
             life: UnsafeCell::new(None),
@@ -99,8 +100,13 @@ impl Intermediate {
         self.pid.as_raw_nonzero().get()
     }
 
-    /// Let it do what comes first.
-    pub fn start(&self) {
+    /// Let it do what comes first. Once.
+    pub fn start(&mut self, first: First) {
+        if self.shared.state.load(Ordering::Relaxed) != WAIT {
+            return;
+        }
+        // SAFETY: the other process reads this only after the start, which is not given yet.
+        unsafe { *self.shared.first.get() = Some(first) };
         self.shared.state.store(STARTED, Ordering::Release);
         let _ = futex::wake(&self.shared.state, futex::Flags::PRIVATE, 1);
     }
@@ -160,13 +166,18 @@ extern "C" fn attend(shared: *mut libc::c_void) -> libc::c_int {
     if !ours || rustix::process::getppid().map(|p| p.as_raw_nonzero().get()) != Some(shared.parent) {
         return 125;
     }
+    // It may be there before its parent has decided what signals mean.
+    if super::signal::set_mask(super::signal::Set::ALL).is_err() {
+        return 125;
+    }
     let wait = |while_it_is: u32| {
         while shared.state.load(Ordering::Acquire) == while_it_is {
             let _ = futex::wait(&shared.state, futex::Flags::PRIVATE, while_it_is, None);
         }
     };
     wait(WAIT);
-    let done = (shared.first)();
+    // SAFETY: the start was given, so nobody writes there any more.
+    let done = unsafe { &*shared.first.get() }.as_ref().map_or(Ok(()), |first| first());
     wait(STARTED);
     let (which, errno) = match done.map(|()| clone_child(shared)) {
         Ok(Ok(pid)) => {
@@ -360,8 +371,8 @@ mod tests {
 
     #[test]
     fn the_child_of_an_intermediate_process_is_ours() {
-        let between = Intermediate::new(Box::new(|| Ok(()))).unwrap();
-        between.start();
+        let mut between = Intermediate::new().unwrap();
+        between.start(Box::new(|| Ok(())));
         let child = between.bear(NEWNS, &|| exit(7)).unwrap();
         drop(between);
         let status = waitid(WaitId::PidFd(child.pidfd.as_fd()), WaitIdOptions::EXITED).unwrap();
@@ -370,15 +381,15 @@ mod tests {
 
     #[test]
     fn what_fails_before_the_child_is_told() {
-        let between = Intermediate::new(Box::new(|| Err((3, libc::EXDEV)))).unwrap();
-        between.start();
+        let mut between = Intermediate::new().unwrap();
+        between.start(Box::new(|| Err((3, libc::EXDEV))));
         assert!(matches!(between.bear(NEWNS, &|| exit(7)), Err(Stillborn::First(3, libc::EXDEV))));
     }
 
     #[test]
     fn an_intermediate_process_that_was_killed_is_not_waited_for() {
-        let between = Intermediate::new(Box::new(|| Ok(()))).unwrap();
-        between.start();
+        let mut between = Intermediate::new().unwrap();
+        between.start(Box::new(|| Ok(())));
         rustix::process::kill_process(between.pid, rustix::process::Signal::KILL).unwrap();
         assert!(matches!(between.bear(NEWNS, &|| exit(7)), Err(Stillborn::Clone(Errno::SRCH))));
     }

@@ -37,9 +37,17 @@ pub fn open_below(root: BorrowedFd, path: &CStr, flags: OFlags, links: Links) ->
     Err(Errno::AGAIN)
 }
 
+/// So many links to nowhere may follow one another in `make`.
+const MOST_LINKS: u32 = 8;
+
 /// The handle of `path`, made first where components are missing: directories, the last one a file if `file`.
-/// Existing components may be links, as seen from `root`; missing ones are made by name in a handle of their parent.
+/// Existing components may be links, as seen from `root`, and what they lead to is made as well, if it is missing; all is made by name in a
+/// handle of its parent.
 pub fn make(root: BorrowedFd, path: &CStr, file: bool, links: Links) -> Result<OwnedFd> {
+    make_through(root, path, file, links, MOST_LINKS)
+}
+
+fn make_through(root: BorrowedFd, path: &CStr, file: bool, links: Links, more: u32) -> Result<OwnedFd> {
     match handle(root, path, links) {
         Err(Errno::NOENT) => {}
         other => return other,
@@ -67,18 +75,28 @@ pub fn make(root: BorrowedFd, path: &CStr, file: bool, links: Links) -> Result<O
             Err(e) => return Err(e),
         }
         // A component that is a link is resolved from `root`, not from here: take the whole path up to it.
-        let so_far = bytes.len() - rest.len();
-        let mut buffer = [0u8; 4096];
-        let prefix = bytes.get(..so_far).ok_or(Errno::NAMETOOLONG)?;
-        let slot = buffer.get_mut(..so_far).ok_or(Errno::NAMETOOLONG)?;
-        slot.copy_from_slice(prefix);
-        if so_far >= 4096 {
-            return Err(Errno::NAMETOOLONG);
-        }
-        let prefix = CStr::from_bytes_until_nul(&buffer).map_err(|_| Errno::NAMETOOLONG)?;
-        at = handle(root, prefix, links)?;
+        let so_far = bytes.get(..bytes.len() - rest.len()).ok_or(Errno::NAMETOOLONG)?;
+        at = match handle(root, joined(&mut [0; 4096], so_far, &[])?, links) {
+            Err(Errno::NOENT) if matches!(links, Links::Inside) && more > 0 => {
+                let mut target = [0u8; 4096];
+                let length = rustix::fs::readlinkat_raw(&at, name, &mut target[..])?;
+                let target = target.get(..length).ok_or(Errno::NAMETOOLONG)?;
+                let parent = so_far.strip_suffix(b"/").unwrap_or(so_far).strip_suffix(name.to_bytes()).unwrap_or(&[]);
+                let from = if target.starts_with(b"/") { &[] } else { parent };
+                make_through(root, joined(&mut [0; 4096], from, target)?, last && file, links, more - 1)?
+            }
+            other => other?,
+        };
     }
     Ok(at)
+}
+
+fn joined<'a>(buffer: &'a mut [u8; 4096], first: &[u8], second: &[u8]) -> Result<&'a CStr> {
+    let slot = buffer.get_mut(..first.len() + second.len()).ok_or(Errno::NAMETOOLONG)?;
+    let (a, b) = slot.split_at_mut(first.len());
+    a.copy_from_slice(first);
+    b.copy_from_slice(second);
+    CStr::from_bytes_until_nul(buffer).map_err(|_| Errno::NAMETOOLONG)
 }
 
 fn component<'a>(name: &[u8], buffer: &'a mut [u8; 256]) -> Result<&'a CStr> {
@@ -128,4 +146,47 @@ pub fn whiteout(dir: BorrowedFd, path: &CStr) -> Result<()> {
 pub fn chown(dir: BorrowedFd, path: &CStr, uid: u32, gid: u32) -> Result<()> {
     use rustix::fs::{Gid, Uid};
     rustix::fs::chownat(dir, path, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)), AtFlags::SYMLINK_NOFOLLOW)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::os::fd::OwnedFd;
+    use std::os::unix::fs::symlink;
+
+    #[test]
+    fn a_link_to_nowhere_is_made_to_lead_somewhere_inside() {
+        let dir = std::env::temp_dir().join(format!("sandbox-path-{}", std::process::id()));
+        fs::create_dir_all(dir.join("root/etc")).unwrap();
+        let root = OwnedFd::from(fs::File::open(dir.join("root")).unwrap());
+        for (name, target) in [
+            ("etc/relative", "../run/a/b"),
+            ("etc/absolute", "/run/c/d"),
+            ("etc/climbs", "../../../../../outside"),
+            ("etc/chain", "relative-too"),
+            ("etc/relative-too", "deep/er"),
+            ("away", "/gone/far"),
+            ("loop", "loop"),
+        ] {
+            symlink(target, dir.join("root").join(name)).unwrap();
+        }
+        for (path, made) in [
+            (c"etc/relative", "run/a/b"),
+            (c"etc/absolute", "run/c/d"),
+            (c"etc/climbs", "outside"),
+            (c"etc/chain", "etc/deep/er"),
+            (c"away/x/y", "gone/far/x/y"),
+            (c"etc/plain", "etc/plain"),
+        ] {
+            assert_eq!(make(root.as_fd(), path, true, Links::Refused).err().is_none(), path == c"etc/plain", "{path:?}");
+            make(root.as_fd(), path, true, Links::Inside).unwrap();
+            assert!(dir.join("root").join(made).is_file(), "{path:?}");
+        }
+        assert!(!dir.join("outside").exists());
+        for path in [c"loop", c"loop/x"] {
+            assert_eq!(make(root.as_fd(), path, true, Links::Inside).err(), Some(Errno::LOOP));
+        }
+        fs::remove_dir_all(dir).unwrap();
+    }
 }

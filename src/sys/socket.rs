@@ -18,33 +18,43 @@ pub fn pipe() -> Result<(OwnedFd, OwnedFd)> {
     rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
 }
 
-/// Send one byte, and a descriptor with it.
-pub fn send_fd(socket: BorrowedFd, byte: u8, fd: BorrowedFd) -> Result<()> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+/// So many descriptors come with one message, at most.
+pub const MOST_FDS: usize = 3;
+
+/// Send a message, and descriptors with it.
+pub fn send(socket: BorrowedFd, bytes: &[u8], fds: &[BorrowedFd], flags: SendFlags) -> Result<()> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_FDS))];
     let mut ancillary = SendAncillaryBuffer::new(&mut space);
-    let fds = [fd];
-    if !ancillary.push(SendAncillaryMessage::ScmRights(&fds)) {
+    if !fds.is_empty() && !ancillary.push(SendAncillaryMessage::ScmRights(fds)) {
         return Err(Errno::NOBUFS);
     }
-    super::clone::interrupted(|| sendmsg(socket, &[IoSlice::new(&[byte])], &mut ancillary, SendFlags::NOSIGNAL)).map(drop)
+    super::clone::interrupted(|| sendmsg(socket, &[IoSlice::new(bytes)], &mut ancillary, flags | SendFlags::NOSIGNAL)).map(drop)
+}
+
+/// Receive a message, and the descriptors that came with it. 0 bytes: the other side is gone.
+pub fn receive(socket: BorrowedFd, bytes: &mut [u8], flags: RecvFlags) -> Result<(usize, [Option<OwnedFd>; MOST_FDS])> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_FDS))];
+    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+    let got = super::clone::interrupted(|| recvmsg(socket, &mut [IoSliceMut::new(bytes)], &mut ancillary, flags | RecvFlags::CMSG_CLOEXEC))?;
+    if got.flags.intersects(ReturnFlags::CTRUNC | ReturnFlags::TRUNC) {
+        return Err(Errno::MSGSIZE);
+    }
+    let mut fds = [const { None }; MOST_FDS];
+    let all = ancillary.drain().filter_map(|message| if let RecvAncillaryMessage::ScmRights(fds) = message { Some(fds) } else { None });
+    fds.iter_mut().zip(all.flatten()).for_each(|(place, fd)| *place = Some(fd));
+    Ok((got.bytes, fds))
+}
+
+/// Send one byte, and a descriptor with it.
+pub fn send_fd(socket: BorrowedFd, byte: u8, fd: BorrowedFd) -> Result<()> {
+    send(socket, &[byte], &[fd], SendFlags::empty())
 }
 
 /// Receive one byte, and the descriptor that came with it.
 pub fn recv_fd(socket: BorrowedFd) -> Result<(u8, Option<OwnedFd>)> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
     let mut byte = [0u8];
-    let got = super::clone::interrupted(|| recvmsg(socket, &mut [IoSliceMut::new(&mut byte)], &mut ancillary, RecvFlags::CMSG_CLOEXEC))?;
-    if got.bytes == 0 || got.flags.contains(ReturnFlags::CTRUNC) {
-        return Err(Errno::PIPE);
-    }
-    let mut fd = None;
-    for message in ancillary.drain() {
-        if let RecvAncillaryMessage::ScmRights(fds) = message {
-            fd = fds.last().or(fd);
-        }
-    }
-    Ok((byte[0], fd))
+    let (n, [fd, ..]) = receive(socket, &mut byte, RecvFlags::empty())?;
+    if n == 0 { Err(Errno::PIPE) } else { Ok((byte[0], fd)) }
 }
 
 /// The other side is gone, and what it said is read.

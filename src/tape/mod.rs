@@ -30,6 +30,12 @@ impl Tape {
     pub fn steps(&self) -> &[Step] {
         &self.0
     }
+
+    /// The same without a command: it hands over the tree that it makes, and stays until the parent lets go. // container/copy.rs
+    pub fn only_tree(self) -> Tape {
+        let tree = self.0.into_iter().take_while(|s| s.phase() <= Phase::Root).filter(|s| !matches!(s, Step::HandOver { .. }));
+        Tape(tree.chain([Step::HandOver { slot: Slot::Root }, Step::Stay]).collect())
+    }
 }
 
 /// Collects steps; refuses those that come too late. // I1

@@ -335,6 +335,8 @@ impl Player<'_> {
                 Some(_) => clone::exit(0),
             };
         }
+        // What we were called with is nobody's inside, and can be read there from the clone on.
+        process::show_as(b"sandbox-exec");
         let Some(pidfd) = clone::sibling()? else { return Ok(()) };
         if socket::send_fd(self.channels.wire, wire::CHILD, pidfd.as_fd()).is_err() {
             // The parent is gone, and does not know of it.

@@ -12,6 +12,7 @@ use sandbox::image::registry::Challenge;
 use sandbox::image::registry::conf::Registries;
 use sandbox::image::registry::credentials::AuthFile;
 use sandbox::image::{archive, layout, tar};
+use sandbox::overlay::{Override, parse_links};
 use sandbox::spec::{IdMapping, Mount, Patch, Seccomp, SeccompProfile, Ulimit, User, policy, process, restrict, storage};
 use std::collections::{BTreeSet, HashSet};
 use std::fmt::Debug;
@@ -26,7 +27,7 @@ use std::time::{Duration, Instant};
 /// An input to the kind of answer it got. Panics where a promise is broken.
 type Target = fn(&[u8]) -> String;
 
-const TARGETS: [(&str, Target); 25] = [
+const TARGETS: [(&str, Target); 26] = [
     ("volume", volume),
     ("mount", |b| plain(text(b).and_then(|s| Mount::keys(&s).ok_text()))),
     ("tmpfs", |b| plain(text(b).and_then(|s| Mount::tmpfs(&s).ok_text()))),
@@ -52,6 +53,7 @@ const TARGETS: [(&str, Target); 25] = [
     ("archive", archive),
     ("place", place),
     ("layer", layer),
+    ("override", overridden),
 ];
 
 // -------------------------------------------------------------------------------------------------------------- targets
@@ -194,6 +196,16 @@ fn credentials(bytes: &[u8]) -> String {
         assert!(!e.message().contains("secret") && !e.message().contains('\n'), "{e}");
     }
     format!("{read:?}").replace(|c: char| c.is_ascii_digit(), "")
+}
+
+/// Virtual ownership, and the count of links in an index: anybody writes them into a layer.
+fn overridden(bytes: &[u8]) -> String {
+    let read = Override::parse(bytes);
+    if let Some(over) = &read {
+        assert!(over.mode <= 0o7777);
+        assert_eq!(Override::parse(over.text().as_bytes()).as_ref(), Some(over), "printed as {}", over.text());
+    }
+    format!("{:?} {}", read.map(|o| o.kind.map(|(kind, _)| kind)), parse_links(bytes).is_some())
 }
 
 /// A command line, one argument a line.

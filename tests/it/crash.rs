@@ -8,14 +8,22 @@ use std::time::Duration;
 /// A workload that resists: ignores signals, leaves its session, holds a tree of children.
 const STUBBORN: &str = "trap '' HUP INT TERM QUIT PIPE TSTP; setsid sh -c 'trap \"\" HUP TERM; sleep 60' & (sleep 60 & sleep 60) & echo ready; while :; do sleep 60; done";
 
+/// What is made once and stays is there: directories, and filters that were compiled.
+fn warm() -> Place {
+    let place = alone();
+    place.sandbox(&["run", "--name", "crash", "--", "true"]).ok();
+    place
+}
+
 #[test]
 fn the_parent_dies_at_each_step() {
+    let place = warm();
+    let left = Left::before(&place);
+    let token = format!("TOKEN={}", place.home.display());
     for step in 0..=7 {
-        let token = |place: &Place| format!("TOKEN={}", place.home.display());
         let all = [&[][..], &["-t"], &["--name", "crash"], &["--security-opt", "nested"], &["--pid", "host"]];
         for flags in all.into_iter().take(if scopes() { 5 } else { 4 }) {
-            let place = place();
-            let mut command = place.cli(&[&["run", "-e", &token(&place)], flags, &["--", "sh", "-c", STUBBORN]].concat());
+            let mut command = place.cli(&[&["run", "-e", &token], flags, &["--", "sh", "-c", STUBBORN]].concat());
             command.env("SANDBOX_DIE_AT", step.to_string()).stdout(Stdio::null()).stderr(Stdio::null());
             let mut child = command.spawn().unwrap();
             let died = within(Duration::from_secs(if step == 7 { 1 } else { 5 }), || child.try_wait().unwrap().is_some());
@@ -28,22 +36,22 @@ fn the_parent_dies_at_each_step() {
                 child.wait().unwrap();
             }
             println!("step {step} {flags:?}");
-            place.nothing_left();
             // The next ordinary run works, the name is free.
-            place.sandbox(&["run", "--name", "crash", "--", "true"]).ok();
+            left.after_kill_and(&["run", "--name", "crash", "--", "true"]);
         }
     }
 }
 
 fn killed(flags: &[&str], signal: i32) {
-    let place = place();
+    let place = warm();
+    let left = Left::before(&place);
     // Another user inside has another HOME; by this we know all that belongs to the run.
     let token = format!("TOKEN={}", place.home.display());
     let mut child = place.start(place.cli(&[&["run", "-e", &token], flags, &["--", "sh", "-c", STUBBORN]].concat()), "ready");
     assert!(place.processes().len() >= 4);
     kill(child.id(), signal);
     child.wait().unwrap();
-    place.nothing_left();
+    left.after_kill_and(&["run", "--", "true"]);
 }
 
 #[test]
@@ -93,18 +101,20 @@ fn kill_9_of_the_parent_of_a_user_without_subordinate_ids() {
 
 #[test]
 fn kill_9_of_init() {
-    let place = place();
+    let place = warm();
+    let left = Left::before(&place);
     let mut child = place.start(place.cli(&["run", "--", "sh", "-c", STUBBORN]), "ready");
     let children = std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", child.id())).unwrap();
     kill(children.trim().parse().unwrap(), 9);
     assert!(within(Duration::from_secs(3), || child.try_wait().unwrap().is_some()));
     assert_eq!(finish(child, b"").code(), 137);
-    place.nothing_left();
+    left.at_once();
 }
 
 #[test]
 fn kill_9_at_random_times() {
-    let place = place();
+    let place = warm();
+    let left = Left::before(&place);
     // Not random, but spread over all of a start.
     for n in 0..60u64 {
         let mut command = place.cli(&["run", "--name", "spread", "--", "sh", "-c", "touch ~/x /tmp/x; sleep 30"]);
@@ -114,8 +124,7 @@ fn kill_9_at_random_times() {
         child.kill().unwrap();
         child.wait().unwrap();
     }
-    place.nothing_left();
-    place.sandbox(&["run", "--name", "spread", "--", "true"]).ok();
+    left.after_kill_and(&["run", "--name", "spread", "--", "true"]);
 }
 
 #[test]

@@ -1,18 +1,23 @@
 //! The commands, really run: as an ordinary user, in parallel, against the kernel of this machine.
 //!
-//! *support* has the accounts, the watchdog and the oracles; *probe.c* asks the kernel. A test asserts on what the kernel
+//! *support* has the accounts and the watchdog, *oracle* judges; *probe.c* asks the kernel. A test asserts on what the kernel
 //! shows from inside or leaves outside, not on what we say about it.
 
 mod support;
 
+mod cp;
 mod crash;
+mod ends;
 mod escape;
+mod exec;
 mod image;
 mod layer;
 mod life;
 mod limits;
 mod machine;
+mod matrix;
 mod oldkernel;
+mod oracle;
 mod policy;
 mod restart;
 mod run;

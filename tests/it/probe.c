@@ -577,6 +577,14 @@ static int cmd_ipc(int key) {
     return 0;
 }
 
+/* A key that stays with the user, not with the process; or none any more. */
+static int cmd_key(const char *clear) {
+    say("add_key", syscall(SYS_add_key, "user", "probe", "x", 1L, -4L /* KEY_SPEC_USER_KEYRING */));
+    if (*clear)
+        say("keyctl", syscall(SYS_keyctl, 7L /* KEYCTL_CLEAR */, -4L));
+    return 0;
+}
+
 static int cmd_crash(const char *how) {
     if (!strcmp(how, "abort"))
         abort();
@@ -586,6 +594,97 @@ static int cmd_crash(const char *how) {
         return (int)syscall(39 | 0x40000000L);
     raise(atoi(how));
     return 0;
+}
+
+/* end N: exit with it. end N SIGNAL: suffer that signal first, whatever libc keeps for itself. */
+static int cmd_end(int code, const char *signal) {
+    if (signal)
+        syscall(SYS_tgkill, getpid(), getpid(), atoi(signal));
+    return code;
+}
+
+/* await: say `ready`, then wait with every signal as it was. await N: handle each signal that can be by exit with N; ignore: by nothing. */
+static int answer;
+static void on_signal(int signal) {
+    (void)signal;
+    _exit(answer);
+}
+
+static int cmd_await(const char *how) {
+    answer = atoi(how);
+    for (int s = 1; *how && s <= 64; s++) {
+        struct sigaction a = {.sa_handler = answer ? on_signal : SIG_IGN};
+        sigaction(s, &a, NULL);
+    }
+    if (write(1, "ready\n", 6) != 6)
+        return 98;
+    /* Not for ever, whoever forgets us. */
+    for (double end = 60; end > 0; end--)
+        sleep(1);
+    return 99;
+}
+
+/* orphans N RATE: N processes whose parent is gone when they end, so many a second. */
+static int cmd_orphans(int count, int rate) {
+    if (write(1, "ready\n", 6) != 6)
+        return 98;
+    struct timespec begin, now;
+    clock_gettime(CLOCK_MONOTONIC, &begin);
+    for (int done = 0; done < count;) {
+        /* A parent has a litter of twenty, and leaves it. */
+        pid_t parent = fork();
+        if (parent < 0)
+            return 97;
+        if (parent == 0) {
+            for (int i = 0; i < 20; i++)
+                if (fork() == 0) {
+                    usleep((useconds_t)(rand() % 5000));
+                    _exit(0);
+                }
+            _exit(0);
+        }
+        waitpid(parent, NULL, 0);
+        done += 20;
+        clock_gettime(CLOCK_MONOTONIC, &now);
+        double early = (double)done / rate - ((double)(now.tv_sec - begin.tv_sec) + (double)(now.tv_nsec - begin.tv_nsec) / 1e9);
+        if (early > 0)
+            usleep((useconds_t)(early * 1e6));
+    }
+    return 0;
+}
+
+/* An orphan is traced by a sibling, dies, and stays a zombie of its tracer's until that ends; then we do, with 5. */
+static int cmd_traced(void) {
+    int ends[2];
+    if (pipe(ends))
+        return 98;
+    pid_t parent = fork();
+    if (parent == 0) {
+        pid_t orphan = fork();
+        if (orphan == 0) {
+            pause();
+            _exit(0);
+        }
+        if (write(ends[1], &orphan, sizeof orphan) != sizeof orphan)
+            _exit(1);
+        _exit(0);
+    }
+    pid_t orphan = 0;
+    waitpid(parent, NULL, 0);
+    if (read(ends[0], &orphan, sizeof orphan) != sizeof orphan)
+        return 97;
+    pid_t tracer = fork();
+    if (tracer == 0) {
+        if (ptrace(PTRACE_SEIZE, orphan, 0, 0))
+            _exit(1);
+        kill(orphan, SIGKILL);
+        usleep(200000);
+        _exit(0);
+    }
+    int status = 1;
+    waitpid(tracer, &status, 0);
+    usleep(100000);
+    return status ? 96 : kill(orphan, 0) ? 5 : 95;
 }
 
 static int cmd_ids(void) {
@@ -1051,6 +1150,65 @@ static int cmd_cgroup(void) {
     return 0;
 }
 
+/* Exchange each pair of names, for ever. */
+static int cmd_swap(char **names) {
+    for (;;)
+        for (char **n = names; n[0] && n[1]; n += 2) syscall(SYS_renameat2, AT_FDCWD, n[0], AT_FDCWD, n[1], 2 /* RENAME_EXCHANGE */);
+}
+
+static int is_joining(const char *dir) {
+    char path[64], title[32] = "";
+    snprintf(path, sizeof path, "%s/cmdline", dir);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) return 0;
+    ssize_t n = read(fd, title, sizeof title - 1);
+    close(fd);
+    return n > 0 && strncmp(title, "sandbox", 7) == 0;
+}
+
+/* Look into every process that appears and is not yet what it is to be: until PATH is there, say how many were seen, and what was had. */
+static int cmd_peek(const char *until) {
+    const char *files[] = {"mem", "environ", "maps", "auxv", "syscall", "stack"};
+    const char *links[] = {"exe", "cwd", "root", "ns/mnt", "ns/user"};
+    long seen = 0, had = 0;
+    char what[256] = "";
+    pid_t self = getpid(), parent = getppid();
+    puts("up");
+    fflush(stdout);
+    while (access(until, F_OK)) {
+        DIR *proc = opendir("/proc");
+        struct dirent *e;
+        while (proc && (e = readdir(proc))) {
+            pid_t pid = atoi(e->d_name);
+            if (pid < 2 || pid == self || pid == parent) continue;
+            char dir[32], path[64], text[512];
+            snprintf(dir, sizeof dir, "/proc/%d", pid);
+            if (!is_joining(dir)) continue;
+            seen++;
+            for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
+                snprintf(path, sizeof path, "%s/%s", dir, files[i]);
+                int fd = open(path, O_RDONLY | O_CLOEXEC);
+                if (fd < 0) continue;
+                /* environ and its kin open and then are empty */
+                if (read(fd, text, sizeof text) > 0 && is_joining(dir)) had++, snprintf(what, sizeof what, "%s", files[i]);
+                close(fd);
+            }
+            for (size_t i = 0; i < sizeof links / sizeof *links; i++) {
+                snprintf(path, sizeof path, "%s/%s", dir, links[i]);
+                if (readlink(path, text, sizeof text) >= 0 && is_joining(dir)) had++, snprintf(what, sizeof what, "%s", links[i]);
+            }
+            snprintf(path, sizeof path, "%s/fd", dir);
+            DIR *fds = opendir(path);
+            if (fds && is_joining(dir)) had++, snprintf(what, sizeof what, "fd");
+            if (fds) closedir(fds);
+            if (!ptrace(PTRACE_SEIZE, pid, 0, 0) && is_joining(dir)) had++, snprintf(what, sizeof what, "ptrace");
+        }
+        if (proc) closedir(proc);
+    }
+    printf("seen=%ld\nhad=%ld %s\n", seen, had, what);
+    return 0;
+}
+
 int main(int argc, char **argv) {
     const char *cmd = argc > 1 ? argv[1] : "";
     const char *one = argc > 2 ? argv[2] : "";
@@ -1071,7 +1229,13 @@ int main(int argc, char **argv) {
     if (!strcmp(cmd, "connect-tcp")) return cmd_tcp(atoi(one), 0);
     if (!strcmp(cmd, "listen-tcp")) return cmd_tcp(atoi(one), 1);
     if (!strcmp(cmd, "ipc")) return cmd_ipc(atoi(one));
+    if (!strcmp(cmd, "key")) return cmd_key(one);
     if (!strcmp(cmd, "crash")) return cmd_crash(one);
+    if (!strcmp(cmd, "end")) return cmd_end(atoi(one), argc > 3 ? argv[3] : NULL);
+    if (!strcmp(cmd, "orphans")) return cmd_orphans(atoi(one), atoi(argv[3]));
+    if (!strcmp(cmd, "traced")) return cmd_traced();
+    if (!strcmp(cmd, "yield")) return sched_yield() ? 97 : 96;
+    if (!strcmp(cmd, "await")) return cmd_await(one);
     if (!strcmp(cmd, "ids")) return cmd_ids();
     if (!strcmp(cmd, "magics")) return cmd_magics();
     if (!strcmp(cmd, "securebits")) return cmd_securebits();
@@ -1085,6 +1249,8 @@ int main(int argc, char **argv) {
     if (!strcmp(cmd, "stubborn")) return cmd_bomb(one, 1);
     if (!strcmp(cmd, "spin")) return cmd_spin(atoi(one));
     if (!strcmp(cmd, "cgroup")) return cmd_cgroup();
+    if (!strcmp(cmd, "swap")) return cmd_swap(argv + 2);
+    if (!strcmp(cmd, "peek")) return cmd_peek(one);
     fprintf(stderr, "probe: no such check: %s\n", cmd);
     return 99;
 }

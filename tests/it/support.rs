@@ -1,13 +1,15 @@
-//! What every test stands on: the program under test as an ordinary user would start it, a home of its own for each test,
-//! the probe, and the two oracles: *left* (nothing of a run is there any more) and *canary* (nothing of the host changed).
+//! What every test stands on: the program under test as an ordinary user would start it, a home of its own for each test, and the probe.
+//! What judges is in oracle.rs.
 //!
 //! Run by root (CI) the tests become the user `sandboxtest`, who has subordinate ids; run by anybody else they stay who they are.
 
+pub use crate::oracle::{Left, Snapshot};
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fmt::Debug;
+use std::fs::File;
 use std::io::{Read, Write};
-use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -156,31 +158,65 @@ pub fn accounts() -> &'static Accounts {
         if !root() {
             return Accounts { user: Account::me(), plain: None, mallory: None };
         }
-        let make = |name: &str, flags: &[&str]| {
-            Account::named(name).unwrap_or_else(|| {
-                let made = Command::new("useradd").args(flags).args(["-m", "-s", "/bin/sh", name]).output().expect("useradd");
-                Account::named(name).unwrap_or_else(|| panic!("cannot make the account {name}: {}", String::from_utf8_lossy(&made.stderr)))
-            })
-        };
-        let user = make("sandboxtest", &[]);
-        let plain = make("sandboxplain", &["-r"]);
-        let mallory = make("sandboxmallory", &["-r"]);
-        for (file, flag) in [("/etc/subuid", "--add-subuids"), ("/etc/subgid", "--add-subgids")] {
+        let _making = making();
+        let (user, plain, mallory) = (account("sandboxtest", &[]), account("sandboxplain", &["-r"]), account("sandboxmallory", &["-r"]));
+        own_ids(&user);
+        for file in IDS.map(|(file, _)| file) {
             let text = std::fs::read_to_string(file).unwrap_or_default();
-            if !text.lines().any(|l| l.starts_with("sandboxtest:")) {
-                // Above every range that is there.
-                let ends = text.lines().filter_map(|l| {
-                    let mut f = l.split(':').skip(1).map(|n| n.parse::<u64>().ok());
-                    Some(f.next()?? + f.next()??)
-                });
-                let start = ends.max().unwrap_or(0).max(100_000);
-                let range = format!("{start}-{}", start + 65535);
-                assert!(Command::new("usermod").args([flag, &range, "sandboxtest"]).status().expect("usermod").success());
-            }
             assert!(!text.lines().any(|l| l.starts_with("sandboxplain:")), "sandboxplain must have no line in {file}");
         }
         Accounts { user, plain: Some(plain), mallory: Some(mallory) }
     })
+}
+
+/// Who makes an account, or ids for one, is alone with it: other tests run at the same time.
+fn making() -> File {
+    let lock = File::create("/run/sandbox-it-accounts").expect("a lock");
+    rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).expect("flock");
+    lock
+}
+
+fn account(name: &str, flags: &[&str]) -> Account {
+    Account::named(name).unwrap_or_else(|| {
+        let made = Command::new("useradd").args(flags).args(["-m", "-s", "/bin/sh", name]).output().expect("useradd");
+        Account::named(name).unwrap_or_else(|| panic!("cannot make the account {name}: {}", String::from_utf8_lossy(&made.stderr)))
+    })
+}
+
+const IDS: [(&str, &str); 2] = [("/etc/subuid", "--add-subuids"), ("/etc/subgid", "--add-subgids")];
+
+fn own_ids(account: &Account) {
+    for (file, flag) in IDS {
+        let text = std::fs::read_to_string(file).unwrap_or_default();
+        if !text.lines().any(|l| l.split(':').next() == Some(&account.name)) {
+            // Above every range that is there.
+            let ends = text.lines().filter_map(|l| {
+                let mut f = l.split(':').skip(1).map(|n| n.parse::<u64>().ok());
+                Some(f.next()?? + f.next()??)
+            });
+            let start = ends.max().unwrap_or(0).max(100_000);
+            let range = format!("{start}-{}", start + 65535);
+            assert!(Command::new("usermod").args([flag, &range, &account.name]).status().expect("usermod").success());
+        }
+    }
+}
+
+/// An account, with subordinate ids, that is nobody else's as long as the file is open.
+fn lend() -> (Account, File) {
+    loop {
+        for n in 1..=4 {
+            let name = format!("sandboxalone{n}");
+            let lent = File::create(format!("/run/sandbox-it-{name}")).expect("a lock");
+            if rustix::fs::flock(&lent, rustix::fs::FlockOperation::NonBlockingLockExclusive).is_ok() {
+                let _making = making();
+                let account = account(&name, &[]);
+                own_ids(&account);
+                mode(&account.home, 0o755);
+                return (account, lent);
+            }
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
 }
 
 /// The first subordinate uid and how many there are.
@@ -195,7 +231,7 @@ pub fn subuids(account: &Account) -> Option<(u32, u32)> {
 pub fn base() -> &'static Path {
     static BASE: OnceLock<PathBuf> = OnceLock::new();
     BASE.get_or_init(|| {
-        host_mounts();
+        crate::oracle::host_mounts();
         let base = PathBuf::from(format!("/var/tmp/sandbox-it-{}", std::process::id()));
         let _ = std::fs::remove_dir_all(&base);
         std::fs::create_dir(&base).expect("a directory for the program");
@@ -371,10 +407,24 @@ pub struct Place {
     /// What each command starts with; a test may change it.
     pub env: BTreeMap<String, String>,
     session: bool,
+    /// Its account is ours alone.
+    pub(crate) lent: Option<File>,
 }
 
 pub fn place() -> Place {
     Place::of(accounts().user.clone())
+}
+
+/// A place in an account of its own, for *left* to judge. Only root can lend one; anybody else gets a `place()`.
+pub fn alone() -> Place {
+    if !root() {
+        return place();
+    }
+    let (account, lent) = lend();
+    let mut place = Place::of(account);
+    place.lent = Some(lent);
+    place.end_all(); // what a test that failed has left
+    place
 }
 
 /// A place whose commands are run by a user who is logged in.
@@ -400,7 +450,7 @@ impl Place {
             ("LOGNAME".to_string(), account.name.clone()),
             ("LANG".to_string(), "C.UTF-8".to_string()),
         ]);
-        let place = Place { account, home, env, session: false };
+        let place = Place { account, home, env, session: false, lent: None };
         place.own(&place.home);
         place.own(&place.home.join("probe"));
         place
@@ -568,75 +618,6 @@ impl Place {
         }
         child
     }
-
-    /// Processes of this test: those that know its home, by an argument or a variable. And every PID 1 without its parent, whose
-    /// variables only root may read, and which says no arguments.
-    pub fn processes(&self) -> Vec<(u32, String)> {
-        let token = self.home.as_os_str().as_encoded_bytes();
-        let mut list = Vec::new();
-        for entry in std::fs::read_dir("/proc").expect("/proc").flatten() {
-            let Some(pid) = entry.file_name().to_str().and_then(|n| n.parse::<u32>().ok()) else { continue };
-            if pid == std::process::id() {
-                continue;
-            }
-            let read = |name: &str| std::fs::read(entry.path().join(name)).unwrap_or_default();
-            let (cmdline, environ) = (read("cmdline"), read("environ"));
-            let has = |bytes: &[u8]| bytes.windows(token.len()).any(|w| w == token);
-            let status = || std::fs::read_to_string(entry.path().join("status")).unwrap_or_default();
-            let orphan = || {
-                let parent = status().lines().find_map(|l| l.strip_prefix("PPid:")).unwrap_or("0").trim().to_string();
-                !std::fs::read_to_string(format!("/proc/{parent}/comm")).unwrap_or_default().starts_with("sandbox")
-            };
-            if has(&cmdline) || has(&environ) || (cmdline.starts_with(b"sandbox-init\0") && orphan()) {
-                let stat = status();
-                let state = stat.lines().find(|l| l.starts_with("State")).unwrap_or("").to_string();
-                list.push((pid, format!("{} ({state})", String::from_utf8_lossy(&cmdline).replace('\0', " "))));
-            }
-        }
-        list
-    }
-
-    /// *left*: no process, no mount, no file of ours in shared places.
-    #[track_caller]
-    pub fn nothing_left(&self) {
-        let mut last = Vec::new();
-        let gone = within(Duration::from_secs(2), || {
-            last = self.processes();
-            last.is_empty()
-        });
-        assert!(gone, "processes are left: {last:#?}");
-        let token = self.home.display().to_string();
-        let mounts = mounts();
-        let ours: Vec<_> = mounts
-            .lines()
-            .filter(|l| !host_mounts().contains(l) && (l.contains(&token) || (l.contains("/sandbox") && !l.contains("/sandbox-it-"))))
-            .collect();
-        assert!(ours.is_empty(), "mounts are left: {ours:#?}");
-        for shared in ["/tmp", "/var/tmp", "/dev/shm", "/run"] {
-            for entry in std::fs::read_dir(shared).into_iter().flatten().flatten() {
-                let name = entry.file_name().to_string_lossy().into_owned();
-                let known = name.starts_with("sandbox-it-");
-                // What the host's root has there may be anybody's.
-                let ours = self.account.uid != 0 && name.contains("sandbox") && entry.metadata().is_ok_and(|m| m.uid() == self.account.uid);
-                assert!(known || !ours, "{shared}/{name} is left");
-            }
-        }
-    }
-
-    /// *canary*: everything below a directory, as it is.
-    pub fn snapshot(&self, name: &str) -> Snapshot {
-        Snapshot::of(&self.path(name))
-    }
-}
-
-fn mounts() -> String {
-    std::fs::read_to_string("/proc/self/mountinfo").expect("mountinfo")
-}
-
-/// The host's mounts before the first run.
-fn host_mounts() -> &'static str {
-    static MOUNTS: OnceLock<String> = OnceLock::new();
-    MOUNTS.get_or_init(mounts)
 }
 
 impl Drop for Place {
@@ -644,58 +625,9 @@ impl Drop for Place {
         if !std::thread::panicking() {
             self.nothing_left();
         }
-        for (pid, _) in self.processes() {
-            if let Some(pid) = rustix::process::Pid::from_raw(pid as i32) {
-                let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
-            }
-        }
+        self.end_all();
         let _ = Command::new("chmod").args(["-R", "u+rwX"]).arg(&self.home).stderr(Stdio::null()).status();
         let _ = std::fs::remove_dir_all(&self.home);
-    }
-}
-
-/// Kind, mode, owner, times and content of every file below a directory. Our own cache is not counted.
-#[derive(PartialEq, Eq)]
-pub struct Snapshot(PathBuf, BTreeMap<PathBuf, String>);
-
-impl Snapshot {
-    pub fn len(&self) -> usize {
-        self.1.len()
-    }
-
-    pub fn of(dir: &Path) -> Snapshot {
-        let mut files = BTreeMap::new();
-        let mut todo = vec![dir.to_path_buf()];
-        while let Some(path) = todo.pop() {
-            let Ok(meta) = std::fs::symlink_metadata(&path) else { continue };
-            if path.ends_with(".cache") {
-                continue;
-            }
-            let content = if meta.is_symlink() {
-                format!("{:?}", std::fs::read_link(&path).ok())
-            } else if meta.is_file() {
-                use sha2::Digest;
-                format!("{:x?}", sha2::Sha256::digest(std::fs::read(&path).unwrap_or_default()).as_slice())
-            } else {
-                String::new()
-            };
-            if meta.is_dir() {
-                todo.extend(std::fs::read_dir(&path).into_iter().flatten().flatten().map(|e| e.path()));
-            }
-            // The home itself gets ~/.cache, so its own time says nothing.
-            let time = if path == dir { (0, 0) } else { (meta.mtime(), meta.mtime_nsec()) };
-            let line = format!("{:o} {}:{} ino {} at {time:?} {content}", meta.mode(), meta.uid(), meta.gid(), meta.ino());
-            files.insert(path, line);
-        }
-        Snapshot(dir.to_path_buf(), files)
-    }
-
-    #[track_caller]
-    pub fn unchanged(&self) {
-        let now = Snapshot::of(&self.0);
-        let missing: Vec<_> = self.1.iter().filter(|(p, l)| now.1.get(*p) != Some(l)).map(|(p, l)| format!("was {} {l}", p.display())).collect();
-        let added: Vec<_> = now.1.iter().filter(|(p, l)| self.1.get(*p) != Some(l)).map(|(p, l)| format!("now {} {l}", p.display())).collect();
-        assert!(missing.is_empty() && added.is_empty(), "the host changed: {missing:#?} {added:#?}");
     }
 }
 

@@ -12,8 +12,12 @@ struct Seen {
 
 /// Play `steps` against `sandbox run ARGS`.
 fn play(place: &Place, steps: &[&str], args: &[&str]) -> Seen {
+    play_verb(place, steps, "run", args)
+}
+
+fn play_verb(place: &Place, steps: &[&str], verb: &str, args: &[&str]) -> Seen {
     let mut command = place.command(place.probe());
-    command.arg("pty").args(steps).arg("--").arg(program()).arg("run").args(args);
+    command.arg("pty").args(steps).arg("--").arg(program()).arg(verb).args(args);
     let output = finish(command.spawn().unwrap(), b"");
     assert_eq!(output.code(), 0, "{output:?}");
     let all = output.stdout.replace('\r', "");
@@ -149,7 +153,7 @@ fn hanging_up_ends_it() {
     let place = place();
     for flags in [&["-it"][..], &["-i"], &["-t"], &[]] {
         let seen = play(&place, &["=ready", "~"], &[flags, &["--", "sh", "-c", "echo ready; while :; do sleep 0.1; done"]].concat());
-        seen.is("ended", "1");
+        seen.is("ended", "1").is("code", "129");
         place.nothing_left();
     }
 }
@@ -174,4 +178,18 @@ fn a_background_process_keeps_no_terminal_open() {
     let place = place();
     let seen = play(&place, &["=fine"], &["-it", "--", "sh", "-c", "sleep 60 & (setsid sleep 60 &); echo fine"]);
     seen.well("0");
+}
+
+#[test]
+fn exec_with_it() {
+    let place = place();
+    let shell = ["-it", "-e", "PS1=$ ", "one", "sh"];
+    place.sandbox(&["run", "-d", "--name", "one", "--", "sleep", "600"]).ok();
+    play_verb(&place, &["=$ ", "+echo $((6*7))\\r", "=42", "+exit 5\\r"], "exec", &shell).well("5");
+    // The size, also later; and job control: what is in the foreground is interrupted, and the shell goes on.
+    let script = "stty size; trap 'stty size; exit 0' WINCH; while :; do sleep 0.05; done";
+    play_verb(&place, &["=25 77", "?40x100", "=40 100"], "exec", &["-it", "one", "sh", "-c", script]).well("0");
+    let jobs = ["=$ ", "+sleep 300\\r", "@1", "+\\x03", "=$ ", "+echo a$((1+1))\\r", "=a2", "+exit\\r"];
+    play_verb(&place, &jobs, "exec", &shell);
+    place.sandbox(&["rm", "-f", "one"]).ok();
 }

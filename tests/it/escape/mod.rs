@@ -6,6 +6,7 @@
 mod doors;
 mod fds;
 mod ids;
+mod joined;
 mod paths;
 mod proc;
 mod session;

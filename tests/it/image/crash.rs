@@ -45,6 +45,7 @@ impl Killed<'_> {
         let times = self.times;
         for n in 0..times {
             prepare(place);
+            let left = Left::before(place);
             let mut child = place.cli(self.args).spawn().unwrap();
             std::thread::sleep(whole_run.took.mul_f64((n * 37 % times) as f64 / times as f64));
             kill(child.id(), 9);
@@ -52,7 +53,7 @@ impl Killed<'_> {
             // The next ordinary command works, whatever it is, and has nothing to complain about.
             let next = place.sandbox(&["images", "--format", "{{.Repository}}"]);
             assert!(next.ok().contains("keeper") && next.stderr.is_empty(), "{n}: {next:?}");
-            assert!(within(Duration::from_secs(2), || place.processes().is_empty()), "{n}: {:?}", place.processes());
+            left.after_kill();
             if n % 8 == 7 {
                 place.sandbox(&["rmi", "-f", self.victim]).ok();
                 place.sandbox(self.clean).ok();
@@ -99,7 +100,7 @@ const PRUNE: &[&str] = &["prune", "-f"];
 
 #[test]
 fn load_killed_at_any_time() {
-    let place = place();
+    let place = alone();
     let path = place.archive("victim.tar", &victim());
     let killed = Killed { times: 64, args: &["load", "-i", &path], victim: "victim:1", clean: PRUNE };
     killed.in_place(&place, |place| drop(place.sandbox(&["rmi", "-f", "victim:1"])));
@@ -110,7 +111,7 @@ fn load_killed_at_any_time() {
 fn rmi_killed_at_any_time() {
     let archive = victim();
     let killed = Killed { times: 48, args: &["rmi", "victim:1"], victim: "victim:1", clean: &["images"] };
-    killed.in_place(&place(), |place| {
+    killed.in_place(&alone(), |place| {
         place.load(&archive).ok();
     });
 }
@@ -119,7 +120,7 @@ fn rmi_killed_at_any_time() {
 fn prune_killed_at_any_time() {
     let archive = victim();
     let killed = Killed { times: 48, args: PRUNE, victim: "victim:1", clean: PRUNE };
-    killed.in_place(&place(), |place| {
+    killed.in_place(&alone(), |place| {
         place.load(&archive).ok();
         place.sandbox(&["untag", "victim:1"]).ok();
     });
@@ -136,7 +137,7 @@ fn registry() -> (Server, String) {
 fn pull_killed_at_any_time() {
     let (_server, name) = registry();
     let killed = Killed { times: 48, args: &["pull", &name], victim: &name, clean: PRUNE };
-    killed.in_place(&place(), |place| drop(place.sandbox(&["rmi", "-f", &name])));
+    killed.in_place(&alone(), |place| drop(place.sandbox(&["rmi", "-f", &name])));
 }
 
 /// An image, and a layer over it that can be committed.
@@ -147,7 +148,7 @@ fn work(place: &Place) {
 
 #[test]
 fn commit_killed_at_any_time() {
-    let place = place();
+    let place = alone();
     work(&place);
     let killed = Killed { times: 32, args: &["commit", "work", "victim:1"], victim: "victim:1", clean: PRUNE };
     killed.in_place(&place, |place| drop(place.sandbox(&["rmi", "-f", "victim:1"])));
@@ -158,7 +159,7 @@ fn commit_killed_at_any_time() {
 
 #[test]
 fn import_killed_at_any_time() {
-    let place = place();
+    let place = alone();
     let content = noise(7, 200_000);
     let tar = place.archive("tree.tar", &layer(&[("a", 0o600, 9, &content), ("shut/", 0, 7, b"")]));
     let killed = Killed { times: 32, args: &["import", &tar, "victim:1"], victim: "victim:1", clean: PRUNE };

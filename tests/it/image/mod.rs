@@ -2,7 +2,7 @@
 //!
 //! What makes images is here; the files are named after what they ask.
 
-mod build;
+pub mod build;
 mod crash;
 mod run;
 mod hostile;
