@@ -87,7 +87,7 @@ pub fn attach_to(args: AttachArgs) -> Result<u8> {
     let input = if args.no_stdin || !sandbox.config.spec.process.interactive { Input::None } else { Input::Shared };
     let signals = Signals::take()?;
     link.ask(&Ask::Attach(Attach { input, leash: false, window: window() }))?;
-    let keys = args.detach_keys.unwrap_or(sandbox.config.options.detach_keys);
+    let keys = args.detach_keys.unwrap_or_else(|| sandbox.config.options.detach_keys.clone());
     sandboxes.say(&sandbox, "attach", &[]);
     let left = attach(link, Manner { proxy: args.sig_proxy, leash: false, keys }, &signals, &mut |_| {})?;
     if matches!(left, Left::Detached) {
