@@ -1,9 +1,8 @@
 //! `sandbox create`, `start`, `stop`, `restart`, `kill`, `pause`, `rename`, `update` and `rm`: what is done to sandboxes as a whole. Called by `cli::main` and, for `-d`, by `run`.
 #![forbid(unsafe_code)]
 
-use super::limits::LimitArgs;
 use super::attach;
-use super::image::{show, since};
+use super::limits::LimitArgs;
 use super::print;
 use super::ps::{self, Filter};
 use super::run::{Marks, RunArgs, Said, say};
@@ -267,9 +266,20 @@ fn mine() -> Result<Sandboxes> {
     Ok(Sandboxes::open(&Caller::me()?.home))
 }
 
-pub fn start(args: StartArgs) -> Result<()> {
+pub fn start(args: StartArgs) -> Result<u8> {
     let sandboxes = mine()?;
-    each(&sandboxes, Which::Named(&args.sandboxes), |sandbox| again(&sandboxes, sandbox))
+    if args.attach {
+        let [word] = args.sandboxes.as_slice() else { return Err(Error::usage("cannot attach to several at once")) };
+        let sandbox = sandboxes.find(word)?;
+        if sandbox.alive {
+            let name = &sandbox.config.name;
+            return Err(Error::new(Kind::Conflict, format!("cannot start '{name}': it runs")).hint(format!("sandbox attach {name}")));
+        }
+        let own = sandboxes.take(&sandbox)?;
+        own.wanted();
+        return attach::start(own, &sandbox.config, args.interactive);
+    }
+    each(&sandboxes, Which::Named(&args.sandboxes), |sandbox| again(&sandboxes, sandbox)).map(|()| 0)
 }
 
 /// Run it, if it does not run.
@@ -281,34 +291,6 @@ fn again(sandboxes: &Sandboxes, sandbox: &Sandbox) -> Result<()> {
     own.wanted();
     watch::start(own)?.notes.iter().for_each(|sentence| note(sentence));
     Ok(())
-pub fn start(args: StartArgs) -> Result<u8> {
-    if args.attach {
-        let [word] = args.sandboxes.as_slice() else { return Err(Error::usage("cannot attach to several at once")) };
-        let sandboxes = Sandboxes::open(&Caller::me()?.home);
-        let sandbox = sandboxes.find(word)?;
-        if sandbox.alive {
-            let name = &sandbox.config.name;
-            return Err(Error::new(Kind::Conflict, format!("cannot start '{name}': it runs")).hint(format!("sandbox attach {name}")));
-        }
-        let own = sandboxes.take(&sandbox)?;
-        own.wanted();
-        return attach::start(own, &sandbox.config, args.interactive);
-    }
-    each(
-        &args.sandboxes,
-        false,
-        |_| true,
-        |sandboxes, sandbox| {
-            if sandbox.alive {
-                return Ok(()); // as docker
-            }
-            let own = sandboxes.take(sandbox)?;
-            own.wanted();
-            watch::start(own)?.notes.iter().for_each(|sentence| note(sentence));
-            Ok(())
-        },
-    )
-    .map(|()| 0)
 }
 
 pub fn stop(args: StopArgs) -> Result<()> {
