@@ -2186,7 +2186,7 @@ _sandbox() {
             return 0
             ;;
         sandbox__subcmd__start)
-            opts="-h --help"
+            opts="-a -i -h --attach --interactive --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

@@ -284,6 +284,8 @@ complete -c sandbox -n "__fish_sandbox_using_subcommand create" -l dry-run -d 'P
 complete -c sandbox -n "__fish_sandbox_using_subcommand create" -l summary -d 'Say at the end how much memory, time and processes it took'
 complete -c sandbox -n "__fish_sandbox_using_subcommand create" -l json -d 'Errors, and --dry-run, as JSON'
 complete -c sandbox -n "__fish_sandbox_using_subcommand create" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c sandbox -n "__fish_sandbox_using_subcommand start" -s a -l attach -d 'Take part in its streams, and return its exit code'
+complete -c sandbox -n "__fish_sandbox_using_subcommand start" -s i -l interactive -d 'With -a: pass on stdin, to one that was made with -i'
 complete -c sandbox -n "__fish_sandbox_using_subcommand start" -s h -l help -d 'Print help'
 complete -c sandbox -n "__fish_sandbox_using_subcommand stop" -s t -l time -d 'Seconds until they are killed; without it what --stop-timeout said, or 10' -r
 complete -c sandbox -n "__fish_sandbox_using_subcommand stop" -s s -l signal -d 'The signal to ask with, instead of the sandbox\'s own' -r
