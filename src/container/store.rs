@@ -187,7 +187,7 @@ impl Sandboxes {
     pub fn make(&self, config: &Config, status: Status) -> Result<Own> {
         let root = if config.stays() { Some(&self.kept) } else { self.live.first() };
         let root = root.ok_or_else(|| Error::new(Kind::Bug, "there is no place for a sandbox"))?;
-        dirs::make(root)?;
+        dirs::make_below(root)?;
         let _names = (!config.unnamed || config.stays()).then(|| self.take_name(&config.name)).transpose()?;
         let own = Own::half(&root.join(format!(".{}", config.id.short())), config.stays(), &self.kept)?;
         let made = (|| {
@@ -202,7 +202,12 @@ impl Sandboxes {
             Ok(dir)
         })();
         match made {
-            Ok(dir) => Ok(Own { dir, about: (!config.stays()).then(|| config.into()), ..own }),
+            Ok(dir) => {
+                if !config.stays() {
+                    sweep_some(root, &dir);
+                }
+                Ok(Own { dir, about: (!config.stays()).then(|| config.into()), ..own })
+            }
             Err(e) => {
                 let _ = std::fs::remove_dir_all(&own.dir);
                 Err(e)
@@ -226,7 +231,7 @@ impl Sandboxes {
 
     /// Nobody else decides anything of what is there already while the answer lives.
     fn lock_names(&self) -> Result<OwnedFd> {
-        dirs::make(&self.kept)?;
+        dirs::make_below(&self.kept)?;
         let path = self.kept.join(".names");
         let flags = OFlags::CREATE | OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let names = rustix::fs::open(&path, flags, Mode::from_raw_mode(0o600)).doing("lock", path.display())?;
@@ -405,7 +410,17 @@ pub fn remove(own: Own, config: &Config) -> Result<()> {
     own.remove()
 }
 
-/// What nobody has locked, of a name that is no sandbox's.
+/// What those left that died in the foreground: not all at once, since a run has better things to do.
+fn sweep_some(root: &Path, own: &Path) {
+    let entries = std::fs::read_dir(root).into_iter().flatten().flatten();
+    entries.take(8).map(|entry| entry.path()).filter(|path| path != own).for_each(|path| {
+        if path.file_name().is_some_and(|name| Id::try_from(name.to_string_lossy().into_owned()).is_ok()) {
+            sweep(&path);
+        }
+    });
+}
+
+/// What nobody has locked, of a name that is no sandbox's, or of one that died in the foreground.
 fn sweep(path: &Path) {
     let directory = std::fs::symlink_metadata(path).is_ok_and(|m| m.is_dir());
     if let Some(lock) = open(path).ok().filter(|_| directory)
