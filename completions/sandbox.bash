@@ -16,11 +16,17 @@ _sandbox() {
             ",$1")
                 cmd="sandbox"
                 ;;
+            sandbox,attach)
+                cmd="sandbox__subcmd__attach"
+                ;;
             sandbox,commit)
                 cmd="sandbox__subcmd__commit"
                 ;;
             sandbox,container)
                 cmd="sandbox__subcmd__container"
+                ;;
+            sandbox,cp)
+                cmd="sandbox__subcmd__cp"
                 ;;
             sandbox,create)
                 cmd="sandbox__subcmd__create"
@@ -76,6 +82,9 @@ _sandbox() {
             sandbox,logout)
                 cmd="sandbox__subcmd__logout"
                 ;;
+            sandbox,logs)
+                cmd="sandbox__subcmd__logs"
+                ;;
             sandbox,pause)
                 cmd="sandbox__subcmd__pause"
                 ;;
@@ -130,6 +139,9 @@ _sandbox() {
             sandbox,tag)
                 cmd="sandbox__subcmd__tag"
                 ;;
+            sandbox,top)
+                cmd="sandbox__subcmd__top"
+                ;;
             sandbox,tree)
                 cmd="sandbox__subcmd__tree"
                 ;;
@@ -141,6 +153,9 @@ _sandbox() {
                 ;;
             sandbox,update)
                 cmd="sandbox__subcmd__update"
+                ;;
+            sandbox,wait)
+                cmd="sandbox__subcmd__wait"
                 ;;
             sandbox__subcmd__container,prune)
                 cmd="sandbox__subcmd__container__subcmd__prune"
@@ -230,12 +245,34 @@ _sandbox() {
 
     case "${cmd}" in
         sandbox)
-            opts="-h -V --help --version run exec stats slice commit export kept create start stop restart kill pause unpause rename update rm ps events container doctor policy login logout images tag untag rmi history inspect df prune gc tree load save import diff pull push search image"
+            opts="-h -V --help --version run exec top cp stats slice commit export kept create start stop restart kill pause unpause rename update rm ps logs attach wait events container doctor policy login logout images tag untag rmi history inspect df prune gc tree load save import diff pull push search image"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        sandbox__subcmd__attach)
+            opts="-h --no-stdin --sig-proxy --detach-keys --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --sig-proxy)
+                    COMPREPLY=($(compgen -W "true false" -- "${cur}"))
+                    return 0
+                    ;;
+                --detach-keys)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -313,8 +350,22 @@ _sandbox() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        sandbox__subcmd__cp)
+            opts="-a -L -q -h --archive --follow-link --overwrite --quiet --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         sandbox__subcmd__create)
-            opts="-i -t -d -v -e -w -u -l -m -c -h --interactive --tty --detach --rm --rootfs --pull --platform --squash-ids --entrypoint --keep --layer --rw --ro --hide --cow --volume --mount --tmpfs --read-only --shm-size --device --env --env-file --workdir --user --hostname --name --replace --label --label-file --cidfile --pidfile --ulimit --umask --oom-score-adj --preserve-fds --init --stop-signal --stop-timeout --restart --health-cmd --health-interval --health-timeout --health-retries --health-start-period --health-start-interval --health-on-failure --no-healthcheck --timeout --network --add-host --dns --userns --uidmap --gidmap --ipc --pid --uts --cgroupns --cap-add --cap-drop --security-opt --policy --require --best-effort --memory --memory-swap --memory-reservation --cpus --cpu-shares --cpuset-cpus --cpuset-mems --pids-limit --blkio-weight --device-read-bps --device-write-bps --device-read-iops --device-write-iops --cgroup-parent --dry-run --summary --json --status-fd --help"
+            opts="-i -t -d -v -e -w -u -l -m -c -h --interactive --tty --detach --rm --rootfs --pull --platform --squash-ids --entrypoint --keep --layer --rw --ro --hide --cow --volume --mount --tmpfs --read-only --shm-size --device --env --env-file --workdir --user --hostname --name --replace --label --label-file --cidfile --pidfile --ulimit --umask --oom-score-adj --preserve-fds --init --stop-signal --stop-timeout --restart --health-cmd --health-interval --health-timeout --health-retries --health-start-period --health-start-interval --health-on-failure --no-healthcheck --log-max --detach-keys --timeout --network --add-host --dns --userns --uidmap --gidmap --ipc --pid --uts --cgroupns --cap-add --cap-drop --security-opt --policy --require --best-effort --memory --memory-swap --memory-reservation --cpus --cpu-shares --cpuset-cpus --cpuset-mems --pids-limit --blkio-weight --device-read-bps --device-write-bps --device-read-iops --device-write-iops --cgroup-parent --dry-run --summary --json --status-fd --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -489,6 +540,14 @@ _sandbox() {
                     return 0
                     ;;
                 --health-on-failure)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --log-max)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --detach-keys)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -1423,6 +1482,36 @@ _sandbox() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        sandbox__subcmd__logs)
+            opts="-f -n -t -h --follow --since --until --tail --timestamps --raw --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --since)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --until)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --tail)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -n)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         sandbox__subcmd__pause)
             opts="-a -h --all --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
@@ -1688,7 +1777,7 @@ _sandbox() {
             return 0
             ;;
         sandbox__subcmd__run)
-            opts="-i -t -d -v -e -w -u -l -m -c -h --interactive --tty --detach --rm --rootfs --pull --platform --squash-ids --entrypoint --keep --layer --rw --ro --hide --cow --volume --mount --tmpfs --read-only --shm-size --device --env --env-file --workdir --user --hostname --name --replace --label --label-file --cidfile --pidfile --ulimit --umask --oom-score-adj --preserve-fds --init --stop-signal --stop-timeout --restart --health-cmd --health-interval --health-timeout --health-retries --health-start-period --health-start-interval --health-on-failure --no-healthcheck --timeout --network --add-host --dns --userns --uidmap --gidmap --ipc --pid --uts --cgroupns --cap-add --cap-drop --security-opt --policy --require --best-effort --memory --memory-swap --memory-reservation --cpus --cpu-shares --cpuset-cpus --cpuset-mems --pids-limit --blkio-weight --device-read-bps --device-write-bps --device-read-iops --device-write-iops --cgroup-parent --dry-run --summary --json --status-fd --help"
+            opts="-i -t -d -v -e -w -u -l -m -c -h --interactive --tty --detach --rm --rootfs --pull --platform --squash-ids --entrypoint --keep --layer --rw --ro --hide --cow --volume --mount --tmpfs --read-only --shm-size --device --env --env-file --workdir --user --hostname --name --replace --label --label-file --cidfile --pidfile --ulimit --umask --oom-score-adj --preserve-fds --init --stop-signal --stop-timeout --restart --health-cmd --health-interval --health-timeout --health-retries --health-start-period --health-start-interval --health-on-failure --no-healthcheck --log-max --detach-keys --timeout --network --add-host --dns --userns --uidmap --gidmap --ipc --pid --uts --cgroupns --cap-add --cap-drop --security-opt --policy --require --best-effort --memory --memory-swap --memory-reservation --cpus --cpu-shares --cpuset-cpus --cpuset-mems --pids-limit --blkio-weight --device-read-bps --device-write-bps --device-read-iops --device-write-iops --cgroup-parent --dry-run --summary --json --status-fd --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1863,6 +1952,14 @@ _sandbox() {
                     return 0
                     ;;
                 --health-on-failure)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --log-max)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --detach-keys)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -2265,6 +2362,24 @@ _sandbox() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        sandbox__subcmd__top)
+            opts="-h --format --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --format)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         sandbox__subcmd__tree)
             opts="-h --no-trunc --format --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
@@ -2380,6 +2495,24 @@ _sandbox() {
                     ;;
                 --restart)
                     COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        sandbox__subcmd__wait)
+            opts="-h --condition --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --condition)
+                    COMPREPLY=($(compgen -W "stopped exited running removed" -- "${cur}"))
                     return 0
                     ;;
                 *)

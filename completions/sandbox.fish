@@ -28,6 +28,8 @@ complete -c sandbox -n "__fish_sandbox_needs_command" -s h -l help -d 'Print hel
 complete -c sandbox -n "__fish_sandbox_needs_command" -s V -l version -d 'Print version'
 complete -c sandbox -n "__fish_sandbox_needs_command" -f -a "run" -d 'Run a command in a sandbox'
 complete -c sandbox -n "__fish_sandbox_needs_command" -f -a "exec" -d 'Run a further command in a sandbox that runs'
+complete -c sandbox -n "__fish_sandbox_needs_command" -f -a "top" -d 'List the processes of a sandbox'
+complete -c sandbox -n "__fish_sandbox_needs_command" -f -a "cp" -d 'Copy files and directories between a sandbox and the host'
 complete -c sandbox -n "__fish_sandbox_needs_command" -f -a "stats" -d 'Show what living sandboxes use, again and again'
 complete -c sandbox -n "__fish_sandbox_needs_command" -f -a "slice" -d 'Show or set what all of your sandboxes may use together'
 complete -c sandbox -n "__fish_sandbox_needs_command" -f -a "commit" -d 'Make an image of what a kept or running sandbox wrote'
@@ -44,6 +46,9 @@ complete -c sandbox -n "__fish_sandbox_needs_command" -f -a "rename" -d 'Give a 
 complete -c sandbox -n "__fish_sandbox_needs_command" -f -a "update" -d 'Change the limits of sandboxes, also while they run'
 complete -c sandbox -n "__fish_sandbox_needs_command" -f -a "rm" -d 'Remove sandboxes that have ended, and what they wrote'
 complete -c sandbox -n "__fish_sandbox_needs_command" -f -a "ps" -d 'List sandboxes'
+complete -c sandbox -n "__fish_sandbox_needs_command" -f -a "logs" -d 'Show what a detached sandbox said'
+complete -c sandbox -n "__fish_sandbox_needs_command" -f -a "attach" -d 'Take part in a detached sandbox: see what it says, type what it reads'
+complete -c sandbox -n "__fish_sandbox_needs_command" -f -a "wait" -d 'Wait for sandboxes, and print their exit codes'
 complete -c sandbox -n "__fish_sandbox_needs_command" -f -a "events" -d 'Say what happens to sandboxes, as it happens'
 complete -c sandbox -n "__fish_sandbox_needs_command" -f -a "container" -d 'Remove all sandboxes that have ended'
 complete -c sandbox -n "__fish_sandbox_needs_command" -f -a "doctor" -d 'Say what this machine can do for sandboxes, and what mends the rest'
@@ -109,6 +114,8 @@ complete -c sandbox -n "__fish_sandbox_using_subcommand run" -l health-retries -
 complete -c sandbox -n "__fish_sandbox_using_subcommand run" -l health-start-period -d 'Failures do not count until so long after the start' -r
 complete -c sandbox -n "__fish_sandbox_using_subcommand run" -l health-start-interval -d 'How often until then; 5s without it' -r
 complete -c sandbox -n "__fish_sandbox_using_subcommand run" -l health-on-failure -d 'What becomes of one that is unhealthy: none, kill, restart or stop' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand run" -l log-max -d 'Keep so much of what a detached sandbox says: files of SIZE, FILES of them, or none' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand run" -l detach-keys -d 'What to type at its terminal to leave a sandbox, which goes on' -r
 complete -c sandbox -n "__fish_sandbox_using_subcommand run" -l timeout -d 'Seconds after which the command is asked to end; 10 s later everything is killed' -r
 complete -c sandbox -n "__fish_sandbox_using_subcommand run" -l network -d 'none: loopback only. host: the host\'s network' -r
 complete -c sandbox -n "__fish_sandbox_using_subcommand run" -l add-host -d 'Add a line to /etc/hosts' -r
@@ -165,6 +172,13 @@ complete -c sandbox -n "__fish_sandbox_using_subcommand exec" -s t -l tty -d 'Gi
 complete -c sandbox -n "__fish_sandbox_using_subcommand exec" -s d -l detach -d 'Do not wait for it'
 complete -c sandbox -n "__fish_sandbox_using_subcommand exec" -l privileged -d 'Always refused: what a sandbox may do is decided when it is made'
 complete -c sandbox -n "__fish_sandbox_using_subcommand exec" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c sandbox -n "__fish_sandbox_using_subcommand top" -l format -d 'table, json, or a template such as \'{{.PID}}\'' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand top" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c sandbox -n "__fish_sandbox_using_subcommand cp" -s a -l archive -d 'Keep the owners, by number'
+complete -c sandbox -n "__fish_sandbox_using_subcommand cp" -s L -l follow-link -d 'If SRC is a link, copy what it leads to'
+complete -c sandbox -n "__fish_sandbox_using_subcommand cp" -l overwrite -d 'Let a directory take the place of a file, or a file that of a directory'
+complete -c sandbox -n "__fish_sandbox_using_subcommand cp" -s q -l quiet -d 'Say nothing of what was left out'
+complete -c sandbox -n "__fish_sandbox_using_subcommand cp" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c sandbox -n "__fish_sandbox_using_subcommand stats" -l no-stream -d 'Show it once'
 complete -c sandbox -n "__fish_sandbox_using_subcommand stats" -l json -d 'Print one JSON array each time, on one line'
 complete -c sandbox -n "__fish_sandbox_using_subcommand stats" -s h -l help -d 'Print help (see more with \'--help\')'
@@ -238,6 +252,8 @@ complete -c sandbox -n "__fish_sandbox_using_subcommand create" -l health-retrie
 complete -c sandbox -n "__fish_sandbox_using_subcommand create" -l health-start-period -d 'Failures do not count until so long after the start' -r
 complete -c sandbox -n "__fish_sandbox_using_subcommand create" -l health-start-interval -d 'How often until then; 5s without it' -r
 complete -c sandbox -n "__fish_sandbox_using_subcommand create" -l health-on-failure -d 'What becomes of one that is unhealthy: none, kill, restart or stop' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand create" -l log-max -d 'Keep so much of what a detached sandbox says: files of SIZE, FILES of them, or none' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand create" -l detach-keys -d 'What to type at its terminal to leave a sandbox, which goes on' -r
 complete -c sandbox -n "__fish_sandbox_using_subcommand create" -l timeout -d 'Seconds after which the command is asked to end; 10 s later everything is killed' -r
 complete -c sandbox -n "__fish_sandbox_using_subcommand create" -l network -d 'none: loopback only. host: the host\'s network' -r
 complete -c sandbox -n "__fish_sandbox_using_subcommand create" -l add-host -d 'Add a line to /etc/hosts' -r
@@ -330,6 +346,23 @@ complete -c sandbox -n "__fish_sandbox_using_subcommand ps" -l no-trunc -d 'Whol
 complete -c sandbox -n "__fish_sandbox_using_subcommand ps" -s q -l quiet -d 'IDs only'
 complete -c sandbox -n "__fish_sandbox_using_subcommand ps" -s s -l size -d 'Also how much was written to each, as a layer over its image'
 complete -c sandbox -n "__fish_sandbox_using_subcommand ps" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c sandbox -n "__fish_sandbox_using_subcommand logs" -l since -d 'Only what was said from then on: a time as 2026-11-24T21:00:00Z, seconds since 1970, or how long ago, as 10m' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand logs" -l until -d 'Only what was said until then' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand logs" -s n -l tail -d 'Only the last N lines; all: every line' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand logs" -s f -l follow -d 'Go on with what it says, until its end'
+complete -c sandbox -n "__fish_sandbox_using_subcommand logs" -s t -l timestamps -d 'Begin each line with its time'
+complete -c sandbox -n "__fish_sandbox_using_subcommand logs" -l raw -d 'Leave control characters as they are'
+complete -c sandbox -n "__fish_sandbox_using_subcommand logs" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c sandbox -n "__fish_sandbox_using_subcommand attach" -l sig-proxy -d 'false: signals to this command are not passed on, and end it' -r -f -a "true\t''
+false\t''"
+complete -c sandbox -n "__fish_sandbox_using_subcommand attach" -l detach-keys -d 'What to type to leave it; without it what run or create said, or ctrl-p,ctrl-q' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand attach" -l no-stdin -d 'Leave its stdin alone'
+complete -c sandbox -n "__fish_sandbox_using_subcommand attach" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c sandbox -n "__fish_sandbox_using_subcommand wait" -l condition -d 'What to wait for' -r -f -a "stopped\t'It does not run'
+exited\t'The same'
+running\t'It runs; no code is printed'
+removed\t'It is gone'"
+complete -c sandbox -n "__fish_sandbox_using_subcommand wait" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c sandbox -n "__fish_sandbox_using_subcommand events" -l since -d 'Also what happened since then: a date, seconds since 1970, or how long ago (10m)' -r
 complete -c sandbox -n "__fish_sandbox_using_subcommand events" -l until -d 'And nothing after that; the command ends then' -r
 complete -c sandbox -n "__fish_sandbox_using_subcommand events" -s f -l filter -d 'Only those that fit: event, container, image or label, with = and a value' -r
