@@ -1,14 +1,15 @@
 //! Stay with a living sandbox: relay its streams, forward signals, keep its time, return its exit status.
 //!
 //! *What*: after clone the command line's own process stays in the foreground and does nothing but this. `stay` is called once by
-//! `cli` (through `launch`) and comes back when PID 1 of the sandbox, and with it every process inside, is gone.
+//! `cli` (through `launch`) and comes back when PID 1 of the sandbox, and with it every process inside, is gone. `stay_detached` is the
+//! same for a monitor, whose sandbox speaks to a log and to whoever comes to the `door`; `attach` the same again for one who came.
 //!
-//! *Why this way*: one thread, one poll(2) over at most nine descriptors, no runtime. Signals arrive on a descriptor, the end of
-//! PID 1 on its pidfd, so there are no signal races and nothing to interrupt. Rejected: a process per stream (as `script` does),
-//! which survives us; tokio, which needs threads before clone or a second loop.
+//! *Why this way*: one thread, one poll(2) over at most nine descriptors (and four more for each who is attached), no runtime. Signals arrive
+//! on a descriptor, the end of PID 1 on its pidfd, so there are no signal races and nothing to interrupt. Rejected: a process per stream (as
+//! `script` does), which survives us; tokio, which needs threads before clone or a second loop; a loop of its own for each of the three.
 //!
 //! *Invariants*
-//! - M1 nothing here blocks but poll (see relay.rs for the one exception), and buffers are `relay::ROOM` bytes per direction.
+//! - M1 nothing here blocks but poll (see relay.rs for the one exception, and logs/write.rs: a disk), and buffers are `relay::ROOM` bytes per direction.
 //! - M2 the caller's terminal is as we found it whenever we stop or return; the flags of the caller's descriptors never change.
 //! - M3 no bytes are lost: what the sandbox wrote before its end is written out before we return, unless a signal or the time
 //!   limit ends the waiting for a reader that does not read.
@@ -16,7 +17,8 @@
 //!   bubblewrap does. It would save most of the millisecond that the kernel takes to drop the mounts, and leave a zombie for each run
 //!   where whoever is the machine's PID 1 is slow to reap, or never does, as in most containers.)
 //! - M5 a person can always end it: the third SIGINT or SIGTERM within the grace, a closed terminal and the time limit each lead
-//!   to SIGKILL.
+//!   to SIGKILL. Who is attached to a sandbox of others leaves it with them.
+//! - M6 no reader holds up a detached sandbox for longer than `relay::PATIENCE`, and no client can make it end but by its signals.
 //!
 //! *Kernel*
 //! - pidfd_send_signal, 5.1: a pid may be somebody else's by now, a pidfd never. man: pidfd_send_signal(2)

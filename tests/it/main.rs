@@ -5,6 +5,7 @@
 
 mod support;
 
+mod attach;
 mod cp;
 mod crash;
 mod ends;
@@ -13,6 +14,7 @@ mod exec;
 mod image;
 mod layer;
 mod limits;
+mod logs;
 mod machine;
 mod matrix;
 mod oldkernel;
