@@ -274,6 +274,9 @@ enum Sandbox {
     There { link: Link, proxy: bool, leash: bool, left: Option<Left> },
 }
 
+/// For how long a terminal has another size, so that what is shown on it is drawn anew.
+const REDRAW: Duration = Duration::from_millis(50);
+
 /// The state of the loop.
 struct Watch<'a> {
     sandbox: Sandbox,
@@ -284,6 +287,8 @@ struct Watch<'a> {
     /// Of a detached sandbox: who may come.
     door: Option<&'a mut Door>,
     terminal: Option<Terminal<'a>>,
+    /// The size that the sandbox's terminal gets back then.
+    redraw: Option<(Instant, u16, u16)>,
     /// To the sandbox; true: its end is that of the sandbox's stdin. They end with the sandbox.
     inward: Vec<(Flow, bool)>,
     /// From the sandbox.
@@ -326,6 +331,7 @@ impl<'a> Watch<'a> {
             caller,
             door: None,
             terminal: None,
+            redraw: None,
             inward: Vec::new(),
             outward: Vec::new(),
             stop_signal: libc::SIGTERM,
@@ -677,7 +683,10 @@ impl<'a> Watch<'a> {
                 return Ok(());
             }
             Ask::Resize(rows, columns) => {
-                self.set_size(rows, columns);
+                match &mut self.redraw {
+                    Some((_, r, c)) => (*r, *c) = (rows, columns),
+                    None => self.set_size(rows, columns),
+                }
                 return Ok(());
             }
             Ask::Wait => {
@@ -717,9 +726,11 @@ impl<'a> Watch<'a> {
             }
         }
         if let Some((rows, columns)) = attach.window {
-            // A program that fills the screen draws it anew when the size changes, and only then.
-            self.set_size(rows.saturating_add(1), columns);
-            self.set_size(rows, columns);
+            // A program that fills the screen draws it anew when the size changes, and only then; so it does, for a moment.
+            let same = matches!(&self.sandbox, Sandbox::Here { master: Some(master), .. }
+                if rustix::termios::tcgetwinsize(master).is_ok_and(|w| (w.ws_row, w.ws_col) == (rows, columns)));
+            self.set_size(if same { rows.saturating_add(1) } else { rows }, columns);
+            self.redraw = Instant::now().checked_add(REDRAW).filter(|_| same).map(|at| (at, rows, columns));
         }
         Ok(())
     }
@@ -732,7 +743,7 @@ impl<'a> Watch<'a> {
         let flows = self.flows().filter_map(|(flow, _)| flow.rest(log, now));
         // More to read of a sandbox that is gone, and room for it: at once.
         let rest = self.outward.iter().filter(|flow| gone && flow.source(now).is_some()).map(|_| now);
-        flows.chain(rest).chain(deadline).chain(self.kill_at).chain(raw).chain(self.settle_at).min()
+        flows.chain(rest).chain(deadline).chain(self.kill_at).chain(raw).chain(self.settle_at).chain(self.redraw.map(|(at, ..)| at)).min()
     }
 
     fn clock(&mut self, now: Instant) -> Result<()> {
@@ -743,6 +754,9 @@ impl<'a> Watch<'a> {
         if due(self.settle_at) {
             self.settle_at = None;
             sys::process::forget_text();
+        }
+        if let Some((_, rows, columns)) = self.redraw.take_if(|(at, ..)| *at <= now) {
+            self.set_size(rows, columns);
         }
         if self.gone.is_some() {
             self.give_up |= due(self.deadline);
