@@ -38,12 +38,19 @@ complete -c sandbox -n "__fish_sandbox_needs_command" -f -a "kept" -d 'List the 
 complete -c sandbox -n "__fish_sandbox_needs_command" -f -a "create" -d 'Make a sandbox, and do not run it yet'
 complete -c sandbox -n "__fish_sandbox_needs_command" -f -a "start" -d 'Run sandboxes again that have ended, or were made and never run'
 complete -c sandbox -n "__fish_sandbox_needs_command" -f -a "stop" -d 'Ask sandboxes to end, and end them'
+complete -c sandbox -n "__fish_sandbox_needs_command" -f -a "restart" -d 'Stop sandboxes and run them again'
 complete -c sandbox -n "__fish_sandbox_needs_command" -f -a "kill" -d 'Send a signal to the command of sandboxes'
+complete -c sandbox -n "__fish_sandbox_needs_command" -f -a "pause" -d 'Have all that is in sandboxes stand still'
+complete -c sandbox -n "__fish_sandbox_needs_command" -f -a "unpause" -d 'Let sandboxes go on that were paused'
+complete -c sandbox -n "__fish_sandbox_needs_command" -f -a "rename" -d 'Give a sandbox another name'
+complete -c sandbox -n "__fish_sandbox_needs_command" -f -a "update" -d 'Change the limits of sandboxes, also while they run'
 complete -c sandbox -n "__fish_sandbox_needs_command" -f -a "rm" -d 'Remove sandboxes that have ended, and what they wrote'
 complete -c sandbox -n "__fish_sandbox_needs_command" -f -a "ps" -d 'List sandboxes'
 complete -c sandbox -n "__fish_sandbox_needs_command" -f -a "logs" -d 'Show what a detached sandbox said'
 complete -c sandbox -n "__fish_sandbox_needs_command" -f -a "attach" -d 'Take part in a detached sandbox: see what it says, type what it reads'
 complete -c sandbox -n "__fish_sandbox_needs_command" -f -a "wait" -d 'Wait for sandboxes, and print their exit codes'
+complete -c sandbox -n "__fish_sandbox_needs_command" -f -a "events" -d 'Say what happens to sandboxes, as it happens'
+complete -c sandbox -n "__fish_sandbox_needs_command" -f -a "container" -d 'Remove all sandboxes that have ended'
 complete -c sandbox -n "__fish_sandbox_needs_command" -f -a "doctor" -d 'Say what this machine can do for sandboxes, and what mends the rest'
 complete -c sandbox -n "__fish_sandbox_needs_command" -f -a "policy" -d 'List, show, check and compare policies'
 complete -c sandbox -n "__fish_sandbox_needs_command" -f -a "login" -d 'Keep a user and a password for a registry'
@@ -53,7 +60,7 @@ complete -c sandbox -n "__fish_sandbox_needs_command" -f -a "tag" -d 'Give an im
 complete -c sandbox -n "__fish_sandbox_needs_command" -f -a "untag" -d 'Take names away; the images stay'
 complete -c sandbox -n "__fish_sandbox_needs_command" -f -a "rmi" -d 'Remove images, or names of images that have others'
 complete -c sandbox -n "__fish_sandbox_needs_command" -f -a "history" -d 'Show how an image came to be, the newest step first'
-complete -c sandbox -n "__fish_sandbox_needs_command" -f -a "inspect" -d 'Print all that is known of images, as JSON'
+complete -c sandbox -n "__fish_sandbox_needs_command" -f -a "inspect" -d 'Print all that is known of sandboxes and images, as JSON'
 complete -c sandbox -n "__fish_sandbox_needs_command" -f -a "df" -d 'Show how much room images take, and what can be had back'
 complete -c sandbox -n "__fish_sandbox_needs_command" -f -a "prune" -d 'Remove images without a name, and what nothing refers to'
 complete -c sandbox -n "__fish_sandbox_needs_command" -f -a "gc" -d 'Remove blobs and layers that no image refers to'
@@ -293,20 +300,51 @@ complete -c sandbox -n "__fish_sandbox_using_subcommand create" -l dry-run -d 'P
 complete -c sandbox -n "__fish_sandbox_using_subcommand create" -l summary -d 'Say at the end how much memory, time and processes it took'
 complete -c sandbox -n "__fish_sandbox_using_subcommand create" -l json -d 'Errors, and --dry-run, as JSON'
 complete -c sandbox -n "__fish_sandbox_using_subcommand create" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c sandbox -n "__fish_sandbox_using_subcommand start" -s a -l attach -d 'Take part in its streams, and return its exit code'
+complete -c sandbox -n "__fish_sandbox_using_subcommand start" -s i -l interactive -d 'With -a: pass on stdin, to one that was made with -i'
 complete -c sandbox -n "__fish_sandbox_using_subcommand start" -s h -l help -d 'Print help'
 complete -c sandbox -n "__fish_sandbox_using_subcommand stop" -s t -l time -d 'Seconds until they are killed; without it what --stop-timeout said, or 10' -r
 complete -c sandbox -n "__fish_sandbox_using_subcommand stop" -s s -l signal -d 'The signal to ask with, instead of the sandbox\'s own' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand stop" -s f -l filter -d 'All that run and fit, as for sandbox ps' -r
 complete -c sandbox -n "__fish_sandbox_using_subcommand stop" -s a -l all -d 'All that run'
 complete -c sandbox -n "__fish_sandbox_using_subcommand stop" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c sandbox -n "__fish_sandbox_using_subcommand restart" -s t -l time -d 'Seconds until they are killed; without it what --stop-timeout said, or 10' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand restart" -s h -l help -d 'Print help'
 complete -c sandbox -n "__fish_sandbox_using_subcommand kill" -s s -l signal -d 'The signal, by name or number' -r
 complete -c sandbox -n "__fish_sandbox_using_subcommand kill" -s a -l all -d 'All that run'
 complete -c sandbox -n "__fish_sandbox_using_subcommand kill" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c sandbox -n "__fish_sandbox_using_subcommand pause" -s a -l all -d 'All that run'
+complete -c sandbox -n "__fish_sandbox_using_subcommand pause" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c sandbox -n "__fish_sandbox_using_subcommand unpause" -s a -l all -d 'All that are paused'
+complete -c sandbox -n "__fish_sandbox_using_subcommand unpause" -s h -l help -d 'Print help'
+complete -c sandbox -n "__fish_sandbox_using_subcommand rename" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c sandbox -n "__fish_sandbox_using_subcommand update" -s m -l memory -d 'The most memory, in bytes or with a unit (k, m, g), or as a share of the machine\'s (50%); -1: no limit' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand update" -l memory-swap -d 'The most memory and swap together; -1: any swap' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand update" -l memory-reservation -d 'Memory that is not taken away while others have some to give' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand update" -l cpus -d 'How many processors\' time, as in 1.5' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand update" -s c -l cpu-shares -d 'Share of the processors where others want them too; 1024 is what everybody has' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand update" -l cpuset-cpus -d 'Use these processors only, as in 0-3,5' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand update" -l cpuset-mems -d 'Use the memory of these nodes only' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand update" -l pids-limit -d 'The most processes and threads; -1: no limit' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand update" -l blkio-weight -d 'Share of the devices where others want them too, from 10 to 1000' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand update" -l device-read-bps -d 'Read at most so many bytes a second from a device' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand update" -l device-write-bps -d 'Write at most so many bytes a second to a device' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand update" -l device-read-iops -d 'Read at most so many times a second from a device' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand update" -l device-write-iops -d 'Write at most so many times a second to a device' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand update" -l restart -d 'When it is run again: no, on-failure[:N], always or unless-stopped' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand update" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c sandbox -n "__fish_sandbox_using_subcommand rm" -l filter -d 'All that fit, as for sandbox ps' -r
 complete -c sandbox -n "__fish_sandbox_using_subcommand rm" -s f -l force -d 'Kill those that run'
-complete -c sandbox -n "__fish_sandbox_using_subcommand rm" -s a -l all -d 'All of them'
+complete -c sandbox -n "__fish_sandbox_using_subcommand rm" -s a -l all -d 'All of them; without --force those that do not run'
 complete -c sandbox -n "__fish_sandbox_using_subcommand rm" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c sandbox -n "__fish_sandbox_using_subcommand ps" -l format -d 'table, json, or a template such as \'{{.Names}}\'' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand ps" -s f -l filter -d 'Only those that fit: name, id, status, exited, health, label, ancestor, volume, network, since, before or until, with = and a value' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand ps" -s n -l last -d 'The N that were made last, whether they run or not' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand ps" -l format -d 'table, json, or a template such as \'{{.Names}}\' or \'table {{.ID}}\\t{{.Status}}\'' -r
 complete -c sandbox -n "__fish_sandbox_using_subcommand ps" -s a -l all -d 'Also those that have ended'
+complete -c sandbox -n "__fish_sandbox_using_subcommand ps" -s l -l latest -d 'The one that was made last'
+complete -c sandbox -n "__fish_sandbox_using_subcommand ps" -l no-trunc -d 'Whole IDs and commands'
 complete -c sandbox -n "__fish_sandbox_using_subcommand ps" -s q -l quiet -d 'IDs only'
+complete -c sandbox -n "__fish_sandbox_using_subcommand ps" -s s -l size -d 'Also how much was written to each, as a layer over its image'
 complete -c sandbox -n "__fish_sandbox_using_subcommand ps" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c sandbox -n "__fish_sandbox_using_subcommand logs" -l since -d 'Only what was said from then on: a time as 2026-11-24T21:00:00Z, seconds since 1970, or how long ago, as 10m' -r
 complete -c sandbox -n "__fish_sandbox_using_subcommand logs" -l until -d 'Only what was said until then' -r
@@ -325,6 +363,17 @@ exited\t'The same'
 running\t'It runs; no code is printed'
 removed\t'It is gone'"
 complete -c sandbox -n "__fish_sandbox_using_subcommand wait" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c sandbox -n "__fish_sandbox_using_subcommand events" -l since -d 'Also what happened since then: a date, seconds since 1970, or how long ago (10m)' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand events" -l until -d 'And nothing after that; the command ends then' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand events" -s f -l filter -d 'Only those that fit: event, container, image or label, with = and a value' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand events" -l format -d 'json, or a template such as \'{{.Action}} {{.Actor.Attributes.name}}\'' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand events" -l json -d 'Print one JSON object a line'
+complete -c sandbox -n "__fish_sandbox_using_subcommand events" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c sandbox -n "__fish_sandbox_using_subcommand container; and not __fish_seen_subcommand_from prune" -s h -l help -d 'Print help'
+complete -c sandbox -n "__fish_sandbox_using_subcommand container; and not __fish_seen_subcommand_from prune" -f -a "prune" -d 'Remove all sandboxes that do not run, and what they wrote'
+complete -c sandbox -n "__fish_sandbox_using_subcommand container; and __fish_seen_subcommand_from prune" -l filter -d 'Only those that fit; until=24h, label=KEY[=VALUE], and what sandbox ps --filter knows' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand container; and __fish_seen_subcommand_from prune" -s f -l force -d 'Do not ask'
+complete -c sandbox -n "__fish_sandbox_using_subcommand container; and __fish_seen_subcommand_from prune" -s h -l help -d 'Print help'
 complete -c sandbox -n "__fish_sandbox_using_subcommand doctor" -l json -d 'Print one JSON array'
 complete -c sandbox -n "__fish_sandbox_using_subcommand doctor" -l print-apparmor-profile -d 'Print the AppArmor profile that lets this program make user namespaces, and nothing else'
 complete -c sandbox -n "__fish_sandbox_using_subcommand doctor" -s h -l help -d 'Print help (see more with \'--help\')'
@@ -363,8 +412,11 @@ complete -c sandbox -n "__fish_sandbox_using_subcommand history" -l format -d 'P
 complete -c sandbox -n "__fish_sandbox_using_subcommand history" -s q -l quiet -d 'Print IDs only'
 complete -c sandbox -n "__fish_sandbox_using_subcommand history" -l no-trunc -d 'Print whole commands'
 complete -c sandbox -n "__fish_sandbox_using_subcommand history" -s h -l help -d 'Print help'
-complete -c sandbox -n "__fish_sandbox_using_subcommand inspect" -s f -l format -d 'Print `json`, one line, or a template such as \'{{.Config.Env}}\'' -r
-complete -c sandbox -n "__fish_sandbox_using_subcommand inspect" -s h -l help -d 'Print help'
+complete -c sandbox -n "__fish_sandbox_using_subcommand inspect" -l type -d 'Only what is a container (or sandbox, which is the same) or an image' -r -f -a "container\t''
+sandbox\t''
+image\t''"
+complete -c sandbox -n "__fish_sandbox_using_subcommand inspect" -s f -l format -d 'Print `json`, one line, or a template such as \'{{.Config.Env}}\' or \'{{.State.Status}}\'' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand inspect" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c sandbox -n "__fish_sandbox_using_subcommand df" -l format -d 'Print `json`, one object a line, or a template' -r
 complete -c sandbox -n "__fish_sandbox_using_subcommand df" -s h -l help -d 'Print help'
 complete -c sandbox -n "__fish_sandbox_using_subcommand prune" -l filter -d 'Only images that fit: until=24h or until=2026-01-31, label=KEY[=VALUE] or label!=KEY[=VALUE]' -r
@@ -422,7 +474,7 @@ complete -c sandbox -n "__fish_sandbox_using_subcommand image; and not __fish_se
 complete -c sandbox -n "__fish_sandbox_using_subcommand image; and not __fish_seen_subcommand_from tag untag history inspect df prune gc tree load save import diff pull push search images ls rmi rm" -f -a "tag" -d 'Give an image one more name'
 complete -c sandbox -n "__fish_sandbox_using_subcommand image; and not __fish_seen_subcommand_from tag untag history inspect df prune gc tree load save import diff pull push search images ls rmi rm" -f -a "untag" -d 'Take names away; the images stay'
 complete -c sandbox -n "__fish_sandbox_using_subcommand image; and not __fish_seen_subcommand_from tag untag history inspect df prune gc tree load save import diff pull push search images ls rmi rm" -f -a "history" -d 'Show how an image came to be, the newest step first'
-complete -c sandbox -n "__fish_sandbox_using_subcommand image; and not __fish_seen_subcommand_from tag untag history inspect df prune gc tree load save import diff pull push search images ls rmi rm" -f -a "inspect" -d 'Print all that is known of images, as JSON'
+complete -c sandbox -n "__fish_sandbox_using_subcommand image; and not __fish_seen_subcommand_from tag untag history inspect df prune gc tree load save import diff pull push search images ls rmi rm" -f -a "inspect" -d 'Print all that is known of sandboxes and images, as JSON'
 complete -c sandbox -n "__fish_sandbox_using_subcommand image; and not __fish_seen_subcommand_from tag untag history inspect df prune gc tree load save import diff pull push search images ls rmi rm" -f -a "df" -d 'Show how much room images take, and what can be had back'
 complete -c sandbox -n "__fish_sandbox_using_subcommand image; and not __fish_seen_subcommand_from tag untag history inspect df prune gc tree load save import diff pull push search images ls rmi rm" -f -a "prune" -d 'Remove images without a name, and what nothing refers to'
 complete -c sandbox -n "__fish_sandbox_using_subcommand image; and not __fish_seen_subcommand_from tag untag history inspect df prune gc tree load save import diff pull push search images ls rmi rm" -f -a "gc" -d 'Remove blobs and layers that no image refers to'
@@ -444,8 +496,11 @@ complete -c sandbox -n "__fish_sandbox_using_subcommand image; and __fish_seen_s
 complete -c sandbox -n "__fish_sandbox_using_subcommand image; and __fish_seen_subcommand_from history" -s q -l quiet -d 'Print IDs only'
 complete -c sandbox -n "__fish_sandbox_using_subcommand image; and __fish_seen_subcommand_from history" -l no-trunc -d 'Print whole commands'
 complete -c sandbox -n "__fish_sandbox_using_subcommand image; and __fish_seen_subcommand_from history" -s h -l help -d 'Print help'
-complete -c sandbox -n "__fish_sandbox_using_subcommand image; and __fish_seen_subcommand_from inspect" -s f -l format -d 'Print `json`, one line, or a template such as \'{{.Config.Env}}\'' -r
-complete -c sandbox -n "__fish_sandbox_using_subcommand image; and __fish_seen_subcommand_from inspect" -s h -l help -d 'Print help'
+complete -c sandbox -n "__fish_sandbox_using_subcommand image; and __fish_seen_subcommand_from inspect" -l type -d 'Only what is a container (or sandbox, which is the same) or an image' -r -f -a "container\t''
+sandbox\t''
+image\t''"
+complete -c sandbox -n "__fish_sandbox_using_subcommand image; and __fish_seen_subcommand_from inspect" -s f -l format -d 'Print `json`, one line, or a template such as \'{{.Config.Env}}\' or \'{{.State.Status}}\'' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand image; and __fish_seen_subcommand_from inspect" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c sandbox -n "__fish_sandbox_using_subcommand image; and __fish_seen_subcommand_from df" -l format -d 'Print `json`, one object a line, or a template' -r
 complete -c sandbox -n "__fish_sandbox_using_subcommand image; and __fish_seen_subcommand_from df" -s h -l help -d 'Print help'
 complete -c sandbox -n "__fish_sandbox_using_subcommand image; and __fish_seen_subcommand_from prune" -l filter -d 'Only images that fit: until=24h or until=2026-01-31, label=KEY[=VALUE] or label!=KEY[=VALUE]' -r

@@ -623,6 +623,46 @@ impl Drop for Held {
     }
 }
 
+/// How long the kernel may take to stop them all.
+const FREEZING: std::time::Duration = std::time::Duration::from_secs(2);
+
+/// Stop all that is in the payload of this sandbox's cgroup, or let it go on. kernel: cgroup-v2.rst, cgroup.freeze
+pub fn freeze(top: &Path, on: bool) -> Result<()> {
+    let payload = top.join(PAYLOAD);
+    put(&payload, "cgroup.freeze", if on { "1" } else { "0" })?;
+    let start = std::time::Instant::now();
+    while is_frozen(top) != on {
+        if start.elapsed() > FREEZING {
+            let _ = put(&payload, "cgroup.freeze", "0");
+            return Err(Error::new(Kind::Io, "cannot stop all processes of the sandbox: the kernel does not come to an end with it"));
+        }
+        std::thread::sleep(std::time::Duration::from_millis(2));
+    }
+    Ok(())
+}
+
+pub fn is_frozen(top: &Path) -> bool {
+    word(top.join(PAYLOAD).join("cgroup.events")).is_some_and(|text| text.lines().any(|line| line == "frozen 1"))
+}
+
+pub fn payload(top: &Path) -> PathBuf {
+    top.join(PAYLOAD)
+}
+
+/// Other limits for a sandbox that lives: what `limits` says, and nothing of the rest.
+pub fn update(top: &Path, uid: u32, limits: &Limits) -> Result<()> {
+    let unit = top.file_name().and_then(OsStr::to_str).filter(|name| name.ends_with(".scope"));
+    match (unit, bus(uid)) {
+        (Some(unit), Some(bus)) => scope::set(&bus, unit, limits)?,
+        (Some(unit), None) => {
+            return Err(Missing::NoUserBus.error(format!("cannot change the limits of {unit}: no systemd of yours is to be reached")));
+        }
+        (None, _) => write_settings(top, limits)?,
+    }
+    enable(top, limits)?;
+    write_settings(&top.join(PAYLOAD), limits)
+}
+
 /// The user's living sandboxes that have a cgroup: (name, usage).
 pub fn living(uid: u32) -> Vec<(String, PathBuf)> {
     let own = word("/proc/self/cgroup").unwrap_or_default();

@@ -81,6 +81,13 @@ pub fn set_budget(bus: &Path, limits: &Limits, for_good: bool) -> Result<()> {
     .map_err(|why| Error::new(Kind::Denied, format!("cannot set the budget of {SLICE}: {why}")).hint("systemctl --user status; sandbox doctor"))
 }
 
+/// Set what a scope may use, as long as it is there.
+pub fn set(bus: &Path, unit: &str, limits: &Limits) -> Result<()> {
+    let properties = resources(limits)?;
+    on(bus, async |systemd| systemd.call_method(Some(SYSTEMD), OBJECT, Some(MANAGER), "SetUnitProperties", &(unit, true, properties)).await.map(drop))
+        .map_err(|why| Error::new(Kind::Denied, format!("cannot set the limits of {unit}: {why}")).hint("systemctl --user status; sandbox doctor"))
+}
+
 /// Every limit of the budget is off.
 pub fn reset_budget(bus: &Path) -> Result<()> {
     on(bus, async |systemd| systemd.call_method(Some(SYSTEMD), OBJECT, Some(MANAGER), "RevertUnitFiles", &(vec![SLICE],)).await.map(drop))

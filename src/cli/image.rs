@@ -124,15 +124,28 @@ pub struct HistoryArgs {
     format: Option<String>,
 }
 
-/// Print all that is known of images, as JSON
+/// Print all that is known of sandboxes and images, as JSON
+///
+/// Under a word that is both, the sandbox; sandbox image inspect knows images only.
 #[derive(Debug, Args)]
 pub struct InspectArgs {
     /// Names or IDs
-    #[arg(value_name = "IMAGE", required = true)]
-    images: Vec<String>,
-    /// Print `json`, one line, or a template such as '{{.Config.Env}}'
+    #[arg(value_name = "SANDBOX|IMAGE", required = true)]
+    pub words: Vec<String>,
+    /// Only what is a container (or sandbox, which is the same) or an image
+    #[arg(long = "type", value_name = "TYPE", value_enum)]
+    pub kind: Option<What>,
+    /// Print `json`, one line, or a template such as '{{.Config.Env}}' or '{{.State.Status}}'
     #[arg(short, long, value_name = "FORMAT")]
-    format: Option<String>,
+    pub format: Option<String>,
+}
+
+/// What `inspect` looks at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum What {
+    Container,
+    Sandbox,
+    Image,
 }
 
 /// Show how much room images take, and what can be had back
@@ -291,7 +304,9 @@ pub(super) fn show(rows: &[Value], columns: &[(&str, &str)], format: Option<&str
             let lines = rows.iter().map(|row| template::fill(format, row)).collect::<Result<Vec<_>>>()?;
             if heads {
                 // The head of each column is its name in capitals, as Docker has it.
-                let names: Map<String, Value> = columns.iter().map(|(head, key)| (key.to_string(), Value::from(*head))).collect();
+                let other = rows.first().and_then(Value::as_object).into_iter().flatten().map(|(key, _)| (key.clone(), key.to_uppercase().into()));
+                let mut names: Map<String, Value> = other.collect();
+                names.extend(columns.iter().map(|(head, key)| (key.to_string(), Value::from(*head))));
                 let head = template::fill(format, &Value::Object(names)).unwrap_or_default();
                 let cells = |line: &String| line.split('\t').map(str::to_string).collect::<Vec<_>>();
                 print(&table(&cells(&head).iter().map(String::as_str).collect::<Vec<_>>(), lines.iter().map(cells)));
@@ -323,7 +338,7 @@ fn short(digest: &Digest, whole: bool) -> String {
 }
 
 /// Decimal units and three digits, as Docker has it.
-fn human(bytes: u64) -> String {
+pub(super) fn human(bytes: u64) -> String {
     let (mut size, mut unit) = (bytes as f64, 0);
     const UNITS: [&str; 6] = ["B", "kB", "MB", "GB", "TB", "PB"];
     while size >= 1000.0 && unit + 1 < UNITS.len() {
@@ -593,7 +608,7 @@ fn history(store: &Store, args: &HistoryArgs) -> Result<()> {
 }
 
 /// Docker's keys, so that `jq` scripts find what they look for.
-fn inspected(store: &Store, image: &Image) -> Result<Value> {
+pub(super) fn inspected(store: &Store, image: &Image) -> Result<Value> {
     let path = crate::image::blob::path(&image.store, &image.id);
     let size = std::fs::metadata(&path).doing("look at", path.display())?.len();
     let bytes = store.document(image, &Descriptor { media_type: String::new(), digest: image.id.clone(), size })?;
@@ -627,8 +642,15 @@ fn inspected(store: &Store, image: &Image) -> Result<Value> {
 }
 
 fn inspect(store: &Store, args: &InspectArgs) -> Result<()> {
-    let all = args.images.iter().map(|text| inspected(store, &store.get(text)?)).collect::<Result<Vec<_>>>()?;
-    match args.format.as_deref() {
+    if args.kind.is_some_and(|kind| kind != What::Image) {
+        return Err(Error::usage("cannot inspect anything but images by sandbox image").hint("sandbox inspect"));
+    }
+    show_all(args.words.iter().map(|text| inspected(store, &store.get(text)?)).collect::<Result<Vec<_>>>()?, args.format.as_deref())
+}
+
+/// An array, or each through a template.
+pub(super) fn show_all(all: Vec<Value>, format: Option<&str>) -> Result<()> {
+    match format {
         None => {
             let text = serde_json::to_string_pretty(&all).map_err(|e| Error::new(Kind::Bug, format!("cannot write JSON: {e}")))?;
             print(&template::plain(text));

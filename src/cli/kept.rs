@@ -150,7 +150,7 @@ impl Pile {
         // A whole ID is too long for a name.
         let missing = match name.parse().map(|name| kept::read(&store, &name)) {
             Ok(Err(e)) if e.kind() == Kind::NotFound => Some(e),
-            Ok(kept) => return Pile::kept(store, kept?, name),
+            Ok(kept) => return Pile::kept(store, kept?),
             Err(_) => None,
         };
         let found = Sandboxes::open(&home).find(name);
@@ -170,28 +170,34 @@ impl Pile {
         match writable::find(&sandbox)? {
             Writable::Kept(layer) => {
                 let kept = kept::read(&store, &layer)?;
-                Pile::kept(store, kept, name)
+                Pile::kept(store, kept)
             }
-            Writable::Lost(handle) => Pile::on(store, &below.manifest, Upper { handle, live: true }, &sandbox.config.command(), None, name),
+            Writable::Lost(handle) => Pile::on(store, &below.manifest, Upper { handle, live: true }, &sandbox.config.command(), None),
         }
     }
 
-    fn kept(store: Store, kept: Kept, name: &str) -> Result<Pile> {
+    fn kept(store: Store, kept: Kept) -> Result<Pile> {
         let upper = Upper::open(&kept.upper(), kept.busy)?;
         let record = kept.record.clone();
-        Pile::on(store, &record.manifest, upper, &record.command, Some(kept), name)
+        Pile::on(store, &record.manifest, upper, &record.command, Some(kept))
     }
 
-    fn on(store: Store, manifest: &Digest, upper: Upper, command: &[String], kept: Option<Kept>, name: &str) -> Result<Pile> {
+    fn on(store: Store, manifest: &Digest, upper: Upper, command: &[String], kept: Option<Kept>) -> Result<Pile> {
         let image = store.get(manifest.hex())?;
         // The run that wrote to it took the layers below as they are, and nothing is unpacked now.
         let there = image.layers.iter().all(|l| store.has_layer(&l.chain_id));
         let store = store.squash_ids(there);
         let held = store.hold(&image)?;
-        if upper.live {
+        Ok(Pile { store, upper, command: command.join(" "), image, _kept: kept, _held: held })
+    }
+
+    /// To read it for somebody who should know that it is being written.
+    fn told(name: &str) -> Result<Pile> {
+        let pile = Pile::new(name)?;
+        if pile.upper.live {
             note(&format!("{name} is running; what it writes at this moment may be half there"));
         }
-        Ok(Pile { store, upper, command: command.join(" "), image, _kept: kept, _held: held })
+        Ok(pile)
     }
 
     fn lowers(&self) -> Vec<PathBuf> {
@@ -203,8 +209,24 @@ fn note(sentence: &str) {
     let _ = writeln!(std::io::stderr(), "sandbox: note: {}", crate::error::printable(sentence));
 }
 
+/// How long the layer is that `commit` would make of it; None: it has none, or cannot be read now.
+pub fn size(name: &str) -> Option<u64> {
+    struct Count(u64);
+    impl Write for Count {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0 += bytes.len() as u64;
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let (pile, mut count) = (Pile::new(name).ok()?, Count(0));
+    diff::layer(pile.upper, &pile.image.directories(pile.store.path()), pile.store.maps().ok()?, &mut count).ok().map(|_| count.0)
+}
+
 pub fn diff(args: DiffArgs) -> Result<()> {
-    let pile = Pile::new(&args.name)?;
+    let pile = Pile::told(&args.name)?;
     let lowers = pile.lowers();
     let (changes, torn) = diff::changes(pile.upper, &lowers, pile.store.maps()?)?;
     torn.iter().for_each(|t| note(t));
@@ -225,7 +247,7 @@ pub fn export(args: ExportArgs) -> Result<()> {
     if args.output.is_none() && std::io::stdout().is_terminal() {
         return Err(Error::usage("cannot write a tar to a terminal").hint("-o FILE, or a pipe"));
     }
-    let pile = Pile::new(&args.name)?;
+    let pile = Pile::told(&args.name)?;
     let (lowers, maps) = (pile.lowers(), pile.store.maps()?);
     let packed = match &args.output {
         None => gather::shown(pile.upper, &lowers, maps, &mut std::io::stdout().lock())?,
@@ -240,7 +262,7 @@ pub fn export(args: ExportArgs) -> Result<()> {
 
 pub fn commit(args: CommitArgs) -> Result<()> {
     check_name(args.image.as_ref())?;
-    let pile = Pile::new(&args.name)?;
+    let pile = Pile::told(&args.name)?;
     let lowers = pile.lowers();
     let about =
         About { author: args.author, message: args.words.message, changes: args.words.change, made_by: pile.command, platform: Platform::default() };
@@ -248,7 +270,13 @@ pub fn commit(args: CommitArgs) -> Result<()> {
     let write = |to: &mut dyn Write| diff::layer(pile.upper, &lowers, maps, to).map(|packed| torn = packed.torn);
     let layer = compose::layer(&pile.store, Some(&pile.image), write)?;
     torn.iter().for_each(|t| note(t));
-    compose::image(&pile.store, Some(&pile.image), &layer, &about, args.image.as_ref()).map(|image| print(image.id.as_str()))
+    let image = compose::image(&pile.store, Some(&pile.image), &layer, &about, args.image.as_ref())?;
+    let sandboxes = Sandboxes::open(&Caller::me()?.home);
+    if let Ok(sandbox) = sandboxes.find(&args.name) {
+        sandboxes.say(&sandbox, "commit", &[("imageID", image.id.to_string())]);
+    }
+    print(image.id.as_str());
+    Ok(())
 }
 
 /// A digest is what an image has, not what it is given.

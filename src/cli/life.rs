@@ -1,22 +1,25 @@
-//! `sandbox create`, `start`, `stop`, `kill`, `rm` and `ps`: sandboxes that go on without us. Called by `cli::main` and, for `-d`, by `run`.
+//! `sandbox create`, `start`, `stop`, `restart`, `kill`, `pause`, `rename`, `update` and `rm`: what is done to sandboxes as a whole. Called by `cli::main` and, for `-d`, by `run`.
 #![forbid(unsafe_code)]
 
 use super::attach;
-use super::image::{show, since};
+use super::limits::LimitArgs;
 use super::print;
+use super::ps::{self, Filter};
 use super::run::{Marks, RunArgs, Said, say};
+use crate::cgroup;
 use crate::container::process::Found;
 use crate::container::run::note;
 use crate::container::store::{self, Sandbox, Sandboxes};
-use crate::container::{Config, Status, watch};
+use crate::container::{Config, Restart, Status, watch};
 use crate::error::{Doing, Error, Kind, Result};
-use crate::host::Caller;
+use crate::host::{self, Caller};
+use crate::ident::Name;
 use crate::image::kept;
 use crate::image::store::Store;
 use crate::spec::process;
-use clap::Args;
+use clap::{Args, Subcommand};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use serde_json::{Value, json};
+use std::io::{IsTerminal, Write};
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
@@ -57,9 +60,96 @@ pub struct StopArgs {
     /// All that run
     #[arg(short, long, conflicts_with = "sandboxes")]
     all: bool,
+    /// All that run and fit, as for sandbox ps
+    #[arg(short, long, value_name = "KEY=VALUE", conflicts_with_all = ["sandboxes", "all"])]
+    filter: Vec<String>,
+    /// Names or IDs
+    #[arg(value_name = "SANDBOX", required_unless_present_any = ["all", "filter"])]
+    sandboxes: Vec<String>,
+}
+
+/// Stop sandboxes and run them again
+#[derive(Debug, Args)]
+pub struct RestartArgs {
+    /// Seconds until they are killed; without it what --stop-timeout said, or 10
+    #[arg(short, long, value_name = "SECONDS")]
+    time: Option<u64>,
+    /// Names or IDs
+    #[arg(value_name = "SANDBOX", required = true)]
+    sandboxes: Vec<String>,
+}
+
+/// Have all that is in sandboxes stand still
+///
+/// By the freezer of their cgroup, or, where they have none, by SIGSTOP to each process.
+#[derive(Debug, Args)]
+pub struct PauseArgs {
+    /// All that run
+    #[arg(short, long, conflicts_with = "sandboxes")]
+    all: bool,
     /// Names or IDs
     #[arg(value_name = "SANDBOX", required_unless_present = "all")]
     sandboxes: Vec<String>,
+}
+
+/// Let sandboxes go on that were paused
+#[derive(Debug, Args)]
+pub struct UnpauseArgs {
+    /// All that are paused
+    #[arg(short, long, conflicts_with = "sandboxes")]
+    all: bool,
+    /// Names or IDs
+    #[arg(value_name = "SANDBOX", required_unless_present = "all")]
+    sandboxes: Vec<String>,
+}
+
+/// Give a sandbox another name
+///
+/// Its host name stays. Not of one that runs in the foreground.
+#[derive(Debug, Args)]
+pub struct RenameArgs {
+    /// Its name or ID
+    #[arg(value_name = "SANDBOX")]
+    sandbox: String,
+    /// The new name
+    #[arg(value_name = "NAME")]
+    name: Name,
+}
+
+/// Change the limits of sandboxes, also while they run
+///
+/// What is said holds at once, and each time that they are started again; what is not said stays as it is.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  sandbox update --memory 512m --cpus 1.5 web\n  sandbox update --restart always web")]
+pub struct UpdateArgs {
+    #[command(flatten)]
+    limits: Box<LimitArgs>,
+    /// When it is run again: no, on-failure[:N], always or unless-stopped
+    #[arg(long, value_name = "POLICY")]
+    restart: Option<Restart>,
+    /// Names or IDs
+    #[arg(value_name = "SANDBOX", required = true)]
+    sandboxes: Vec<String>,
+}
+
+/// Remove all sandboxes that have ended
+#[derive(Debug, Args)]
+pub struct ContainerArgs {
+    #[command(subcommand)]
+    command: ContainerCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum ContainerCommand {
+    /// Remove all sandboxes that do not run, and what they wrote
+    Prune {
+        /// Only those that fit; until=24h, label=KEY[=VALUE], and what sandbox ps --filter knows
+        #[arg(long, value_name = "KEY=VALUE")]
+        filter: Vec<String>,
+        /// Do not ask
+        #[arg(short, long)]
+        force: bool,
+    },
 }
 
 /// Send a signal to the command of sandboxes
@@ -86,39 +176,41 @@ pub struct RmArgs {
     /// Kill those that run
     #[arg(short, long)]
     force: bool,
-    /// All of them
+    /// All of them; without --force those that do not run
     #[arg(short, long, conflicts_with = "sandboxes")]
     all: bool,
+    /// All that fit, as for sandbox ps
+    #[arg(long, value_name = "KEY=VALUE", conflicts_with_all = ["sandboxes", "all"])]
+    filter: Vec<String>,
     /// Names or IDs of sandboxes, names of layers
-    #[arg(value_name = "SANDBOX", required_unless_present = "all")]
+    #[arg(value_name = "SANDBOX", required_unless_present_any = ["all", "filter"])]
     sandboxes: Vec<String>,
-}
-
-/// List sandboxes
-///
-/// Those that run; with -a all of them.
-#[derive(Debug, Args)]
-pub struct PsArgs {
-    /// Also those that have ended
-    #[arg(short, long)]
-    all: bool,
-    /// IDs only
-    #[arg(short, long)]
-    quiet: bool,
-    /// table, json, or a template such as '{{.Names}}'
-    #[arg(long, value_name = "FORMAT")]
-    format: Option<String>,
 }
 
 /// `run -d`.
 pub fn detach(said: Said, marks: &Marks) -> Result<u8> {
     let config = said.config()?;
-    let own = Sandboxes::open(&said.caller.home).make(&config, Status::Starting)?;
+    let sandboxes = Sandboxes::open(&said.caller.home);
+    replace(&sandboxes, &config, said.replace)?;
+    let own = sandboxes.make(&config, Status::Starting)?;
     let up = watch::start(own).inspect_err(|_| forget(&said, &config))?;
     up.notes.iter().for_each(|sentence| note(sentence));
     marks.write(&config.id, up.pid)?;
     print(config.id.as_str());
     Ok(0)
+}
+
+/// `--replace`: who has the name goes.
+pub fn replace(sandboxes: &Sandboxes, config: &Config, wanted: bool) -> Result<()> {
+    if !wanted {
+        return Ok(());
+    }
+    match sandboxes.find(config.name.as_str()) {
+        // What begins with these digits is not meant.
+        Ok(other) if other.config.name == config.name => remove(sandboxes, &other, true),
+        Err(e) if e.kind() != Kind::NotFound => Err(e),
+        _ => Ok(()),
+    }
 }
 
 /// It never ran.
@@ -132,22 +224,33 @@ pub fn create(mut args: CreateArgs) -> Result<()> {
     let marks = Marks::of(&args.run)?;
     let said = say(*args.run)?;
     let config = said.config()?;
-    Sandboxes::open(&said.caller.home).make(&config, Status::Created)?;
+    let sandboxes = Sandboxes::open(&said.caller.home);
+    replace(&sandboxes, &config, said.replace)?;
+    sandboxes.make(&config, Status::Created)?;
     marks.write(&config.id, 0)?;
     print(config.id.as_str());
     Ok(())
 }
 
+/// Which sandboxes are meant.
+enum Which<'a> {
+    Named(&'a [String]),
+    /// Of all those for which it holds.
+    All(&'a [Filter], fn(&Sandbox) -> bool),
+}
+
 /// Do it for each; the first that fails is the error.
-fn each(words: &[String], all: bool, which: impl Fn(&Sandbox) -> bool, act: impl Fn(&Sandboxes, &Sandbox) -> Result<()>) -> Result<()> {
-    let sandboxes = Sandboxes::open(&Caller::me()?.home);
+fn each(sandboxes: &Sandboxes, which: Which, act: impl Fn(&Sandbox) -> Result<()>) -> Result<()> {
     let mut failed = None;
-    let chosen: Vec<(String, Result<Sandbox>)> = match all {
-        true => sandboxes.list()?.into_iter().filter(which).map(|s| (s.config.name.to_string(), Ok(s))).collect(),
-        false => words.iter().map(|word| (word.clone(), sandboxes.find(word))).collect(),
+    let chosen: Vec<(String, Result<Sandbox>)> = match which {
+        Which::Named(words) => words.iter().map(|word| (word.clone(), sandboxes.find(word))).collect(),
+        Which::All(filters, holds) => {
+            let all = sandboxes.list()?.into_iter().filter(|s| holds(s) && ps::fits(filters, s));
+            all.map(|s| (s.config.name.to_string(), Ok(s))).collect()
+        }
     };
     for (word, sandbox) in chosen {
-        match sandbox.and_then(|s| act(&sandboxes, &s)) {
+        match sandbox.and_then(|s| act(&s)) {
             Ok(()) => print(&word),
             Err(e) => failed = failed.or(Some(e)),
         }
@@ -155,10 +258,18 @@ fn each(words: &[String], all: bool, which: impl Fn(&Sandbox) -> bool, act: impl
     failed.map_or(Ok(()), Err)
 }
 
+fn which<'a>(words: &'a [String], filters: &'a [Filter], holds: fn(&Sandbox) -> bool) -> Which<'a> {
+    if words.is_empty() { Which::All(filters, holds) } else { Which::Named(words) }
+}
+
+fn mine() -> Result<Sandboxes> {
+    Ok(Sandboxes::open(&Caller::me()?.home))
+}
+
 pub fn start(args: StartArgs) -> Result<u8> {
+    let sandboxes = mine()?;
     if args.attach {
         let [word] = args.sandboxes.as_slice() else { return Err(Error::usage("cannot attach to several at once")) };
-        let sandboxes = Sandboxes::open(&Caller::me()?.home);
         let sandbox = sandboxes.find(word)?;
         if sandbox.alive {
             let name = &sandbox.config.name;
@@ -168,26 +279,140 @@ pub fn start(args: StartArgs) -> Result<u8> {
         own.wanted();
         return attach::start(own, &sandbox.config, args.interactive);
     }
-    each(
-        &args.sandboxes,
-        false,
-        |_| true,
-        |sandboxes, sandbox| {
-            if sandbox.alive {
-                return Ok(()); // as docker
-            }
-            let own = sandboxes.take(sandbox)?;
-            own.wanted();
-            watch::start(own)?.notes.iter().for_each(|sentence| note(sentence));
-            Ok(())
-        },
-    )
-    .map(|()| 0)
+    each(&sandboxes, Which::Named(&args.sandboxes), |sandbox| again(&sandboxes, sandbox)).map(|()| 0)
+}
+
+/// Run it, if it does not run.
+fn again(sandboxes: &Sandboxes, sandbox: &Sandbox) -> Result<()> {
+    if sandbox.alive {
+        return Ok(()); // as docker
+    }
+    let own = sandboxes.take(sandbox)?;
+    own.wanted();
+    watch::start(own)?.notes.iter().for_each(|sentence| note(sentence));
+    Ok(())
 }
 
 pub fn stop(args: StopArgs) -> Result<()> {
+    let (sandboxes, filters) = (mine()?, ps::filters(&args.filter)?);
     let signal = args.signal.as_deref().map(process::signal).transpose()?;
-    each(&args.sandboxes, args.all, |s| s.alive, |sandboxes, sandbox| end(sandboxes, sandbox, signal, args.time))
+    each(&sandboxes, which(&args.sandboxes, &filters, |s| s.alive), |sandbox| end(&sandboxes, sandbox, signal, args.time))
+}
+
+pub fn restart(args: RestartArgs) -> Result<()> {
+    let sandboxes = mine()?;
+    each(&sandboxes, Which::Named(&args.sandboxes), |sandbox| {
+        let (name, options) = (&sandbox.config.name, &sandbox.config.options);
+        if sandbox.alive && (options.auto_remove || !sandbox.config.stays()) {
+            return Err(Error::new(Kind::Conflict, format!("cannot restart the sandbox '{name}': it is gone when it ends"))
+                .hint(format!("sandbox stop {name}, and run it anew; with -d and without --rm it stays")));
+        }
+        end(&sandboxes, sandbox, None, args.time)?;
+        again(&sandboxes, &sandboxes.find(sandbox.config.id.as_str())?)?;
+        sandboxes.say(sandbox, "restart", &[]);
+        Ok(())
+    })
+}
+
+pub fn pause(args: PauseArgs) -> Result<()> {
+    let sandboxes = mine()?;
+    each(&sandboxes, which(&args.sandboxes, &[], |s| s.is_running() && !s.is_paused()), |sandbox| {
+        if sandbox.is_paused() {
+            return Err(Error::new(Kind::Conflict, format!("cannot pause the sandbox '{}': it is paused", sandbox.config.name))
+                .hint(format!("sandbox unpause {}", sandbox.config.name)));
+        }
+        sandbox.pause(true)?;
+        sandboxes.say(sandbox, "pause", &[]);
+        Ok(())
+    })
+}
+
+pub fn unpause(args: UnpauseArgs) -> Result<()> {
+    let sandboxes = mine()?;
+    each(&sandboxes, which(&args.sandboxes, &[], Sandbox::is_paused), |sandbox| {
+        if !sandbox.is_paused() {
+            return Err(Error::new(Kind::Conflict, format!("cannot unpause the sandbox '{}': it is not paused", sandbox.config.name))
+                .hint("sandbox ps says how it is"));
+        }
+        sandbox.pause(false)?;
+        sandboxes.say(sandbox, "unpause", &[]);
+        Ok(())
+    })
+}
+
+pub fn rename(args: RenameArgs) -> Result<()> {
+    let sandboxes = mine()?;
+    let sandbox = sandboxes.find(&args.sandbox)?;
+    if sandbox.alive && !sandbox.config.options.detached {
+        return Err(Error::new(Kind::Conflict, format!("cannot rename the sandbox '{}': it runs in the foreground", sandbox.config.name))
+            .hint("whoever ran it gave the name: sandbox run --name NAME"));
+    }
+    sandboxes.rename(&sandbox, &args.name)
+}
+
+pub fn update(args: UpdateArgs) -> Result<()> {
+    let (sandboxes, uid) = (mine()?, Caller::me()?.uid);
+    let mut limits = args.limits.into_patch()?;
+    if limits.controls().is_empty() && args.restart.is_none() {
+        return Err(Error::usage("cannot update nothing: say a limit or --restart").hint("sandbox update --memory 512m NAME"));
+    }
+    limits.resolve(host::memory_total());
+    each(&sandboxes, Which::Named(&args.sandboxes), |sandbox| {
+        let name = &sandbox.config.name;
+        if args.restart.is_some_and(|r| r != Restart::No) && (sandbox.config.options.auto_remove || !sandbox.config.options.detached) {
+            let e = Error::new(Kind::Conflict, format!("cannot have '{name}' run again: it is gone when it ends, or nobody stays with it"));
+            return Err(e.hint("run it with -d and without --rm"));
+        }
+        let mut whole = sandbox.config.spec.limits.clone();
+        whole.asked.clone_from(&sandbox.config.asked);
+        whole.lay(limits.clone());
+        whole.check()?;
+        if sandbox.is_running() && !limits.controls().is_empty() {
+            let Some(top) = sandbox.cgroup()? else {
+                let e = Error::new(Kind::Unsupported, format!("cannot change the limits of '{name}': it runs without a cgroup"));
+                return Err(e.hint("sandbox doctor says what this machine lacks; of one that has ended they can be changed"));
+            };
+            // What depends on another limit is worked out from all of them.
+            let mut now = limits.clone();
+            if now.memory.is_some() || now.memory_swap.is_some() {
+                (now.memory, now.memory_swap) = (whole.memory, whole.memory_swap);
+            }
+            cgroup::update(&top, uid, &now)?;
+        }
+        sandboxes.change(sandbox, |config| {
+            config.asked.clone_from(&whole.asked);
+            config.spec.limits = whole.clone();
+            config.options.restart = args.restart.unwrap_or(config.options.restart);
+            Ok(())
+        })?;
+        sandboxes.say(sandbox, "update", &[]);
+        Ok(())
+    })
+}
+
+pub fn container(args: ContainerArgs) -> Result<()> {
+    let ContainerCommand::Prune { filter, force } = args.command;
+    let (sandboxes, filters) = (mine()?, ps::filters(&filter)?);
+    let ended: Vec<Sandbox> = sandboxes.list()?.into_iter().filter(|s| !s.alive && ps::fits(&filters, s)).collect();
+    if !force {
+        if !std::io::stdin().is_terminal() {
+            return Err(Error::usage("cannot ask whether to remove sandboxes: this is no terminal").hint("say --force, or look first: sandbox ps -a"));
+        }
+        let _ = write!(std::io::stderr(), "Remove {} sandboxes that do not run, and what they wrote? [y/N] ", ended.len());
+        let mut answer = String::new();
+        std::io::stdin().read_line(&mut answer).doing("read", "the answer")?;
+        if !matches!(answer.trim(), "y" | "Y" | "yes") {
+            return Ok(());
+        }
+    }
+    let mut failed = None;
+    for sandbox in &ended {
+        match remove(&sandboxes, sandbox, false) {
+            Ok(()) => print(sandbox.config.id.as_str()),
+            Err(e) => failed = failed.or(Some(e)),
+        }
+    }
+    failed.map_or(Ok(()), Err)
 }
 
 /// How long who stays with a sandbox may take to see that it ended, and one that begins to say so.
@@ -198,14 +423,17 @@ fn end(sandboxes: &Sandboxes, sandbox: &Sandbox, signal: Option<i32>, seconds: O
     if !sandbox.alive {
         return Ok(());
     }
-    sandbox.unwanted()?;
+    let _ = sandbox.unwanted(); // a full disk keeps nobody from ending it
     let grace = Duration::from_secs(seconds.unwrap_or(sandbox.config.options.stop_timeout));
     let Some((stays, init)) = reach(sandboxes, sandbox)? else { return Ok(()) };
     let _ = init.signal(signal.unwrap_or(sandbox.config.spec.process.stop_signal));
-    let _ = init.signal(libc::SIGCONT); // a stopped one could not act on it
+    // A stopped one could not act on it.
+    let _ = if sandbox.is_paused() { sandbox.pause(false) } else { Ok(()) };
+    let _ = init.signal(libc::SIGCONT);
     if !is_over(init.pidfd.as_fd(), grace)? {
         let _ = init.signal(libc::SIGKILL);
     }
+    sandboxes.say(sandbox, "stop", &[]);
     if is_over(stays.pidfd.as_fd(), PATIENCE)? {
         return sandbox.await_end();
     }
@@ -242,26 +470,26 @@ fn is_over(pidfd: std::os::fd::BorrowedFd<'_>, within: Duration) -> Result<bool>
 }
 
 pub fn kill(args: KillArgs) -> Result<()> {
-    let signal = process::signal(&args.signal)?;
-    each(
-        &args.sandboxes,
-        args.all,
-        |s| s.alive,
-        |_, sandbox| {
-            let init = sandbox.init()?;
-            if signal == libc::SIGKILL {
-                sandbox.unwanted()?;
-            }
-            init.signal(signal).doing("signal", format!("the sandbox '{}'", sandbox.config.name))
-        },
-    )
+    let (sandboxes, signal) = (mine()?, process::signal(&args.signal)?);
+    each(&sandboxes, which(&args.sandboxes, &[], |s| s.alive), |sandbox| {
+        let init = sandbox.init()?;
+        if signal == libc::SIGKILL {
+            let _ = sandbox.unwanted();
+        }
+        init.signal(signal).doing("signal", format!("the sandbox '{}'", sandbox.config.name))?;
+        sandboxes.say(sandbox, "kill", &[("signal", signal.to_string())]);
+        Ok(())
+    })
 }
 
 pub fn rm(args: RmArgs) -> Result<()> {
     let home = Caller::me()?.home;
-    let sandboxes = Sandboxes::open(&home);
-    let words: Vec<String> = match args.all {
-        true => sandboxes.list()?.into_iter().map(|s| s.config.id.to_string()).collect(),
+    let (sandboxes, filters) = (Sandboxes::open(&home), ps::filters(&args.filter)?);
+    let words: Vec<String> = match args.sandboxes.is_empty() {
+        true => {
+            let fits = |s: &Sandbox| (args.force || !s.alive) && ps::fits(&filters, s);
+            sandboxes.list()?.into_iter().filter(fits).map(|s| s.config.id.to_string()).collect()
+        }
         false => args.sandboxes,
     };
     let mut failed = None;
@@ -299,35 +527,4 @@ fn remove(sandboxes: &Sandboxes, sandbox: &Sandbox, force: bool) -> Result<()> {
         }
     }
     store::remove(sandboxes.take(sandbox)?, &sandbox.config)
-}
-
-pub fn ps(args: PsArgs) -> Result<()> {
-    let all = Sandboxes::open(&Caller::me()?.home).list()?;
-    let shown: Vec<_> = all.iter().filter(|s| args.all || s.alive).collect();
-    if args.quiet {
-        shown.iter().for_each(|s| print(s.config.id.short()));
-        return Ok(());
-    }
-    let rows: Vec<Value> = shown.iter().map(|s| row(s)).collect();
-    let columns =
-        [("SANDBOX ID", "ID"), ("IMAGE", "Image"), ("COMMAND", "Command"), ("CREATED", "CreatedSince"), ("STATUS", "Status"), ("NAMES", "Names")];
-    show(&rows, &columns, args.format.as_deref())
-}
-
-fn row(sandbox: &Sandbox) -> Value {
-    let (config, state) = (&sandbox.config, &sandbox.state);
-    let ago = |at: Option<u64>| at.map(|ns| since(ns / 1_000_000_000)).unwrap_or_default();
-    let status = match state.status {
-        Status::Running => format!("Up {}", ago(state.started).trim_end_matches(" ago")),
-        Status::Exited | Status::Dead => format!("Exited ({}) {}", state.exit.unwrap_or_default(), ago(state.finished)),
-        Status::Created => "Created".to_string(),
-        Status::Starting => "Starting".to_string(),
-        Status::Restarting => format!("Restarting ({}) {}", state.exit.unwrap_or_default(), ago(state.finished)),
-    };
-    json!({
-        "ID": config.id.short(), "Names": config.name, "Image": config.image.as_ref().map(|i| i.word.as_str()).unwrap_or_default(),
-        "Command": config.command().join(" "), "CreatedAt": crate::moment::rfc3339(config.created), "CreatedSince": since(config.created),
-        "State": state.status.as_str(), "Status": status, "ExitCode": state.exit, "Labels": config.labels,
-        "Pid": state.init.map_or(0, |p| p.pid),
-    })
 }

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 use crate::cgroup::{self, Usage};
+use crate::container::store::Sandboxes;
 use crate::error::{Doing, Error, Kind, Result};
 use crate::host::Caller;
 use crate::host::remedy::Missing;
@@ -189,8 +190,8 @@ fn size(bytes: u64) -> String {
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  sandbox stats\n  sandbox stats --no-stream --json")]
 pub struct StatsArgs {
-    /// Names of sandboxes; without any, all
-    #[arg(value_name = "NAME")]
+    /// Names or IDs of sandboxes; without any, all
+    #[arg(value_name = "SANDBOX")]
     names: Vec<String>,
     /// Show it once
     #[arg(long)]
@@ -208,16 +209,31 @@ pub fn stats(args: &StatsArgs) -> Result<u8> {
     if let cgroup::Place::Nowhere { missing: missing @ Missing::NoCgroup2, why } = cgroup::place(None, caller.uid)? {
         return Err(missing.error(format!("cannot show what sandboxes use: {why}")));
     }
+    let sandboxes = Sandboxes::open(&caller.home);
+    // By names, not by what their cgroups are called.
+    let wanted = args.names.iter().map(|word| sandboxes.find(word)).collect::<Result<Vec<_>>>()?;
+    if let Some(sandbox) = wanted.iter().find(|s| s.state.cgroup.is_none()) {
+        let name = &sandbox.config.name;
+        let why = if sandbox.alive { "it has no cgroup" } else { "it does not run" };
+        return Err(Error::new(Kind::Conflict, format!("cannot show what '{name}' uses: {why}")).hint("sandbox ps says how it is"));
+    }
     let look = || -> Vec<(String, Usage)> {
-        let all = cgroup::living(caller.uid).into_iter().filter(|(name, _)| args.names.is_empty() || args.names.contains(name));
-        all.map(|(name, dir)| (name, Usage::read(&dir))).collect()
+        let known = match wanted.is_empty() {
+            true => sandboxes.list().unwrap_or_default(),
+            false => wanted.clone(),
+        };
+        let called = |dir: &std::path::Path| {
+            known.iter().find(|s| s.state.cgroup.as_deref().is_some_and(|top| cgroup::payload(top) == dir)).map(|s| s.config.name.to_string())
+        };
+        let all = cgroup::living(caller.uid).into_iter().filter_map(|(name, dir)| match called(&dir) {
+            None if !wanted.is_empty() => None,
+            shown => Some((shown.unwrap_or(name), Usage::read(&dir))),
+        });
+        all.collect()
     };
     let mut out = std::io::stdout();
     let repaint = out.is_terminal() && !args.no_stream && !args.json;
     let (mut before, mut at) = (look(), Instant::now());
-    if let Some(name) = args.names.iter().find(|n| !before.iter().any(|(have, _)| have == *n)) {
-        return Err(Error::new(Kind::NotFound, format!("cannot show '{name}': no sandbox of that name runs with a cgroup")));
-    }
     loop {
         std::thread::sleep(INTERVAL);
         let (now, took) = (look(), at.elapsed());

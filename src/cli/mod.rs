@@ -14,8 +14,10 @@ pub mod cp;
 pub mod attach;
 pub mod docs;
 pub mod doctor;
+pub mod events;
 pub mod exec;
 pub mod image;
+pub mod inspect;
 pub mod kept;
 pub mod layer;
 pub mod life;
@@ -23,6 +25,7 @@ pub mod limits;
 pub mod logs;
 pub mod overlay;
 pub mod policy;
+pub mod ps;
 pub mod registry;
 pub mod run;
 pub mod template;
@@ -65,12 +68,19 @@ pub enum Command {
     Create(life::CreateArgs),
     Start(life::StartArgs),
     Stop(life::StopArgs),
+    Restart(life::RestartArgs),
     Kill(life::KillArgs),
+    Pause(life::PauseArgs),
+    Unpause(life::UnpauseArgs),
+    Rename(life::RenameArgs),
+    Update(life::UpdateArgs),
     Rm(life::RmArgs),
-    Ps(life::PsArgs),
+    Ps(ps::PsArgs),
     Logs(logs::LogsArgs),
     Attach(attach::AttachArgs),
     Wait(attach::WaitArgs),
+    Events(events::EventsArgs),
+    Container(life::ContainerArgs),
     Doctor(DoctorArgs),
     Policy(PolicyArgs),
     Login(registry::LoginArgs),
@@ -178,7 +188,15 @@ pub fn main() -> ExitCode {
         Command::Logs(args) => report(logs::logs(args).map(|()| 0), false),
         Command::Attach(args) => report(attach::attach_to(args), false),
         Command::Wait(args) => report(attach::wait(args).map(|()| 0), false),
-        Command::Ps(args) => report(life::ps(args).map(|()| 0), false),
+        Command::Ps(args) => report(ps::ps(args).map(|()| 0), false),
+        Command::Restart(args) => report(life::restart(args).map(|()| 0), false),
+        Command::Pause(args) => report(life::pause(args).map(|()| 0), false),
+        Command::Unpause(args) => report(life::unpause(args).map(|()| 0), false),
+        Command::Rename(args) => report(life::rename(args).map(|()| 0), false),
+        Command::Update(args) => report(life::update(args).map(|()| 0), false),
+        Command::Events(args) => report(events::events(&args).map(|()| 0), args.json),
+        Command::Container(args) => report(life::container(args).map(|()| 0), false),
+        Command::Images(image::ImageCommand::Inspect(args)) => report(inspect::inspect(&args).map(|()| 0), false),
         Command::Doctor(args) => {
             let json = args.json;
             report(doctor(args), json)

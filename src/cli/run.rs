@@ -11,7 +11,7 @@ use crate::container::choose::{Chosen, Pull, Writes};
 use crate::container::health::{self, OnFailure};
 use crate::container::run::{Call, Guess, note, ready, running};
 use crate::container::store::{Own, Sandboxes};
-use crate::container::{self, Config, Options, Restart, now};
+use crate::container::{self, Config, Options, Restart, State, now};
 use crate::dirs;
 use crate::error::{Doing, Error, Kind, Result};
 use crate::host::subid;
@@ -447,6 +447,8 @@ pub struct Said {
     pub env: Environment,
     pub options: Options,
     pub labels: BTreeMap<String, String>,
+    /// Who has its name goes.
+    pub replace: bool,
 }
 
 /// Say it.
@@ -459,7 +461,7 @@ pub fn say(mut args: RunArgs) -> Result<Said> {
         other => other.doing("find", "the working directory").map_err(|e| e.hint("cd to a directory that is there, or name one with -w"))?,
     };
     let dashes = after_dashes(&std::env::args_os().collect::<Vec<_>>(), args.command.len());
-    let (id, labels) = (Id::new(&chance()?), args.labels()?);
+    let (id, labels, replace) = (Id::new(&chance()?), args.labels()?, args.replace);
     // Most often the flags alone tell the ids. Then the slow writing of their maps goes on while everything else is found out.
     let guessed = if args.dry_run || args.detach || args.tty { None } else { args.guess(dashes, &caller) };
     let chosen = if args.rootfs.is_none() && !dashes { Some(args.choose(&caller)?) } else { None };
@@ -495,7 +497,7 @@ pub fn say(mut args: RunArgs) -> Result<Said> {
         }
     }
     crate::confine::seccomp::pin(&mut spec.restrict.seccomp.profile)?;
-    Ok(Said { id, guessed, spec, chosen, writes, caller, cwd, env, options, labels })
+    Ok(Said { id, guessed, spec, chosen, writes, caller, cwd, env, options, labels, replace })
 }
 
 fn chance() -> Result<[u8; 32]> {
@@ -507,9 +509,15 @@ fn chance() -> Result<[u8; 32]> {
 impl Said {
     /// For the record.
     pub fn config(&self) -> Result<Config> {
+        let stays = self.options.detached || matches!(self.writes, Writes::Kept(_));
+        let name = match &self.spec.name {
+            Some(name) => name.clone(),
+            None if stays => Sandboxes::open(&self.caller.home).made_up(self.id.as_str().as_bytes())?,
+            None => self.id.short().parse()?, // nobody waits for a better one
+        };
         Ok(Config {
             id: self.id.clone(),
-            name: self.spec.name.clone().map_or_else(|| self.id.short().parse(), Ok)?,
+            name,
             unnamed: self.spec.name.is_none(),
             created: now() / 1_000_000_000,
             image: self.chosen.as_ref().map(Chosen::below),
@@ -540,6 +548,7 @@ pub fn run(args: RunArgs) -> Result<u8> {
     }
     let config = said.config()?;
     let sandboxes = Sandboxes::open(&said.caller.home);
+    life::replace(&sandboxes, &config, said.replace && !dry_run)?;
     let person = tty && interactive && rustix::termios::isatty(std::io::stdin());
     if person && !stays && !said.options.detach_keys.is_empty() {
         let config = attach::at_terminal(&config);
@@ -570,14 +579,15 @@ pub fn run(args: RunArgs) -> Result<u8> {
     };
     ready.notes(&spec).iter().for_each(|sentence| note(sentence));
     // A name must be its own before anything runs under it; nobody waits for the record of one that has none.
-    let mut own = if config.unnamed { None } else { Some(sandboxes.make(&config, container::Status::Starting)?) };
+    let at_once = !config.unnamed || config.stays();
+    let mut own = if at_once { Some(sandboxes.make(&config, container::Status::Starting)?) } else { None };
     let mut status = Status::new(status_fd);
     status.degraded(&ready.plan);
     let absent = absent_guarded(&spec);
 
     // Play it.
     let (live, streams) = ready.play(&spec, &mut chosen, &writes).inspect_err(|_| own.take().into_iter().for_each(|own| drop(own.remove())))?;
-    if config.unnamed {
+    if !at_once {
         own = sandboxes.make(&config, container::Status::Starting).ok(); // where nothing can be written, it is not listed, and runs
     }
     let told = own.as_ref().map(|own| record(own, &live));
@@ -605,7 +615,7 @@ pub fn run(args: RunArgs) -> Result<u8> {
     let used = used.or_else(|| held.as_ref().map(Held::usage));
     drop(held);
     if let Some(own) = own {
-        own.remove()?;
+        over(own, &config, &exit, used.as_ref())?;
     }
     afterwards(&spec, &writes, &absent, json, &exit, used.as_ref(), summary.then_some(start));
     status.exited(&exit, used.as_ref());
@@ -644,6 +654,21 @@ fn at_terminal(own: Own, said: &Said, config: &Config, marks: &Marks, json: bool
     }
 }
 
+/// It ended. What stays can be started again, which is then not in the foreground.
+fn over(own: Own, config: &Config, exit: &Exit, used: Option<&Usage>) -> Result<()> {
+    let reason = if exit.timed_out { Some("timeout") } else { used.and_then(|u| limits::reason(exit, u)) };
+    let state = own.state()?;
+    let told = own.tell(&State {
+        status: container::Status::Exited,
+        finished: Some(now()),
+        exit: Some(exit.code()),
+        signal: exit.status.signal(),
+        reason: reason.map(String::from),
+        ..state.over()
+    });
+    if config.stays() { told } else { own.remove() }
+}
+
 /// Say where it is to be found.
 fn record(own: &Own, live: &Live) -> Result<()> {
     own.tell(&running(live, own.stays()?)?)
@@ -658,7 +683,10 @@ pub struct Marks {
 impl Marks {
     /// The one must be new, since two sandboxes that think they own it are a mistake. man: docker-run(1)
     pub fn of(args: &RunArgs) -> Result<Marks> {
-        let new = |path: &PathBuf| std::fs::File::create_new(path).doing("make", path.display());
+        let new = |path: &PathBuf| {
+            let made = std::fs::File::create_new(path).doing("make", path.display());
+            made.map_err(|e| if path.exists() { e.hint("another sandbox may have written it; if it is over: rm FILE") } else { e })
+        };
         let cidfile = args.cidfile.as_ref().filter(|_| !args.dry_run).map(new).transpose()?;
         Ok(Marks { cidfile, pidfile: args.pidfile.clone() })
     }
@@ -761,7 +789,7 @@ impl RunArgs {
         let RunArgs {
             interactive,
             tty,
-            detach: _,
+            detach,
             rm: _,
             rootfs,
             pull,
@@ -831,7 +859,7 @@ impl RunArgs {
             dry_run: _,
             summary: _,
             json: _,
-            status_fd: _,
+            status_fd,
             command,
         } = self;
         let root = match (rootfs, image) {
@@ -864,6 +892,11 @@ impl RunArgs {
                 .hint("-v HOST:DEST[:ro|O]"));
         }
         // What would be ignored is refused.
+        for (set, why) in [(detach && preserve_fds.is_some(), "--preserve-fds"), (detach && status_fd.is_some(), "--status-fd")] {
+            if set {
+                return Err(Error::usage(format!("cannot use {why} with -d: nobody's descriptors are there later")).hint("sandbox events"));
+            }
+        }
         for (set, why) in [
             (hostname.is_some() && uts == Some(Share::Host), "--hostname with --uts host"),
             (shm_size.is_some() && ipc == Some(Share::Host), "--shm-size with --ipc host"),

@@ -94,6 +94,56 @@ impl Sandbox {
         if init.is_child_of(&stays) { Ok(init) } else { Err(self.distrust("the process that it names as PID 1 is another one")) }
     }
 
+    /// Where its limits are, if the kernel says that its PID 1 is there. // I1
+    pub fn cgroup(&self) -> Result<Option<PathBuf>> {
+        let Some(top) = &self.state.cgroup else { return Ok(None) };
+        let own = self.init()?.read("cgroup").doing("look at", "the cgroup of PID 1")?;
+        let path = own.lines().find_map(|line| line.strip_prefix("0::/")).unwrap_or_default();
+        if Path::new("/sys/fs/cgroup").join(path).starts_with(top) && top.components().count() > 4 {
+            Ok(Some(top.clone()))
+        } else {
+            Err(self.distrust("its PID 1 is not in the cgroup that it names"))
+        }
+    }
+
+    /// All that is in it stands still; the kernel says so.
+    pub fn is_paused(&self) -> bool {
+        if !self.is_running() {
+            return false;
+        }
+        if self.state.cgroup.as_ref().is_some_and(|top| crate::cgroup::is_frozen(top)) {
+            return true;
+        }
+        // Without a cgroup of ours: its command does.
+        let stopped = |pid: &u32| Found::open(*pid).and_then(|p| p.stat().map_err(|_| Errno::SRCH)).is_ok_and(|stat| stat.state == 'T');
+        let first = self.state.init.and_then(|p| p.find()).and_then(|init| init.children().ok()?.first().copied());
+        first.as_ref().is_some_and(stopped)
+    }
+
+    /// What `ps` calls it.
+    pub fn status(&self) -> &'static str {
+        if self.is_paused() { "paused" } else { self.state.status.as_str() }
+    }
+
+    /// Stop all that is in it, or let it go on.
+    pub fn pause(&self, on: bool) -> Result<()> {
+        let init = self.init()?;
+        if let Some(top) = self.cgroup()? {
+            return crate::cgroup::freeze(&top, on);
+        }
+        // Our init stops everybody as a terminal would; what they make meanwhile, too. // tape/init.rs
+        let name = &self.config.name;
+        for _ in 0..200 {
+            init.signal(if on { libc::SIGTSTP } else { libc::SIGCONT }).doing("signal", format!("the sandbox '{name}'"))?;
+            std::thread::sleep(Duration::from_millis(5));
+            if self.is_paused() == on {
+                return Ok(());
+            }
+        }
+        Err(Error::new(Kind::Unsupported, format!("cannot pause the sandbox '{name}': its command is PID 1 itself, and there is no cgroup"))
+            .hint("run it with --init"))
+    }
+
     pub fn distrust(&self, why: &str) -> Error {
         distrust(&self.dir, why)
     }

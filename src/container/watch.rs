@@ -232,6 +232,7 @@ impl Life<'_> {
         let caller = Caller::me()?;
         let mut spec = ManuallyDrop::new(config.spec.clone());
         spec.limits.asked = config.asked.clone();
+        spec.process.preserve_fds = 0; // of whoever ran it in the foreground
         let mut chosen = config.image.as_ref().map(Chosen::again).transpose()?;
         // It may have run before.
         let writes = match &config.writes {

@@ -4,7 +4,7 @@
 //! one rename or one exchange, so that after a crash the tree is as before or as after.
 
 use super::copy_up::new_file;
-use super::inode::{Attributes, Found, Key, Name, Node, read, write};
+use super::inode::{Attributes, Found, Key, Name, Node, read, times_of, write};
 use super::layer::{self, DIRECTORY, IMPURE, NLINK, OPAQUE, Spot, WHITEOUT, lock};
 use super::namei::stat_at;
 use super::xattr::{self, Override, links_text};
@@ -289,7 +289,7 @@ impl Fs {
         let dir = self.upper_dir(parent)?;
         let stands = self.stands(&node, parent, name);
         let covered = self.is_covered(parent, name)?;
-        if stands {
+        if node.has_upper() {
             self.pin(&node, &seen);
         }
         match (stands, covered) {
@@ -501,7 +501,7 @@ impl Fs {
         }
         let stands = target.as_ref().is_some_and(|(target, _)| if target.is_dir() { target.has_upper() } else { self.stands(target, to.0, to.1) });
         if let Some((target, seen)) = &target
-            && stands
+            && target.has_upper()
         {
             match target.is_dir() {
                 true => {
@@ -552,7 +552,11 @@ impl Fs {
         }
         let Spot::Name(from, old) = self.spot(node)? else { return Err(Errno::STALE) };
         let _names = write(&at.0.names);
-        rustix::fs::linkat(&*from, old.as_ref(), &*self.upper_dir(at.0)?, at.1.as_ref(), AtFlags::empty())?;
+        let dir = self.upper_dir(at.0)?;
+        let times = times_of(&fstat(&*dir)?);
+        rustix::fs::linkat(&*from, old.as_ref(), &*dir, at.1.as_ref(), AtFlags::empty())?;
+        // Nothing has changed for those who look.
+        let _ = rustix::fs::futimens(&*dir, &times);
         let links = {
             let mut state = write(&node.state);
             state.links -= 1;

@@ -399,10 +399,10 @@ impl Filesystem for Face {
         }
     }
 
-    fn setxattr(&self, _: &Request, ino: INodeNo, name: &OsStr, value: &[u8], flags: i32, _: u32, reply: ReplyEmpty) {
+    fn setxattr(&self, req: &Request, ino: INodeNo, name: &OsStr, value: &[u8], flags: i32, _: u32, reply: ReplyEmpty) {
         let done = || {
             let name = CString::new(name.as_bytes()).map_err(|_| Errno::INVAL)?;
-            self.fs.set_xattr(&self.fs.table.get(ino.0)?, &name, value, flags as u32)
+            self.fs.set_xattr(&self.fs.table.get(ino.0)?, &name, value, flags as u32, (req.uid(), req.gid()))
         };
         answer(reply, done());
     }

@@ -23,6 +23,7 @@ pub const OVERRIDE: &CStr = c"user.containers.override_stat";
 const OWN: &[u8] = b"user.overlay.";
 const ESCAPED: &[u8] = b"user.overlay.overlay.";
 const ACL: &[u8] = b"system.posix_acl_";
+const ACCESS_ACL: &CStr = c"system.posix_acl_access";
 pub const DEFAULT_ACL: &CStr = c"system.posix_acl_default";
 
 /// Who a file belongs to and what it is, where the disk cannot say so.
@@ -257,11 +258,11 @@ impl Fs {
 
     pub fn get_xattr(&self, node: &Arc<Node>, name: &CStr, value: &mut [u8]) -> Result<usize> {
         let name = self.on_disk(name)?;
-        self.readable(node)?.get_xattr(&name, value)
+        self.spot(node)?.get_xattr(&name, value)
     }
 
     pub fn list_xattrs(&self, node: &Arc<Node>) -> Result<Vec<u8>> {
-        let names = match self.readable(node)?.list_xattrs() {
+        let names = match self.spot(node)?.list_xattrs() {
             Err(Errno::OPNOTSUPP) => Vec::new(),
             other => other?,
         };
@@ -269,10 +270,18 @@ impl Fs {
         Ok(seen.flat_map(|n| [&n, &b"\0"[..]].concat()).collect())
     }
 
-    pub fn set_xattr(&self, node: &Arc<Node>, name: &CStr, value: &[u8], flags: u32) -> Result<()> {
+    pub fn set_xattr(&self, node: &Arc<Node>, name: &CStr, value: &[u8], flags: u32, by: (u32, u32)) -> Result<()> {
         let disk = self.on_disk(name).map_err(|e| if e == Errno::NODATA { Errno::PERM } else { e })?;
         self.copy_up(node)?;
-        self.readable(node)?.set_xattr(&disk, value, flags)?;
+        let spot = self.spot(node)?;
+        spot.set_xattr(&disk, value, flags)?;
+        if name == ACCESS_ACL {
+            // As chmod(2): who is not of the group does not give its rights away. The kernel leaves this to us.
+            let stat = spot.stat()?;
+            if stat.st_mode & 0o2000 != 0 && by.0 != 0 && by.1 != stat.st_gid {
+                spot.chmod(stat.st_mode & !0o2000)?;
+            }
+        }
         if name == DEFAULT_ACL {
             node.default_acl.store(0, Ordering::Relaxed);
         }
@@ -283,19 +292,14 @@ impl Fs {
         let disk = self.on_disk(name)?;
         if !node.has_upper() {
             // What is not there needs no copy.
-            self.readable(node)?.get_xattr(&disk, &mut [])?;
+            self.spot(node)?.get_xattr(&disk, &mut [])?;
             self.copy_up(node)?;
         }
-        self.readable(node)?.remove_xattr(&disk)?;
+        self.spot(node)?.remove_xattr(&disk)?;
         if name == DEFAULT_ACL {
             node.default_acl.store(0, Ordering::Relaxed);
         }
         Ok(())
-    }
-
-    /// Where its attributes can be had: a handle of a nameless link or device only gives some of them.
-    fn readable(&self, node: &Arc<Node>) -> Result<Spot> {
-        self.spot(node)
     }
 
     /// Do files made in this directory get an ACL from it?

@@ -21,11 +21,14 @@ enum Way {
     Nested,
 }
 
+/// What comes of it, in one way of running it.
+type Got = Box<dyn Fn(&Place, Way) -> i32 + Send + Sync>;
+
 /// A row: what is done, and which code is to come.
 struct Row {
     what: String,
     want: i32,
-    got: Box<dyn Fn(&Place, Way) -> i32 + Send + Sync>,
+    got: Got,
 }
 
 fn row(what: impl Into<String>, want: i32, got: impl Fn(&Place, Way) -> i32 + Send + Sync + 'static) -> Row {

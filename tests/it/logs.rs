@@ -9,7 +9,7 @@ impl Place {
         self.sandbox(&[&["logs"], words].concat())
     }
 
-    fn detached(&self, name: &str, flags: &[&str], script: &str) {
+    fn speaks(&self, name: &str, flags: &[&str], script: &str) {
         self.sandbox(&[&["run", "-d", "--name", name], flags, &["--", "sh", "-c", script]].concat()).ok();
     }
 
@@ -25,7 +25,7 @@ impl Place {
 #[test]
 fn while_it_runs_and_after() {
     let place = place();
-    place.detached("one", &[], "echo out; echo err >&2; printf 'no end'; sleep 2; echo; echo last; exit 1");
+    place.speaks("one", &[], "echo out; echo err >&2; printf 'no end'; sleep 2; echo; echo last; exit 1");
     assert!(within(Duration::from_secs(5), || place.logs(&["one"]).stdout.contains("no end")), "a line is there before its end");
     let now = place.logs(&["one"]);
     assert_eq!((now.stdout.as_str(), now.stderr.as_str()), ("out\nno end", "err\n"));
@@ -42,7 +42,7 @@ fn while_it_runs_and_after() {
     assert!(times.iter().all(|(t, _)| t.len() == 30 && t.ends_with('Z')) && times.iter().map(|(_, l)| *l).eq(["out", "no end", "last"]), "{timed:?}");
     place.logs(&["--since", "yesterday", "one"]).refused("bad time").said("1h30m");
     place.logs(&["none"]).refused("cannot find").hinted();
-    place.detached("mute", &["--log-max", "none"], "echo x");
+    place.speaks("mute", &["--log-max", "none"], "echo x");
     place.sandbox(&["wait", "mute"]).ok();
     place.logs(&["mute"]).refused("--log-max none");
     place.sandbox(&["run", "--log-max", "1k", "--", "true"]).refused("bad log size");
@@ -52,7 +52,7 @@ fn while_it_runs_and_after() {
 #[test]
 fn a_follower_gets_every_line_of_a_log_that_turns_over() {
     let place = place();
-    place.detached("turns", &["--log-max", "64k:2"], "sleep 1; seq 1 100000");
+    place.speaks("turns", &["--log-max", "64k:2"], "sleep 1; seq 1 100000");
     let all = place.logs(&["-f", "turns"]);
     let expected: String = (1..=100_000).map(|n| format!("{n}\n")).collect();
     assert!(all.stdout == expected && all.stderr.is_empty(), "{} bytes, {}", all.stdout.len(), all.stderr);
@@ -65,7 +65,7 @@ fn a_follower_gets_every_line_of_a_log_that_turns_over() {
 fn cve_2022_1708_much_output_takes_no_memory_and_little_disk() {
     let place = place();
     let script = "head -c 200000000 /dev/zero | tr '\\0' x; yes | head -c 50000000; echo END; sleep 600";
-    place.detached("flood", &[], script);
+    place.speaks("flood", &[], script);
     assert!(within(Duration::from_secs(120), || place.logs(&["-n", "1", "flood"]).stdout == "END\n"));
     let peak = place.monitor_peak();
     assert!((1..=32 << 10).contains(&peak), "{peak} KiB");
@@ -110,8 +110,8 @@ fn a_full_disk_stops_nobody_and_is_told() {
 #[test]
 fn a_person_sees_no_control_characters() {
     let place = place();
-    place.detached("esc", &[], "printf 'a\\033[2Jb\\233c\\n'");
-    place.detached("tty", &["-t"], "printf 'a\\033[2Jb\\n'");
+    place.speaks("esc", &[], "printf 'a\\033[2Jb\\233c\\n'");
+    place.speaks("tty", &["-t"], "printf 'a\\033[2Jb\\n'");
     place.sandbox(&["wait", "esc", "tty"]).ok();
     let shown = |words: &[&str]| {
         let mut command = place.command(place.probe());

@@ -13,6 +13,7 @@ mod escape;
 mod exec;
 mod image;
 mod layer;
+mod life;
 mod limits;
 mod logs;
 mod machine;

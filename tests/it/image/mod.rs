@@ -22,6 +22,13 @@ pub fn digest(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().fold("sha256:".to_string(), |text, b| text + &format!("{b:02x}"))
 }
 
+/// An image of a shell and the usual tools, loaded: its name.
+pub fn tiny_image(place: &Place, name: &str) -> String {
+    let word = build::oci(place, name, &[build::tiny(place)], serde_json::json!({ "Cmd": ["sh"] }));
+    place.sandbox(&["load", &word]).ok();
+    format!("localhost/{name}")
+}
+
 /// What is in a layer: path, mode, owner, content. A path with a slash at its end is a directory.
 pub type Item<'a> = (&'a str, u32, u64, &'a [u8]);
 

@@ -143,7 +143,7 @@ fn kept_layers_are_compared_committed_exported_and_removed() {
     let name = image(&place, "base", json!({ "Cmd": ["sh"], "Env": ["PATH=/bin", "A=1"], "Volumes": { "/vol": {} }, "Labels": { "l": "1" } }));
     let script = "echo hi > /new; rm /bin/wc; chown bob /tmp; rm -r /home; mkdir /home; echo z > /home/z; echo v > /vol/v; chown bob:extra /home/z; ln /new /hard";
     place.shell(&["--keep", "--name", "work", "-e", "SECRET=4711"], &name, script).ok();
-    place.shell(&["--keep", "--name", "work"], &name, "true").refused("there is one already").hinted();
+    place.shell(&["--keep", "--name", "work"], &name, "true").refused("cannot use the name 'work'").hinted();
     assert_eq!(
         place.sandbox(&["diff", "work"]).ok(),
         "C /bin\nD /bin/wc\nA /hard\nC /home\nA /home/z\nA /new\nC /tmp\nA /vol",
