@@ -58,9 +58,9 @@ const REST: &[(&str, &str)] = &[
     ("sandbox-exec", INSIDE),
     ("sandbox-top", INSIDE),
     ("sandbox-cp", INSIDE),
-    ("sandbox-logs", LIFE),
-    ("sandbox-attach", LIFE),
-    ("sandbox-wait", LIFE),
+    ("sandbox-logs", include_str!("manual/logs.roff")),
+    ("sandbox-attach", ATTACH),
+    ("sandbox-wait", ATTACH),
     ("sandbox-pause", LIFE),
     ("sandbox-unpause", LIFE),
     ("sandbox-restart", LIFE),
@@ -81,6 +81,9 @@ const KEPT: &str = include_str!("manual/kept.roff");
 
 /// For what is done in a sandbox that is there.
 const INSIDE: &str = include_str!("manual/inside.roff");
+
+/// For who takes part in one.
+const ATTACH: &str = include_str!("manual/attach.roff");
 
 /// And for the life of a sandbox.
 const LIFE: &str = include_str!("manual/life.roff");

@@ -34,6 +34,8 @@ pub struct Writer {
     gathered: Vec<u8>,
     /// Since when we wait for a reader, if we do.
     waits: Option<Instant>,
+    /// When to look again whether it is done.
+    look: Option<Instant>,
     /// A reader that did not move is not waited for again, until it is gone.
     impatient: bool,
 }
@@ -43,7 +45,8 @@ impl Writer {
     pub fn open(dir: OwnedFd, limit: Limit) -> Result<Writer> {
         let there = files(dir.as_fd())?;
         let number = there.last().copied().unwrap_or(1);
-        let mut writer = Writer { dir, limit, number, file: None, size: 0, lost: None, gathered: Vec::new(), waits: None, impatient: false };
+        let mut writer =
+            Writer { dir, limit, number, file: None, size: 0, lost: None, gathered: Vec::new(), waits: None, look: None, impatient: false };
         if limit.files > 0 {
             writer.file = open(writer.dir.as_fd(), number, OFlags::RDWR | OFlags::CREATE)?;
             writer.size = writer.file.as_ref().map_or(0, whole);
@@ -81,8 +84,8 @@ impl Writer {
     }
 
     /// When to come again with what was not taken.
-    pub fn wait(&self, now: Instant) -> Option<Instant> {
-        self.waits.and_then(|_| now.checked_add(LOOK))
+    pub fn wait(&self) -> Option<Instant> {
+        self.look
     }
 
     /// Begin the next file if this one is full. False: a reader of what would go is waited for.
@@ -95,13 +98,14 @@ impl Writer {
         if self.is_read(oldest) {
             let since = *self.waits.get_or_insert_with(Instant::now);
             if !self.impatient && since.elapsed() < PATIENCE {
+                self.look = Instant::now().checked_add(LOOK);
                 return false;
             }
             self.impatient = true;
         } else {
             self.impatient = false;
         }
-        self.waits = None;
+        (self.waits, self.look) = (None, None);
         // The old one goes first: what it frees may be the room for the next. A reader has it open.
         if oldest < self.number {
             self.remove(oldest);

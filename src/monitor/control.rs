@@ -168,7 +168,12 @@ impl Link {
     /// Err(AGAIN): it has not said anything.
     pub(super) fn said(&self, flags: RecvFlags) -> Result<Option<Said>, Errno> {
         let mut bytes = [0; LONGEST];
-        match socket::receive(self.0.as_fd(), &mut bytes, flags) {
+        // It went with words of ours unread: that is told once, and before its last words.
+        let got = match socket::receive(self.0.as_fd(), &mut bytes, flags) {
+            Err(Errno::CONNRESET) => socket::receive(self.0.as_fd(), &mut bytes, flags),
+            other => other,
+        };
+        match got {
             Ok((0, _)) | Err(Errno::CONNRESET) => Ok(None),
             Ok((n, fds)) => {
                 let answer = serde_json::from_slice(bytes.get(..n).unwrap_or_default());

@@ -1,14 +1,15 @@
 //! Stay with a living sandbox: relay its streams, forward signals, keep its time, return its exit status.
 //!
 //! *What*: after clone the command line's own process stays in the foreground and does nothing but this. `stay` is called once by
-//! `cli` (through `launch`) and comes back when PID 1 of the sandbox, and with it every process inside, is gone.
+//! `cli` (through `launch`) and comes back when PID 1 of the sandbox, and with it every process inside, is gone. `stay_detached` is the
+//! same for a monitor, whose sandbox speaks to a log and to whoever comes to the `door`; `attach` the same again for one who came.
 //!
-//! *Why this way*: one thread, one poll(2) over at most nine descriptors, no runtime. Signals arrive on a descriptor, the end of
-//! PID 1 on its pidfd, so there are no signal races and nothing to interrupt. Rejected: a process per stream (as `script` does),
-//! which survives us; tokio, which needs threads before clone or a second loop.
+//! *Why this way*: one thread, one poll(2) over at most nine descriptors (and four more for each who is attached), no runtime. Signals arrive
+//! on a descriptor, the end of PID 1 on its pidfd, so there are no signal races and nothing to interrupt. Rejected: a process per stream (as
+//! `script` does), which survives us; tokio, which needs threads before clone or a second loop; a loop of its own for each of the three.
 //!
 //! *Invariants*
-//! - M1 nothing here blocks but poll (see relay.rs for the one exception), and buffers are `relay::ROOM` bytes per direction.
+//! - M1 nothing here blocks but poll (see relay.rs for the one exception, and logs/write.rs: a disk), and buffers are `relay::ROOM` bytes per direction.
 //! - M2 the caller's terminal is as we found it whenever we stop or return; the flags of the caller's descriptors never change.
 //! - M3 no bytes are lost: what the sandbox wrote before its end is written out before we return, unless a signal or the time
 //!   limit ends the waiting for a reader that does not read.
@@ -16,7 +17,8 @@
 //!   bubblewrap does. It would save most of the millisecond that the kernel takes to drop the mounts, and leave a zombie for each run
 //!   where whoever is the machine's PID 1 is slow to reap, or never does, as in most containers.)
 //! - M5 a person can always end it: the third SIGINT or SIGTERM within the grace, a closed terminal and the time limit each lead
-//!   to SIGKILL.
+//!   to SIGKILL. Who is attached to a sandbox of others leaves it with them.
+//! - M6 no reader holds up a detached sandbox for longer than `relay::PATIENCE`, and no client can make it end but by its signals.
 //!
 //! *Kernel*
 //! - pidfd_send_signal, 5.1: a pid may be somebody else's by now, a pidfd never. man: pidfd_send_signal(2)
@@ -272,6 +274,9 @@ enum Sandbox {
     There { link: Link, proxy: bool, leash: bool, left: Option<Left> },
 }
 
+/// For how long a terminal has another size, so that what is shown on it is drawn anew.
+const REDRAW: Duration = Duration::from_millis(50);
+
 /// The state of the loop.
 struct Watch<'a> {
     sandbox: Sandbox,
@@ -282,6 +287,8 @@ struct Watch<'a> {
     /// Of a detached sandbox: who may come.
     door: Option<&'a mut Door>,
     terminal: Option<Terminal<'a>>,
+    /// The size that the sandbox's terminal gets back then.
+    redraw: Option<(Instant, u16, u16)>,
     /// To the sandbox; true: its end is that of the sandbox's stdin. They end with the sandbox.
     inward: Vec<(Flow, bool)>,
     /// From the sandbox.
@@ -324,6 +331,7 @@ impl<'a> Watch<'a> {
             caller,
             door: None,
             terminal: None,
+            redraw: None,
             inward: Vec::new(),
             outward: Vec::new(),
             stop_signal: libc::SIGTERM,
@@ -675,7 +683,10 @@ impl<'a> Watch<'a> {
                 return Ok(());
             }
             Ask::Resize(rows, columns) => {
-                self.set_size(rows, columns);
+                match &mut self.redraw {
+                    Some((_, r, c)) => (*r, *c) = (rows, columns),
+                    None => self.set_size(rows, columns),
+                }
                 return Ok(());
             }
             Ask::Wait => {
@@ -715,9 +726,11 @@ impl<'a> Watch<'a> {
             }
         }
         if let Some((rows, columns)) = attach.window {
-            // A program that fills the screen draws it anew when the size changes, and only then.
-            self.set_size(rows.saturating_add(1), columns);
-            self.set_size(rows, columns);
+            // A program that fills the screen draws it anew when the size changes, and only then; so it does, for a moment.
+            let same = matches!(&self.sandbox, Sandbox::Here { master: Some(master), .. }
+                if rustix::termios::tcgetwinsize(master).is_ok_and(|w| (w.ws_row, w.ws_col) == (rows, columns)));
+            self.set_size(if same { rows.saturating_add(1) } else { rows }, columns);
+            self.redraw = Instant::now().checked_add(REDRAW).filter(|_| same).map(|at| (at, rows, columns));
         }
         Ok(())
     }
@@ -730,7 +743,7 @@ impl<'a> Watch<'a> {
         let flows = self.flows().filter_map(|(flow, _)| flow.rest(log, now));
         // More to read of a sandbox that is gone, and room for it: at once.
         let rest = self.outward.iter().filter(|flow| gone && flow.source(now).is_some()).map(|_| now);
-        flows.chain(rest).chain(deadline).chain(self.kill_at).chain(raw).chain(self.settle_at).min()
+        flows.chain(rest).chain(deadline).chain(self.kill_at).chain(raw).chain(self.settle_at).chain(self.redraw.map(|(at, ..)| at)).min()
     }
 
     fn clock(&mut self, now: Instant) -> Result<()> {
@@ -741,6 +754,9 @@ impl<'a> Watch<'a> {
         if due(self.settle_at) {
             self.settle_at = None;
             sys::process::forget_text();
+        }
+        if let Some((_, rows, columns)) = self.redraw.take_if(|(at, ..)| *at <= now) {
+            self.set_size(rows, columns);
         }
         if self.gone.is_some() {
             self.give_up |= due(self.deadline);

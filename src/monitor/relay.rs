@@ -232,8 +232,8 @@ impl Flow {
 
     /// When to look again although no descriptor says so.
     pub(super) fn rest(&self, log: Option<&Writer>, now: Instant) -> Option<Instant> {
-        let source = self.rest.filter(|_| self.from.is_some());
-        let log = log.filter(|_| self.log.is_some_and(|(_, at)| at < self.end)).and_then(|log| log.wait(now));
+        let source = self.rest.filter(|until| self.from.is_some() && *until > now); // then it is polled again
+        let log = log.filter(|_| self.log.is_some_and(|(_, at)| at < self.end)).and_then(Writer::wait);
         let slow = self.to.iter().filter_map(|sink| sink.client.as_ref()?.blocks?.checked_add(PATIENCE));
         source.into_iter().chain(log).chain(slow).min()
     }

@@ -487,3 +487,283 @@ fn real_signals_arrive_and_the_mask_is_remembered() {
     assert!([libc::SIGTTIN, libc::SIGTTOU, libc::SIGHUP, 64].iter().all(|n| ours.has(*n)));
     assert!([libc::SIGSEGV, libc::SIGCHLD, libc::SIGPIPE, 32].iter().all(|n| !ours.has(*n)));
 }
+
+/// The monitor of a detached sandbox, in a thread; its log and its socket are in a directory of its own.
+struct Detached {
+    path: std::path::PathBuf,
+    dir: OwnedFd,
+    stays: thread::JoinHandle<Exit>,
+    remote: Remote,
+}
+
+impl Detached {
+    fn new(name: &str, living: Living, early: Option<OwnedFd>) -> Detached {
+        let path = std::env::temp_dir().join(format!("sandbox-door-{name}-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&path);
+        std::fs::create_dir(&path).unwrap();
+        let dir: OwnedFd = File::open(&path).unwrap().into();
+        let log = crate::logs::write::Writer::open(dir.try_clone().unwrap(), "64k:2".parse().unwrap()).unwrap();
+        let mut door = Door::new(control::listen_at(dir.as_fd(), "control").unwrap(), log);
+        if let Some(socket) = early {
+            door.adopt(socket, Attach { leash: true, ..Attach::default() });
+        }
+        let (signals, remote) = signals();
+        let stays = thread::spawn(move || {
+            let nothing = null();
+            let [stdin, stdout, stderr] = [nothing.as_fd(); 3];
+            let caller = Caller { stdin, stdout, stderr, stop: &mut never, grace: SHORT };
+            let exit = stay_on(living, &signals, caller, Some(&mut door), &mut |_| {}).unwrap();
+            door.ended(&exit, None);
+            exit
+        });
+        Detached { path, dir, stays, remote }
+    }
+
+    fn link(&self) -> Link {
+        Link::connect(self.dir.as_fd(), "control").unwrap().unwrap()
+    }
+
+    fn attach(&self, input: Input) -> (Link, Vec<File>) {
+        let link = self.link();
+        link.ask(&Ask::Attach(Attach { input, ..Attach::default() })).unwrap();
+        let (answer, fds) = link.answer().unwrap().unwrap();
+        assert!(matches!(answer, Answer::Attached { .. }), "{answer:?}");
+        (link, fds.into_iter().flatten().map(File::from).collect())
+    }
+
+    fn log(&self) -> String {
+        let numbers = crate::logs::files(self.dir.as_fd()).unwrap();
+        numbers.iter().map(|n| std::fs::read_to_string(self.path.join(format!("log.{n}"))).unwrap()).collect()
+    }
+
+    fn end(self) -> u8 {
+        let code = self.stays.join().unwrap().code();
+        std::fs::remove_dir_all(&self.path).unwrap();
+        code
+    }
+}
+
+/// A sandbox as the monitor makes it.
+fn piped(script: &str) -> Living {
+    let ((to_in, stdin), (stdout, to_out), (stderr, to_err)) = (pipe(), pipe(), pipe());
+    living(script, [to_in, to_out, to_err], Streams::Pipes { stdin: Some(stdin), stdout: Some(stdout), stderr: Some(stderr) }, &[])
+}
+
+fn exited(link: &Link) -> i32 {
+    loop {
+        match link.answer().unwrap() {
+            Some((Answer::Exited { status, .. }, _)) => return status,
+            Some(_) => {}
+            None => panic!("it went without a word"),
+        }
+    }
+}
+
+#[test]
+fn all_who_are_attached_see_all_and_anyone_may_type() {
+    let up = Detached::new("all", piped("while read x; do echo got $x; echo err $x >&2; [ $x != end ] || exit 5; done"), None);
+    let mut first = up.attach(Input::Shared);
+    let mut second = up.attach(Input::Shared);
+    first.1[0].write_all(b"one\n").unwrap();
+    for (_, files) in [&mut first, &mut second] {
+        until(&mut files[1], "got one\n");
+        until(&mut files[2], "err one\n");
+    }
+    // Its end is not that of the sandbox's stdin.
+    drop(first);
+    second.1[0].write_all(b"two\n").unwrap();
+    until(&mut second.1[1], "got two\n");
+    let waits = up.link();
+    waits.ask(&Ask::Wait).unwrap();
+    let (link, mut files) = up.attach(Input::Shared);
+    files[0].write_all(b"end\n").unwrap();
+    assert_eq!(rest(files.remove(1)), "got end\n");
+    assert_eq!(exited(&link), 5 << 8);
+    assert_eq!(exited(&waits), 5 << 8);
+    assert_eq!(rest(second.1.remove(1)), "got end\n");
+    let log = up.log();
+    assert!(log.contains(" stdout F got one\n") && log.contains(" stderr F err end\n"), "{log}");
+    assert_eq!(up.end(), 5);
+}
+
+#[test]
+fn an_end_of_input_that_is_the_only_one() {
+    let up = Detached::new("only", piped("cat; echo over"), None);
+    let (_link, mut files) = up.attach(Input::Only);
+    files[0].write_all(b"text\n").unwrap();
+    drop(files.remove(0));
+    assert_eq!(rest(files.remove(0)), "text\nover\n");
+    assert_eq!(up.end(), 0);
+}
+
+#[test]
+fn who_does_not_read_is_let_go_and_the_sandbox_goes_on() {
+    let up = Detached::new("slow", piped("read x; head -c 1000000 /dev/zero | tr '\\0' x; echo; echo done >&2; read x; exit 4"), None);
+    let (link, files) = up.attach(Input::Shared);
+    let (_other, mut reads) = up.attach(Input::Shared);
+    let reader = thread::spawn({
+        let out = reads.remove(1);
+        move || rest(out).len()
+    });
+    let began = Instant::now();
+    reads[0].write_all(b"\n").unwrap();
+    until(&mut reads[1], "done\n");
+    assert!((relay::PATIENCE..relay::PATIENCE * 2).contains(&began.elapsed()), "{:?}", began.elapsed());
+    assert!(matches!(link.answer().unwrap(), Some((Answer::Dropped, _))));
+    assert!(link.answer().unwrap().is_none());
+    drop(files);
+    reads[0].write_all(b"\n").unwrap();
+    assert_eq!(reader.join().unwrap(), 1_000_001);
+    assert!(up.log().ends_with("stderr F done\n") || up.log().contains("x\n"));
+    assert_eq!(up.end(), 4);
+}
+
+#[test]
+fn a_screen_that_was_stopped_is_told_what_it_misses() {
+    let up = Detached::new("screen", terminal("stty -echo raw; read x; seq 1 100000; echo after; read x; echo last", true), None);
+    let (_link, mut files) = up.attach(Input::Shared);
+    let began = Instant::now();
+    thread::sleep(SHORT);
+    files[0].write_all(b"\n").unwrap();
+    while !up.log().contains("after") {
+        thread::sleep(Duration::from_millis(50));
+        assert!(began.elapsed() < relay::PATIENCE * 2);
+    }
+    assert!(began.elapsed() >= relay::PATIENCE);
+    let seen = until(&mut files[1], "missing here");
+    assert!(seen.starts_with("1\n2\n3\n"), "{}", &seen[..20]);
+    files[0].write_all(b"\n").unwrap();
+    until(&mut files[1], "last");
+    assert_eq!(up.end(), 0);
+}
+
+#[test]
+fn the_leash() {
+    for loose in [false, true] {
+        let (ours, theirs) = crate::sys::socket::pair().unwrap();
+        let up = Detached::new(&format!("leash-{loose}"), piped("sleep 0.5; exit 6"), Some(theirs));
+        let link = Link::of(ours);
+        assert!(matches!(link.answer().unwrap(), Some((Answer::Attached { input: false, terminal: false }, _))));
+        if loose {
+            link.ask(&Ask::Detach).unwrap();
+        }
+        drop(link);
+        assert_eq!(up.end(), if loose { 6 } else { 137 });
+    }
+}
+
+#[test]
+fn cve_2022_31030_what_is_asked_costs_nothing_that_stays() {
+    let up = Detached::new("often", terminal("read x; exit 3", true), None);
+    let fds = || std::fs::read_dir("/proc/self/fd").unwrap().count();
+    let (link, mut files) = up.attach(Input::Shared);
+    let before = fds();
+    for n in 0..100_000u32 {
+        link.ask(&Ask::Resize(n as u16 % 100 + 1, n as u16 % 200 + 1)).unwrap();
+    }
+    for n in 0..10_000 {
+        drop(up.attach(if n % 2 == 0 { Input::Shared } else { Input::None }));
+    }
+    // Too much at once, too long, and nonsense: refused, each alone.
+    let many: Vec<Link> = (0..80).map(|_| up.link()).collect();
+    let refused = many.iter().filter(|l| l.ask(&Ask::Signal(0)).is_ok()).filter_map(|l| l.answer().ok().flatten()).count();
+    assert!(refused <= 80);
+    drop(many);
+    for packet in [&[b'x'; 2 * control::LONGEST][..], b"{", b"\"no-such-word\"", b"{\"signal\":\"x\"}"] {
+        let link = up.link();
+        rustix::net::send(&link, packet, SendFlags::empty()).unwrap();
+        while let Ok(Some((answer, _))) = link.answer() {
+            assert!(matches!(answer, Answer::Refused { .. }), "{answer:?}");
+        }
+    }
+    assert!(within(|| fds() <= before + 20), "{before} descriptors became {}", fds()); // other tests have theirs
+    files[0].write_all(b"\n").unwrap();
+    assert_eq!(exited(&link), 3 << 8);
+    assert_eq!(up.end(), 3);
+}
+
+fn within(mut holds: impl FnMut() -> bool) -> bool {
+    (0..100).any(|_| {
+        holds() || {
+            thread::sleep(Duration::from_millis(50));
+            false
+        }
+    })
+}
+
+#[test]
+fn keys_let_go_of_a_sandbox_that_goes_on() {
+    let up = Detached::new("keys", terminal("stty -echo; while read x; do echo got $x; [ $x != end ] || exit 9; done", true), None);
+    let before;
+    {
+        let (keyboard, tty) = pty();
+        before = format!("{:?}", tcgetattr(&tty).unwrap());
+        let link = up.link();
+        link.ask(&Ask::Attach(Attach { input: Input::Shared, ..Attach::default() })).unwrap();
+        let (signals, _remote) = signals();
+        let mut screen = File::from(keyboard);
+        let person = thread::spawn(move || {
+            thread::sleep(SHORT);
+            screen.write_all(b"one\r").unwrap();
+            until(&mut screen, "got one");
+            screen.write_all(b"\x10two\r").unwrap(); // only the first of them
+            until(&mut screen, "two");
+            screen.write_all(b"\x10\x11").unwrap();
+            screen
+        });
+        let caller = Caller { stdin: tty.as_fd(), stdout: tty.as_fd(), stderr: tty.as_fd(), stop: &mut never, grace: SHORT };
+        let manner = Manner { proxy: true, leash: false, keys: Keys::default() };
+        let left = attach_on(link, manner, &signals, caller, &mut |_| {}).unwrap();
+        let _screen = person.join().unwrap();
+        assert_eq!(left, Left::Detached);
+        assert_eq!(before, format!("{:?}", tcgetattr(&tty).unwrap()));
+    }
+    let (link, mut files) = up.attach(Input::Shared);
+    files[0].write_all(b"end\n").unwrap();
+    assert_eq!(exited(&link), 9 << 8);
+    assert_eq!(up.end(), 9);
+}
+
+#[test]
+fn signals_go_through_or_end_the_one_who_is_attached() {
+    let mut up = Detached::new("proxy", piped("trap 'echo usr' USR1; trap 'exit 8' TERM; echo ready; while :; do sleep 0.05; done"), None);
+    for (proxy, signal) in [(true, libc::SIGUSR1), (false, libc::SIGTERM)] {
+        let link = up.link();
+        link.ask(&Ask::Attach(Attach::default())).unwrap();
+        let (signals, mut remote) = signals();
+        let (out, to_out) = pipe();
+        let nothing = null();
+        let caller = Caller { stdin: nothing.as_fd(), stdout: to_out.as_fd(), stderr: nothing.as_fd(), stop: &mut never, grace: SHORT };
+        let person = thread::spawn(move || {
+            thread::sleep(SHORT);
+            remote.send(signal);
+            let mut out = File::from(out);
+            if proxy {
+                until(&mut out, "usr"); // and with the reader goes who is attached
+            }
+            (out, remote)
+        });
+        let manner = Manner { proxy, leash: false, keys: Keys::default() };
+        let left = if proxy {
+            // Broken by its reader when the sandbox speaks again.
+            let speak = up.link();
+            thread::spawn(move || {
+                thread::sleep(SHORT * 4);
+                let _ = speak.ask(&Ask::Signal(libc::SIGUSR1));
+                thread::sleep(SHORT);
+                let _ = speak.ask(&Ask::Signal(libc::SIGUSR1));
+            });
+            let closer = thread::spawn(move || drop(person.join().unwrap()));
+            let left = attach_on(link, manner, &signals, caller, &mut |_| {}).unwrap();
+            closer.join().unwrap();
+            left
+        } else {
+            let left = attach_on(link, manner, &signals, caller, &mut |_| {}).unwrap();
+            drop(person.join().unwrap());
+            left
+        };
+        assert_eq!(left, if proxy { Left::Detached } else { Left::Signalled(signal) });
+    }
+    up.remote.send(libc::SIGTERM);
+    assert_eq!(up.end(), 8);
+}

@@ -12,6 +12,9 @@ use sandbox::image::registry::Challenge;
 use sandbox::image::registry::conf::Registries;
 use sandbox::image::registry::credentials::AuthFile;
 use sandbox::image::{archive, layout, tar};
+use sandbox::logs::{Limit, record};
+use sandbox::moment::{self, Moment};
+use sandbox::monitor::{Keys, control};
 use sandbox::overlay::{Override, parse_links};
 use sandbox::spec::{IdMapping, Mount, Patch, Seccomp, SeccompProfile, Ulimit, User, policy, process, restrict, storage};
 use std::collections::{BTreeSet, HashSet};
@@ -27,7 +30,7 @@ use std::time::{Duration, Instant};
 /// An input to the kind of answer it got. Panics where a promise is broken.
 type Target = fn(&[u8]) -> String;
 
-const TARGETS: [(&str, Target); 26] = [
+const TARGETS: [(&str, Target); 31] = [
     ("volume", volume),
     ("mount", |b| plain(text(b).and_then(|s| Mount::keys(&s).ok_text()))),
     ("tmpfs", |b| plain(text(b).and_then(|s| Mount::tmpfs(&s).ok_text()))),
@@ -53,6 +56,11 @@ const TARGETS: [(&str, Target); 26] = [
     ("archive", archive),
     ("place", place),
     ("layer", layer),
+    ("log", log),
+    ("log-max", round_trip::<Limit>),
+    ("keys", round_trip::<Keys>),
+    ("moment", moment),
+    ("ask", ask),
     ("override", overridden),
 ];
 
@@ -110,6 +118,32 @@ fn round_trip<T: FromStr<Err = sandbox::error::Error> + Into<String> + Clone + P
         assert_eq!(printed.parse::<T>().ok().as_ref(), Some(value), "printed as {printed:?}");
     }
     kind(&first)
+}
+
+/// A line of a log: what is read of it, written again, is the line, but for the form of its time.
+fn log(bytes: &[u8]) -> String {
+    match record(bytes) {
+        Some(r) => {
+            let again = format!("{} {} {} ", r.time, r.stream.as_str(), if r.ends { "F" } else { "P" });
+            let again = [again.as_bytes(), r.text].concat();
+            assert_eq!(record(&again), Some(r));
+            format!("{} {}", r.stream.as_str(), r.ends)
+        }
+        None => "none".into(),
+    }
+}
+
+fn moment(bytes: &[u8]) -> String {
+    let Ok(s) = text(bytes) else { return "no text".into() };
+    let said = Moment::said(&s, Moment(1_709_210_096_000_000_789));
+    if let Ok(moment) = &said {
+        assert_eq!(moment::written(&moment.to_string()), Some(*moment), "{moment}");
+    }
+    kind(&said)
+}
+
+fn ask(bytes: &[u8]) -> String {
+    control::asked(bytes).map_or("nonsense".into(), |ask| format!("{ask:?}").chars().take_while(char::is_ascii_alphabetic).collect())
 }
 
 fn volume(bytes: &[u8]) -> String {

@@ -5,6 +5,7 @@
 
 mod support;
 
+mod attach;
 mod cp;
 mod crash;
 mod ends;
@@ -14,6 +15,7 @@ mod image;
 mod layer;
 mod life;
 mod limits;
+mod logs;
 mod machine;
 mod matrix;
 mod oldkernel;
