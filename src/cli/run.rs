@@ -733,6 +733,11 @@ impl RunArgs {
                 return Err(Error::usage(format!("cannot use {flag} in the foreground: nobody stays with it")).hint("add -d"));
             }
         }
+        for (set, flag) in [(self.log_max.is_some(), "--log-max"), (self.detach_keys.is_some(), "--detach-keys")] {
+            if set && !self.detach && !(self.tty && self.interactive) {
+                return Err(Error::usage(format!("cannot use {flag} here: nothing is kept, and nobody can leave")).hint("add -d, or -it"));
+            }
+        }
         Ok(Options {
             detached: self.detach,
             auto_remove: self.rm,
