@@ -89,7 +89,7 @@ fn a_full_disk_stops_nobody_and_is_told() {
         command.env("XDG_DATA_HOME", &disk);
         finish(command.spawn().unwrap(), b"")
     };
-    let script = "while [ ! -e /tmp/go ]; do sleep 0.05; done; seq 1 200000; touch /tmp/done; while [ ! -e /tmp/on ]; do sleep 0.05; done; echo more; sleep 600";
+    let script = "while [ ! -e /tmp/go ]; do sleep 0.05; done; seq 1 200000; sleep 2; touch /tmp/done; while [ ! -e /tmp/on ]; do sleep 0.05; done; echo more; sleep 600";
     command(&["run", "-d", "--name", "full", "--log-max", "10m", "--", "sh", "-c", script]).ok();
     std::fs::write(disk.join("ballast"), vec![0; 200 << 10]).unwrap();
     command(&["exec", "full", "touch", "/tmp/go"]).ok();
