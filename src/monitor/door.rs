@@ -63,7 +63,8 @@ impl Door {
     /// Those of `adopt`, as new connections that have asked already.
     pub(super) fn early(&mut self) -> Vec<(u64, Ask)> {
         let early = std::mem::take(&mut self.early);
-        early.into_iter().map(|(socket, attach)| (self.admit(socket), Ask::Attach(attach))).collect()
+        // Nothing is on their screens yet that would have to be drawn anew.
+        early.into_iter().map(|(socket, attach)| (self.admit(socket), Ask::Attach(Attach { window: None, ..attach }))).collect()
     }
 
     fn admit(&mut self, socket: OwnedFd) -> u64 {

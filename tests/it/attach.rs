@@ -8,7 +8,7 @@ use std::time::Duration;
 fn at_a_shell(place: &Place, steps: &[&str]) -> Output {
     let steps: Vec<String> = steps.iter().map(|s| s.replace("sandbox ", &format!("{} ", program().display()))).collect();
     let mut command = place.command(place.probe());
-    command.arg("pty").args(&steps).args(["--", "bash", "--norc", "--noprofile", "-i"]).env("PS1", "host> ");
+    command.arg("pty").args(&steps).args(["--", "bash", "--norc", "--noprofile", "-i"]).env("PS1", "host> ").env("TERM", "xterm");
     let output = finish(command.spawn().unwrap(), b"");
     assert!(output.stdout.contains(&format!("steps={0}/{0}", steps.len())) && output.stdout.contains("ended=1"), "{output:?}");
     assert!(output.stdout.contains("restored=1"), "{output:?}");

@@ -65,7 +65,7 @@ fn a_follower_gets_every_line_of_a_log_that_turns_over() {
 #[test]
 fn cve_2022_1708_much_output_takes_no_memory_and_little_disk() {
     let place = place();
-    let script = "head -c 200000000 /dev/zero | tr '\\0' x; yes | head -c 50000000; echo END; sleep 600";
+    let script = "head -c 100000000 /dev/zero | tr '\\0' x; yes | head -c 50000000; echo END; sleep 600";
     place.speaks("flood", &[], script);
     assert!(within(Duration::from_secs(120), || place.logs(&["-n", "1", "flood"]).stdout == "END\n"));
     let peak = place.monitor_peak();
@@ -89,7 +89,7 @@ fn a_full_disk_stops_nobody_and_is_told() {
         command.env("XDG_DATA_HOME", &disk);
         finish(command.spawn().unwrap(), b"")
     };
-    let script = "while [ ! -e /tmp/go ]; do sleep 0.05; done; seq 1 200000; touch /tmp/done; while [ ! -e /tmp/on ]; do sleep 0.05; done; echo more; sleep 600";
+    let script = "while [ ! -e /tmp/go ]; do sleep 0.05; done; seq 1 200000; sleep 2; touch /tmp/done; while [ ! -e /tmp/on ]; do sleep 0.05; done; echo more; sleep 600";
     command(&["run", "-d", "--name", "full", "--log-max", "10m", "--", "sh", "-c", script]).ok();
     std::fs::write(disk.join("ballast"), vec![0; 200 << 10]).unwrap();
     command(&["exec", "full", "touch", "/tmp/go"]).ok();
