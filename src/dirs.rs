@@ -87,6 +87,14 @@ pub fn make(dir: &Path) -> Result<()> {
     trusted(dir)
 }
 
+/// The same for a directory of ours and all that it is in, from the one called `sandbox` on: a link on the way leads to somebody else's.
+pub fn make_below(dir: &Path) -> Result<()> {
+    let own = dir.ancestors().position(|d| d.ends_with("sandbox")).unwrap_or(0);
+    let mut all: Vec<_> = dir.ancestors().take(own + 1).collect();
+    all.reverse();
+    all.into_iter().try_for_each(make)
+}
+
 /// A directory is trusted if it is one (no symlink), is ours, and nobody else may write to it. cve: 2019-12439, 2020-25039
 pub fn trusted(dir: &Path) -> Result<()> {
     let meta = std::fs::symlink_metadata(dir).doing("look at", dir.display())?;

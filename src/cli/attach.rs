@@ -75,7 +75,8 @@ fn window() -> Option<(u16, u16)> {
 }
 
 pub fn attach_to(args: AttachArgs) -> Result<u8> {
-    let sandbox = Sandboxes::open(&Caller::me()?.home).find(&args.sandbox)?;
+    let sandboxes = Sandboxes::open(&Caller::me()?.home);
+    let sandbox = sandboxes.find(&args.sandbox)?;
     let name = &sandbox.config.name;
     if !sandbox.is_running() {
         let e = Error::new(Kind::Conflict, format!("cannot attach to '{name}': it is {}", sandbox.state.status.as_str()));
@@ -86,8 +87,12 @@ pub fn attach_to(args: AttachArgs) -> Result<u8> {
     let input = if args.no_stdin || !sandbox.config.spec.process.interactive { Input::None } else { Input::Shared };
     let signals = Signals::take()?;
     link.ask(&Ask::Attach(Attach { input, leash: false, window: window() }))?;
-    let keys = args.detach_keys.unwrap_or(sandbox.config.options.detach_keys);
+    let keys = args.detach_keys.unwrap_or_else(|| sandbox.config.options.detach_keys.clone());
+    sandboxes.say(&sandbox, "attach", &[]);
     let left = attach(link, Manner { proxy: args.sig_proxy, leash: false, keys }, &signals, &mut |_| {})?;
+    if matches!(left, Left::Detached) {
+        sandboxes.say(&sandbox, "detach", &[]);
+    }
     Ok(code(&left))
 }
 

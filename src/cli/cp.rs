@@ -54,7 +54,7 @@ pub struct CpArgs {
 
 /// One side of a copy.
 enum Side {
-    Sandbox(Opened, Path),
+    Sandbox(Box<Opened>, Path),
     Host(Path),
     Stream,
 }
@@ -80,7 +80,7 @@ pub fn run(args: CpArgs) -> Result<()> {
         _ => {}
     }
     let side = |word: &OsStr, inside: Option<(&str, &OsStr)>| match inside {
-        Some((name, path)) => Ok(Side::Sandbox(open(&sandboxes, &sandboxes.find(name)?, &caller)?, Path::new(path)?)),
+        Some((name, path)) => Ok(Side::Sandbox(Box::new(open(&sandboxes, &sandboxes.find(name)?, &caller)?), Path::new(path)?)),
         None if word == "-" => Ok(Side::Stream),
         None => host_path(word).map(Side::Host),
     };

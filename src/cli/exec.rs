@@ -74,7 +74,9 @@ pub fn run(args: ExecArgs) -> Result<u8> {
     let preserve_fds = preserve_fds.unwrap_or(0);
     check_descriptors(preserve_fds, None)?;
     let caller = Caller::me()?;
-    let sandbox = Sandboxes::open(&caller.home).find(&sandbox)?;
+    let sandboxes = Sandboxes::open(&caller.home);
+    let sandbox = sandboxes.find(&sandbox)?;
+    let words = command.iter().map(|w| w.to_string_lossy().into_owned()).collect::<Vec<_>>().join(" ");
     if tty && interactive && !rustix::termios::isatty(std::io::stdin()) {
         return Err(Error::usage("cannot use -i with -t: stdin is no terminal").hint("leave out -t to pass a pipe or a file"));
     }
@@ -92,6 +94,7 @@ pub fn run(args: ExecArgs) -> Result<u8> {
     let init = exec::first(&sandbox, "run a command in")?.find();
     let calls = Calls { fd: signals.as_fd(), next: &mut || signals.next() };
     let entered = exec::run(&sandbox, wish, call, io, calls)?;
+    sandboxes.say(&sandbox, "exec_start", &[("execCommand", words.clone())]);
     if detach {
         // It is PID 1's child by now; who brought it there has ended, and is waited for.
         let wait = || rustix::process::waitid(rustix::process::WaitId::PidFd(entered.pidfd.as_fd()), rustix::process::WaitIdOptions::EXITED);
@@ -113,7 +116,9 @@ pub fn run(args: ExecArgs) -> Result<u8> {
     let joined = init.map(|init| Joined { group: entered.pid, sandbox: init.pidfd });
     let stop_signal = sandbox.config.spec.process.stop_signal;
     let living = Living { pidfd: entered.pidfd, wire: entered.wire, streams, stop_signal, timeout: None, lingers: false, joined };
-    Ok(stay(living, signals, &mut |_| {})?.code())
+    let code = stay(living, signals, &mut |_| {})?.code();
+    sandboxes.say(&sandbox, "exec_die", &[("execCommand", words), ("exitCode", code.to_string())]);
+    Ok(code)
 }
 
 fn nowhere() -> Result<Io> {

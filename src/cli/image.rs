@@ -126,7 +126,7 @@ pub struct HistoryArgs {
 
 /// Print all that is known of sandboxes and images, as JSON
 ///
-/// Under a word that is both, the sandbox; sandbox image inspect knows images only.
+/// Under a word that is both, the sandbox; the same verb of sandbox image knows images only.
 #[derive(Debug, Args)]
 pub struct InspectArgs {
     /// Names or IDs

@@ -657,16 +657,20 @@ fn at_terminal(own: Own, said: &Said, config: &Config, marks: &Marks, json: bool
 /// It ended. What stays can be started again, which is then not in the foreground.
 fn over(own: Own, config: &Config, exit: &Exit, used: Option<&Usage>) -> Result<()> {
     let reason = if exit.timed_out { Some("timeout") } else { used.and_then(|u| limits::reason(exit, u)) };
-    let state = own.state()?;
-    let told = own.tell(&State {
+    let ended = State {
         status: container::Status::Exited,
         finished: Some(now()),
         exit: Some(exit.code()),
         signal: exit.status.signal(),
         reason: reason.map(String::from),
-        ..state.over()
-    });
-    if config.stays() { told } else { own.remove() }
+        ..State::default()
+    };
+    if config.stays() {
+        let before = own.state()?;
+        return own.tell(&State { boot: before.boot, started: before.started, ..ended });
+    }
+    own.say(&ended);
+    own.remove()
 }
 
 /// Say where it is to be found.

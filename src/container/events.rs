@@ -10,9 +10,11 @@
 
 use super::{Config, now};
 use crate::error::{Doing, Result};
+use crate::ident::{Id, Name};
 use crate::image::making;
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::unix::fs::MetadataExt;
@@ -23,17 +25,33 @@ const LONGEST: u64 = 1 << 20;
 const NAME: &str = ".events";
 const OLDER: &str = ".events.1";
 
+/// What is told of a sandbox.
+#[derive(Debug, Clone)]
+pub struct About {
+    id: Id,
+    image: String,
+    name: Name,
+    labels: BTreeMap<String, String>,
+}
+
+impl From<&Config> for About {
+    fn from(config: &Config) -> About {
+        let image = config.image.as_ref().map(|i| i.word.clone()).unwrap_or_default();
+        About { id: config.id.clone(), image, name: config.name.clone(), labels: config.labels.clone() }
+    }
+}
+
 /// Write it down, below the directory of those that stay.
-pub fn say(root: &Path, config: &Config, action: &str, more: &[(&str, String)]) {
-    let image = config.image.as_ref().map(|i| i.word.clone()).unwrap_or_default();
+pub fn say(root: &Path, what: &About, action: &str, more: &[(&str, String)]) {
+    let image = what.image.as_str();
     let mut about = serde_json::Map::new();
-    about.extend(config.labels.iter().map(|(k, v)| (k.clone(), Value::from(v.as_str()))));
-    about.extend([("image".into(), Value::from(image.as_str())), ("name".into(), Value::from(config.name.as_str()))]);
+    about.extend(what.labels.iter().map(|(k, v)| (k.clone(), Value::from(v.as_str()))));
+    about.extend([("image".into(), Value::from(image)), ("name".into(), Value::from(what.name.as_str()))]);
     about.extend(more.iter().map(|(k, v)| (k.to_string(), Value::from(v.as_str()))));
     let at = now();
     let event = json!({
-        "status": action, "id": config.id, "from": image, "Type": "container", "Action": action, "scope": "local",
-        "Actor": { "ID": config.id, "Attributes": about }, "time": at / 1_000_000_000, "timeNano": at,
+        "status": action, "id": what.id, "from": image, "Type": "container", "Action": action, "scope": "local",
+        "Actor": { "ID": what.id, "Attributes": about }, "time": at / 1_000_000_000, "timeNano": at,
     });
     let _ = write(root, &format!("{event}\n"));
 }

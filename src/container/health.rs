@@ -208,6 +208,7 @@ fn ask() -> Result<()> {
         let begins = report.status == Status::Starting && started.elapsed() < Duration::from_nanos(health.start_period);
         std::thread::sleep(Duration::from_nanos(if begins { health.start_interval.min(health.interval) } else { health.interval }));
         let check = check(config.id.as_str(), &health)?;
+        let was = report.status;
         let forgiven = report.status == Status::Starting && started.elapsed() < Duration::from_nanos(health.start_period);
         if check.exit == Some(0) {
             (report.status, report.streak) = (Status::Healthy, 0);
@@ -217,6 +218,11 @@ fn ask() -> Result<()> {
         let fell = report.streak >= health.retries && report.status != Status::Unhealthy;
         if fell {
             report.status = Status::Unhealthy;
+        }
+        if report.status != was
+            && let Some(root) = dir.parent()
+        {
+            super::events::say(root, &(&config).into(), &format!("health_status: {}", report.status.as_str()), &[]);
         }
         report.log.push(check);
         report.log.drain(..report.log.len().saturating_sub(KEPT));

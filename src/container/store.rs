@@ -12,6 +12,7 @@
 #![forbid(unsafe_code)]
 
 use super::choose::Writes;
+use super::events::About;
 use super::process::{self, Found, Process};
 use super::run::note;
 use super::{Config, State, Status, events, names};
@@ -173,6 +174,8 @@ pub struct Own {
     kept: bool,
     /// Where those are that stay.
     root: PathBuf,
+    /// What `events` says of it, where nobody can have changed that.
+    about: Option<About>,
 }
 
 impl Sandboxes {
@@ -184,7 +187,7 @@ impl Sandboxes {
     pub fn make(&self, config: &Config, status: Status) -> Result<Own> {
         let root = if config.stays() { Some(&self.kept) } else { self.live.first() };
         let root = root.ok_or_else(|| Error::new(Kind::Bug, "there is no place for a sandbox"))?;
-        dirs::make(root)?;
+        dirs::make_below(root)?;
         let _names = (!config.unnamed || config.stays()).then(|| self.take_name(&config.name)).transpose()?;
         let own = Own::half(&root.join(format!(".{}", config.id.short())), config.stays(), &self.kept)?;
         let made = (|| {
@@ -195,11 +198,16 @@ impl Sandboxes {
             let dir = root.join(config.id.as_str());
             rustix::fs::rename(&own.dir, &dir).doing("make", dir.display())?;
             die_at(42);
-            events::say(&self.kept, config, "create", &[]);
+            events::say(&self.kept, &config.into(), "create", &[]);
             Ok(dir)
         })();
         match made {
-            Ok(dir) => Ok(Own { dir, ..own }),
+            Ok(dir) => {
+                if !config.stays() {
+                    sweep_some(root, &dir);
+                }
+                Ok(Own { dir, about: (!config.stays()).then(|| config.into()), ..own })
+            }
             Err(e) => {
                 let _ = std::fs::remove_dir_all(&own.dir);
                 Err(e)
@@ -223,7 +231,7 @@ impl Sandboxes {
 
     /// Nobody else decides anything of what is there already while the answer lives.
     fn lock_names(&self) -> Result<OwnedFd> {
-        dirs::make(&self.kept)?;
+        dirs::make_below(&self.kept)?;
         let path = self.kept.join(".names");
         let flags = OFlags::CREATE | OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let names = rustix::fs::open(&path, flags, Mode::from_raw_mode(0o600)).doing("lock", path.display())?;
@@ -251,13 +259,13 @@ impl Sandboxes {
         }
         (config.name, config.unnamed) = (name.clone(), false);
         put(&sandbox.dir.join("config.json"), &config, config.stays())?;
-        events::say(&self.kept, &config, "rename", &[("oldName", sandbox.config.name.to_string())]);
+        events::say(&self.kept, &About::from(&config), "rename", &[("oldName", sandbox.config.name.to_string())]);
         Ok(())
     }
 
     /// For `events`, of what a verb did.
     pub fn say(&self, sandbox: &Sandbox, action: &str, more: &[(&str, String)]) {
-        events::say(&self.kept, &sandbox.config, action, more);
+        events::say(&self.kept, &About::from(&sandbox.config), action, more);
     }
 
     /// A made-up name that nobody has.
@@ -335,7 +343,7 @@ impl Sandboxes {
 
     /// The right to it, if nobody stays with it.
     pub fn take(&self, sandbox: &Sandbox) -> Result<Own> {
-        let own = Own { lock: open(&sandbox.dir)?, dir: sandbox.dir.clone(), kept: sandbox.config.stays(), root: self.kept.clone() };
+        let own = Own { lock: open(&sandbox.dir)?, dir: sandbox.dir.clone(), kept: sandbox.config.stays(), root: self.kept.clone(), about: None };
         for _ in 0..20 {
             if making::lock(&own.lock, FlockOperation::NonBlockingLockExclusive).is_ok() {
                 return match making::is_at(&own.lock, &own.dir) {
@@ -402,7 +410,17 @@ pub fn remove(own: Own, config: &Config) -> Result<()> {
     own.remove()
 }
 
-/// What nobody has locked, of a name that is no sandbox's.
+/// What those left that died in the foreground: not all at once, since a run has better things to do.
+fn sweep_some(root: &Path, own: &Path) {
+    let entries = std::fs::read_dir(root).into_iter().flatten().flatten();
+    entries.take(8).map(|entry| entry.path()).filter(|path| path != own).for_each(|path| {
+        if path.file_name().is_some_and(|name| Id::try_from(name.to_string_lossy().into_owned()).is_ok()) {
+            sweep(&path);
+        }
+    });
+}
+
+/// What nobody has locked, of a name that is no sandbox's, or of one that died in the foreground.
 fn sweep(path: &Path) {
     let directory = std::fs::symlink_metadata(path).is_ok_and(|m| m.is_dir());
     if let Some(lock) = open(path).ok().filter(|_| directory)
@@ -438,7 +456,7 @@ fn parse<T: DeserializeOwned>(handle: &OwnedFd, dir: &Path, name: &str) -> Resul
     if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile || stat.st_uid != rustix::process::geteuid().as_raw() {
         return Err(distrust(dir, &format!("{name} is no file of yours")));
     }
-    let mut text = Vec::new();
+    let mut text = Vec::with_capacity(u64::try_from(stat.st_size).unwrap_or(0).min(LONGEST) as usize + 1);
     file.take(LONGEST + 1).read_to_end(&mut text).doing("read", dir.join(name).display())?;
     if text.len() as u64 > LONGEST {
         return Err(distrust(dir, &format!("{name} is too long")));
@@ -468,7 +486,7 @@ impl Own {
             let Ok(lock) = open(dir) else { continue };
             making::lock(&lock, FlockOperation::LockExclusive).doing("lock", dir.display())?;
             if making::is_at(&lock, dir) {
-                return Ok(Own { dir: dir.to_path_buf(), lock, kept, root: root.to_path_buf() });
+                return Ok(Own { dir: dir.to_path_buf(), lock, kept, root: root.to_path_buf(), about: None });
             }
         }
         Err(Error::new(Kind::Conflict, format!("cannot make {}: somebody removes it each time", dir.display())))
@@ -481,7 +499,7 @@ impl Own {
         }
         making::lock(&lock, FlockOperation::NonBlockingLockExclusive).doing("lock", dir.display())?;
         let root = dir.parent().unwrap_or(&dir).to_path_buf();
-        Ok(Own { dir, lock, kept: true, root })
+        Ok(Own { dir, lock, kept: true, root, about: None })
     }
 
     pub fn config(&self) -> Result<Config> {
@@ -515,17 +533,15 @@ impl Own {
 
     pub fn tell(&self, state: &State) -> Result<()> {
         self.put("state.json", state)?;
-        if !matches!(state.status, Status::Created | Status::Starting)
-            && let Ok(config) = self.config()
-        {
-            self.say(&config, state);
-        }
+        self.say(state);
         Ok(())
     }
 
-    /// For `events`.
-    fn say(&self, config: &Config, state: &State) {
-        let say = |action, more: &[(&str, String)]| events::say(&self.root, config, action, more);
+    /// For `events`: it runs, or how it ended.
+    pub fn say(&self, state: &State) {
+        let there = !matches!(state.status, Status::Created | Status::Starting);
+        let Some(about) = there.then(|| self.about()).flatten() else { return };
+        let say = |action, more: &[(&str, String)]| events::say(&self.root, &about, action, more);
         match (state.status, state.exit) {
             (Status::Running, _) => say("start", &[]),
             (Status::Exited | Status::Restarting, Some(exit)) => {
@@ -536,6 +552,10 @@ impl Own {
             }
             _ => {}
         }
+    }
+
+    fn about(&self) -> Option<About> {
+        self.about.clone().or_else(|| self.config().ok().as_ref().map(About::from))
     }
 
     /// What comes before it in the state: who we are, and since when the machine runs.
@@ -549,8 +569,8 @@ impl Own {
 
     /// All of it is gone, and its name is free; not what it wrote.
     pub fn remove(self) -> Result<()> {
-        if let Ok(config) = self.config() {
-            events::say(&self.root, &config, "destroy", &[]);
+        if let Some(about) = self.about() {
+            events::say(&self.root, &about, "destroy", &[]);
         }
         let half = self.dir.with_file_name(format!(".{}", self.dir.file_name().unwrap_or_default().to_string_lossy()));
         rustix::fs::rename(&self.dir, &half).doing("remove", self.dir.display())?;

@@ -149,7 +149,8 @@ fn it_ends_with_us_and_with_the_sandbox() {
     killed.wait().unwrap();
     assert!(within(Duration::from_secs(5), || !runs("sleep 603")));
     // A signal is the command's; what it started in the foreground gets SIGINT, too.
-    let asked = place.start(place.cli(&["exec", "one", "sh", "-c", "trap 'echo term; exit 3' TERM; echo up; sleep 604 >/dev/null & wait"]), "up");
+    let asked =
+        place.start(place.cli(&["exec", "one", "sh", "-c", "trap 'echo term; exit 3' TERM; echo up; sleep 604 >/dev/null 2>&1 & wait"]), "up");
     rustix::process::kill_process(rustix::process::Pid::from_child(&asked), rustix::process::Signal::TERM).unwrap();
     let out = finish(asked, b"");
     assert_eq!((out.code(), out.stdout.contains("term")), (3, true), "{out:?}");

@@ -224,6 +224,7 @@ fn what_happens_is_told() {
     let id = place.detached("e", &["-l", "k=v"], "sleep 600");
     place.sandbox(&["pause", "e"]).ok();
     place.sandbox(&["unpause", "e"]).ok();
+    assert_eq!(place.sandbox(&["exec", "e", "sh", "-c", "exit 6"]).code(), 6);
     place.sandbox(&["rename", "e", "f"]).ok();
     place.sandbox(&["stop", "-t", "0", "f"]).ok();
     place.sandbox(&["rm", "f"]).ok();
@@ -233,7 +234,7 @@ fn what_happens_is_told() {
     let actions: Vec<&str> = events.iter().map(|e| e["Action"].as_str().unwrap()).collect();
     let mut sorted = actions.clone();
     sorted.sort_unstable();
-    assert_eq!(sorted, ["create", "destroy", "die", "pause", "rename", "start", "stop", "unpause"], "{actions:?}");
+    assert_eq!(sorted, ["create", "destroy", "die", "exec_die", "exec_start", "pause", "rename", "start", "stop", "unpause"], "{actions:?}");
     assert_eq!((actions[0], *actions.last().unwrap()), ("create", "destroy"));
     let die = events.iter().find(|e| e["Action"] == "die").unwrap();
     let about = &die["Actor"]["Attributes"];

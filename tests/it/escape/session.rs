@@ -576,7 +576,11 @@ fn x04_no_policy_is_read_from_the_working_directory() {
 
 #[test]
 fn x04_policies_and_our_cache_cannot_be_written_from_inside() {
-    let place = place();
+    let mut place = place();
+    // What is told of sandboxes that run is elsewhere then.
+    let runtime = place.dir("runtime");
+    mode(&runtime, 0o700);
+    place.env.insert("XDG_RUNTIME_DIR".into(), runtime.display().to_string());
     place.file(".config/sandbox/policies/mine.toml", "description = \"mine\"\n");
     place.inside("true").ok(); // makes the cache
     let before = [place.snapshot(".config"), Snapshot::of(&place.path(".cache/sandbox"))];
