@@ -337,7 +337,11 @@ impl Flow {
         let (end, count, mut moved) = (self.end, self.to.len(), false);
         self.to.retain_mut(|sink| {
             let ready = sink.writable || sink.port.manner != Manner::Careful;
-            if let Some(client) = sink.client.as_mut().filter(|c| c.missing > 0 && ready) {
+            if let Some(client) = sink.client.as_mut().filter(|c| c.missing > 0) {
+                // Not before somebody reads again: a full pipe may still have room for a few bytes.
+                if !sink.writable {
+                    return true;
+                }
                 let note = format!("\r\n[sandbox: {} bytes are missing here, as this terminal took none for {PATIENCE:?}]\r\n", client.missing);
                 match sink.port.write(note.as_bytes()) {
                     Ok(_) => client.missing = 0,

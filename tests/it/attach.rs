@@ -163,9 +163,9 @@ fn exit_codes_are_waited_for() {
     }
     assert_eq!(place.sandbox(&["wait", "a", "b", "c", "d"]).ok(), "7\n137\n0\n139");
     // Gone with its end, and told all the same.
-    place.sandbox(&["run", "-d", "--rm", "--name", "e", "--", "sh", "-c", "sleep 1; exit 9"]).ok();
-    assert_eq!(place.sandbox(&["wait", "--condition", "removed", "e"]).ok(), "9");
-    place.sandbox(&["wait", "e"]).refused("cannot find").hinted();
+    place.sandbox(&["run", "-d", "--rm", "--name", "gone", "--", "sh", "-c", "sleep 1; exit 9"]).ok();
+    assert_eq!(place.sandbox(&["wait", "--condition", "removed", "gone"]).ok(), "9");
+    place.sandbox(&["wait", "gone"]).refused("cannot find").hinted();
     place.sandbox(&["attach", "a"]).refused("it is exited").hinted();
     place.sandbox(&["rm", "-a"]).ok();
 }
