@@ -78,7 +78,11 @@ impl Way {
     }
 
     fn code(self, place: &Place, flags: &[&str], words: &[&str]) -> i32 {
-        finish(self.command(place, flags, words).spawn().unwrap(), b"").code()
+        let out = finish(self.command(place, flags, words).spawn().unwrap(), b"");
+        if out.code() == 125 {
+            eprintln!("{words:?}: {}", out.stderr); // our own failure, with its reason
+        }
+        out.code()
     }
 
     /// It runs and waits.
