@@ -155,7 +155,7 @@ impl Place {
 }
 
 #[test]
-fn exit_codes_are_waited_for() {
+fn how_it_ended_is_waited_for() {
     let place = place();
     for (name, script, code) in [("a", "sleep 1; exit 7", 7), ("b", "kill -9 $$", 137), ("c", "exit 0", 0), ("d", "sleep 1; kill -11 $$", 139)] {
         place.sandbox(&["run", "-d", "--name", name, "--", "sh", "-c", script]).ok();
