@@ -26,7 +26,7 @@ fn hidden_canary(place: &Place, name: &str) -> PathBuf {
 
 /// A hostile neighbour of the same ids, with every capability that there is inside, looks into whatever appears and is not yet the command.
 #[test]
-fn s04_cve_2016_9962_nothing_of_the_joiner_is_seen() {
+fn j04_cve_2016_9962_nothing_of_the_joiner_is_seen() {
     let place = place();
     for (n, flags) in [&["-u", "0", "--cap-add", "ALL"][..], &[]].iter().enumerate() {
         let name = format!("peek{n}");
