@@ -402,8 +402,12 @@ impl Fs {
         Ok(self.numbered(node, seen))
     }
 
-    /// With the number and link count that programs see.
+    /// With the number and link count that programs see; and with virtual ownership as ours, since the kernel knows no other id, and lets nobody
+    /// write to what belongs to none. // xattr.rs `OWNER`
     pub fn numbered(&self, node: &Node, mut seen: Attributes) -> Attributes {
+        if self.ownership == Ownership::Virtual {
+            (seen.stat.st_uid, seen.stat.st_gid) = self.own;
+        }
         if node.id != ROOT {
             seen.stat.st_ino = node.id;
         }

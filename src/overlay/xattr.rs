@@ -6,8 +6,10 @@
 //!
 //! A symbolic link cannot have attributes of ours: one that belongs to somebody else is kept as a file with its target as content.
 
-use super::inode::{Attributes, Key, Node};
+use super::dir::{Creator, New};
+use super::inode::{Attributes, Changes, Key, Node};
 use super::layer::Spot;
+use super::namei::component;
 use super::{Fs, Ownership};
 use crate::sys::{self, Errno, Result};
 use rustix::fs::{FileType, Stat};
@@ -20,6 +22,11 @@ use std::sync::atomic::Ordering;
 /// The kernel's own limit for a value and for a list. man: xattr(7)
 pub const MOST: usize = 64 << 10;
 pub const OVERRIDE: &CStr = c"user.containers.override_stat";
+/// Of every object with virtual ownership, for who answers for ids that the kernel cannot show: who it belongs to, as `UID:GID`, in a setting -1
+/// for as it is. // owners
+pub const OWNER: &CStr = c"system.sandbox.owner";
+/// Of a directory, only to be set: make a device in it, as `NAME/` and the text of an override.
+pub const NODE: &CStr = c"system.sandbox.node";
 const OWN: &[u8] = b"user.overlay.";
 const ESCAPED: &[u8] = b"user.overlay.overlay.";
 const ACL: &[u8] = b"system.posix_acl_";
@@ -257,6 +264,15 @@ impl Fs {
     }
 
     pub fn get_xattr(&self, node: &Arc<Node>, name: &CStr, value: &mut [u8]) -> Result<usize> {
+        if name == OWNER && self.ownership == Ownership::Virtual {
+            let spot = self.spot(node)?;
+            let stat = self.dressed(&spot, spot.stat()?)?.stat;
+            let text = format!("{}:{}", stat.st_uid, stat.st_gid);
+            if let Some(place) = value.get_mut(..text.len()) {
+                place.copy_from_slice(text.as_bytes());
+            }
+            return Ok(text.len());
+        }
         let name = self.on_disk(name)?;
         self.spot(node)?.get_xattr(&name, value)
     }
@@ -271,6 +287,10 @@ impl Fs {
     }
 
     pub fn set_xattr(&self, node: &Arc<Node>, name: &CStr, value: &[u8], flags: u32, by: (u32, u32)) -> Result<()> {
+        if self.ownership == Ownership::Virtual && (name == OWNER || name == NODE) {
+            let text = std::str::from_utf8(value).map_err(|_| Errno::INVAL)?;
+            return if name == OWNER { self.set_owner(node, text) } else { self.make_node(node, text) };
+        }
         let disk = self.on_disk(name).map_err(|e| if e == Errno::NODATA { Errno::PERM } else { e })?;
         self.copy_up(node)?;
         let spot = self.spot(node)?;
@@ -286,6 +306,21 @@ impl Fs {
             node.default_acl.store(0, Ordering::Relaxed);
         }
         Ok(())
+    }
+
+    fn set_owner(&self, node: &Arc<Node>, text: &str) -> Result<()> {
+        let id = |word: &str| word.parse::<u32>().map(|id| Some(id).filter(|id| *id != u32::MAX)).map_err(|_| Errno::INVAL);
+        let (uid, gid) = text.split_once(':').ok_or(Errno::INVAL)?;
+        let changes = Changes { uid: id(uid)?, gid: id(gid)?, ..Changes::default() };
+        self.set_attributes(node, &changes).map(drop)
+    }
+
+    fn make_node(&self, dir: &Arc<Node>, text: &str) -> Result<()> {
+        let (name, over) = text.split_once('/').ok_or(Errno::INVAL)?;
+        let Override { uid, gid, mode, kind } = Override::parse(over.as_bytes()).ok_or(Errno::INVAL)?;
+        let (kind, device) = kind.filter(|(kind, _)| matches!(kind, FileType::CharacterDevice | FileType::BlockDevice)).ok_or(Errno::INVAL)?;
+        let by = Creator { uid, gid, mode, umask: 0 };
+        self.create(dir, &component(name.as_bytes())?, New::Node(kind, device), by, false).map(drop)
     }
 
     pub fn remove_xattr(&self, node: &Arc<Node>, name: &CStr) -> Result<()> {
