@@ -1,9 +1,9 @@
 //! What a call gets for an answer. Nothing in here decides what a program may do: the kernel has done that, or still will.
 #![forbid(unsafe_code)]
 
-use super::ids::{Four, Ids, MOST_GROUPS, Sets};
+use super::ids::{Four, Ids, KEEP, MOST_GROUPS, Sets};
 use crate::overlay::{self, Override};
-use crate::sys::task::{self, read_memory, read_path, write_ids, write_stat, write_statx};
+use crate::sys::task::{self, read_memory, read_path, write_stat, write_statx, write_words};
 use crate::sys::{Errno, Result};
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RenameFlags, ResolveFlags, XattrFlags, openat, openat2};
 use rustix::process::Pid;
@@ -34,6 +34,8 @@ pub enum Call {
     Effective(Whose),
     GetRes(Whose),
     GetGroups,
+    /// About RLIMIT_LOCKS, in which we keep what is ours; the argument that says where to put the old limit.
+    Limit(Option<usize>),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,7 +45,7 @@ pub enum Whose {
 }
 
 /// Their names; some machines lack some.
-pub const CALLS: [(&str, Call); 27] = {
+pub const CALLS: [(&str, Call); 30] = {
     use Call::*;
     use Whose::*;
     [
@@ -74,6 +76,9 @@ pub const CALLS: [(&str, Call); 27] = {
         ("getresuid", GetRes(User)),
         ("getresgid", GetRes(Group)),
         ("getgroups", GetGroups),
+        ("setrlimit", Limit(None)),
+        ("getrlimit", Limit(Some(1))),
+        ("prlimit64", Limit(Some(3))),
     ]
 };
 
@@ -141,7 +146,8 @@ impl Named {
 }
 
 const RLIMIT_LOCKS: u32 = libc::RLIMIT_LOCKS as u32;
-const FUSE: u64 = 0x6573_5546;
+/// kernel: include/uapi/linux/magic.h FUSE_SUPER_MAGIC
+pub const FUSE: u64 = 0x6573_5546;
 
 /// Who answers.
 pub struct Desk {
@@ -171,7 +177,7 @@ impl Desk {
             Statx => Named::below(task, args[2]).and_then(|named| self.statx(task, &named)),
             Chown => Named::at(task, 0, true).and_then(|named| self.chown(task, &named, task.id(1), task.id(2))),
             Lchown => Named::at(task, 0, false).and_then(|named| self.chown(task, &named, task.id(1), task.id(2))),
-            Fchown => self.chown(task, &Named::open(args[0]), task.id(1), task.id(2)),
+            Fchown => self.is_open(task, args[0]).and_then(|()| self.chown(task, &Named::open(args[0]), task.id(1), task.id(2))),
             Fchownat => Named::below(task, args[4]).and_then(|named| self.chown(task, &named, task.id(2), task.id(3))),
             Mknod => Named::at(task, 0, true).and_then(|named| self.mknod(task, named, task.id(1), args[2])),
             Mknodat => task.path(1).map(|path| Named { dir: args[0] as i32, path, follow: true }).and_then(|n| self.mknod(task, n, task.id(2), args[3])),
@@ -222,6 +228,21 @@ impl Desk {
         Ok(())
     }
 
+    /// Not merely a name for something: fchown(2) of that is EBADF. man: open(2), O_PATH
+    fn is_open(&self, task: &Task, fd: u64) -> Result<()> {
+        let text = self.text(task, &format!("fdinfo/{}", fd as i32))?;
+        let flags = field(&text, "flags:").ok_or(Errno::INVAL)?;
+        if flags & OFlags::PATH.bits() == 0 { Ok(()) } else { Err(Errno::BADF) }
+    }
+
+    /// The beginning of one of its /proc files.
+    fn text(&self, task: &Task, entry: &str) -> Result<String> {
+        let file = openat(&self.proc, format!("{}/{entry}", task.pid), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+        let mut text = [0u8; 1024];
+        let n = rustix::io::read(&file, &mut text)?;
+        Ok(String::from_utf8_lossy(text.get(..n).unwrap_or_default()).into_owned())
+    }
+
     /// Its owner, where that is kept by attribute.
     fn owner(&mut self, object: BorrowedFd, stat: &task::Stat) -> Result<(u32, u32)> {
         let known = self.served.get(&stat.st_dev).copied();
@@ -233,8 +254,8 @@ impl Desk {
         let answer = rustix::fs::getxattr(path_of(object), overlay::OWNER, &mut text[..]);
         self.served.insert(stat.st_dev, answer.is_ok());
         let text = text.get(..answer?).and_then(|t| std::str::from_utf8(t).ok()).and_then(|t| t.split_once(':'));
-        let number = |word: &str| word.parse().map_err(|_| Errno::INVAL);
-        text.ok_or(Errno::INVAL).and_then(|(uid, gid)| Ok((number(uid)?, number(gid)?)))
+        let number = |word: &str, shown: u32| word.parse().map(|id| if id == KEEP { shown } else { id }).map_err(|_| Errno::INVAL);
+        text.ok_or(Errno::INVAL).and_then(|(uid, gid)| Ok((number(uid, stat.st_uid)?, number(gid, stat.st_gid)?)))
     }
 
     fn stat(&mut self, task: &Task, named: &Named, to: u64) -> Result<Reply> {
@@ -268,7 +289,7 @@ impl Desk {
         let object = self.find(task, named)?;
         let stat = task::stat(object.as_fd())?;
         let owner = self.owner(object.as_fd(), &stat)?;
-        let keeps = |id: u32, old: u32| id == u32::MAX || id == old;
+        let keeps = |id: u32, old: u32| id == KEEP || id == old;
         if owner == (stat.st_uid, stat.st_gid) && keeps(uid, stat.st_uid) && keeps(gid, stat.st_gid) {
             return Ok(Reply::Kernel);
         }
@@ -299,9 +320,10 @@ impl Desk {
         }
         let dir = self.find(task, &named)?;
         self.owner(dir.as_fd(), &task::stat(dir.as_fd())?)?;
-        let umask = self.umask(task)?;
+        let umask = field(&self.text(task, "status")?, "Umask:").ok_or(Errno::INVAL)?;
         let ids = self.ids(task)?;
-        if !task.can(ids, CapabilitySet::MKNOD) {
+        // No capability is asked for: what cannot be opened gives no right.
+        if ids.user.effective != 0 {
             return Ok(Reply::Error(Errno::PERM));
         }
         let (uid, gid) = (ids.user.files, ids.group.files);
@@ -320,15 +342,6 @@ impl Desk {
         Ok(self::done(done))
     }
 
-    fn umask(&self, task: &Task) -> Result<u32> {
-        let status = openat(&self.proc, format!("{}/status", task.pid), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
-        let mut text = [0u8; 1024];
-        let n = rustix::io::read(&status, &mut text)?;
-        let text = String::from_utf8_lossy(text.get(..n).unwrap_or_default());
-        let word = text.lines().find_map(|line| line.strip_prefix("Umask:"));
-        word.and_then(|w| u32::from_str_radix(w.trim(), 8).ok()).ok_or(Errno::INVAL)
-    }
-
     fn ids(&self, task: &Task) -> Result<&Ids> {
         let (limit, _) = task::limit(task.pid, RLIMIT_LOCKS)?;
         Ok(self.sets.get(limit).unwrap_or(self.sets.born()))
@@ -336,6 +349,13 @@ impl Desk {
 
     fn credentials(&mut self, call: Call, task: &Task) -> Result<Reply> {
         use Call::*;
+        if let Limit(old) = call {
+            // pam_limits(8) sets all that there are, to what PID 1 has.
+            if let Some(to) = old.map(|n| task.args[n]).filter(|to| *to != 0) {
+                write_words(task.pid, to, &[u32::MAX; 4])?;
+            }
+            return Ok(Reply::Value(0));
+        }
         let (limit, hard) = task::limit(task.pid, RLIMIT_LOCKS)?;
         let ids = match self.sets.get(limit) {
             // It has never asked for others.
@@ -358,7 +378,7 @@ impl Desk {
             GetRes(whose) => {
                 let four = four(whose);
                 for (to, id) in task.args.iter().zip([four.real, four.effective, four.saved]) {
-                    write_ids(task.pid, *to, &[id])?;
+                    write_words(task.pid, *to, &[id])?;
                 }
                 return Ok(Reply::Value(0));
             }
@@ -369,7 +389,7 @@ impl Desk {
                     if usize::try_from(room).map_or(true, |room| room < groups.len()) {
                         return Err(Errno::INVAL);
                     }
-                    write_ids(task.pid, task.args[1], groups)?;
+                    write_words(task.pid, task.args[1], groups)?;
                 }
                 return Ok(Reply::Value(groups.len() as i64));
             }
@@ -408,6 +428,12 @@ impl Desk {
 
 fn done(result: Result<()>) -> Reply {
     result.map_or_else(Reply::Error, |()| Reply::Value(0))
+}
+
+/// An octal number of a /proc file.
+fn field(text: &str, name: &str) -> Option<u32> {
+    let word = text.lines().find_map(|line| line.strip_prefix(name))?;
+    u32::from_str_radix(word.trim(), 8).ok()
 }
 
 /// A path that leads to the object of a descriptor, from our working directory.

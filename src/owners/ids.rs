@@ -19,7 +19,7 @@ pub struct Four {
 }
 
 /// In a call: as it is.
-const KEEP: u32 = u32::MAX;
+pub const KEEP: u32 = u32::MAX;
 
 impl Four {
     pub fn all(id: u32) -> Four {

@@ -23,8 +23,8 @@
 //!   kernel what he may have, as without us. man: seccomp_unotify(2)
 //! - I3 the supervisor is out of the workload's sight and reach: it is in the sandbox's outer user namespace and sees its tree, but it is in no pid
 //!   namespace of it, is not dumpable, and of the host it has a procfs in which the kernel lets it look at the sandbox only.
-//! - I4 it answers one call after the other, for one sandbox; what it remembers is bounded. It ends with the workload, or with who started it, and
-//!   if it dies, the calls are ENOSYS.
+//! - I4 it answers one call after the other, for one sandbox; what it remembers is bounded. It ends when nobody is left who has the filter, and if it
+//!   dies before, the calls are ENOSYS.
 //!
 //! *Kernel*
 //!
@@ -38,6 +38,8 @@
 mod answer;
 mod ids;
 
+pub use answer::FUSE;
+
 use crate::confine::seccomp::{self, Program};
 use crate::error::{Doing, Error, Kind, Result};
 use crate::sys::clone::{self, NEWNS, NEWUSER};
@@ -48,7 +50,6 @@ use libseccomp::error::SeccompErrno;
 use libseccomp::{ScmpArch, ScmpNotifReq, ScmpNotifResp, ScmpNotifRespFlags, ScmpSyscall, notify_id_valid};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::net::RecvFlags;
-use rustix::process::Signal;
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -57,10 +58,13 @@ use std::process::{Child, Command, ExitCode, Stdio};
 /// The filter of a workload for which is answered, and its flags; None: this kernel leaves no calls to others.
 pub fn filter() -> Result<Option<(Program, u32)>> {
     let Some(flags) = confine::listening() else { return Ok(None) };
+    const LOCKS: &[u32] = &[libc::RLIMIT_LOCKS as u32];
     let devices: &[u32] = &[libc::S_IFCHR, libc::S_IFBLK];
     let calls = CALLS.iter().map(|(name, call)| match call {
         Call::Mknod => (*name, Some((1, libc::S_IFMT, devices))),
         Call::Mknodat => (*name, Some((2, libc::S_IFMT, devices))),
+        Call::Limit(Some(3)) => (*name, Some((1, u32::MAX, LOCKS))),
+        Call::Limit(_) => (*name, Some((0, u32::MAX, LOCKS))),
         _ => (*name, None),
     });
     Ok(Some((seccomp::notify(calls)?, flags)))
@@ -114,6 +118,13 @@ impl Supervisor {
                 Err(Error::new(Kind::Denied, format!("cannot pretend other ids: {why}")).hint("what this machine lacks: sandbox doctor"))
             }
         }
+    }
+}
+
+impl Supervisor {
+    /// Nobody waits for it: it ends with the workload.
+    pub fn leave(self) {
+        std::mem::forget(self);
     }
 }
 
@@ -187,7 +198,7 @@ pub fn act(word: &OsStr) -> Option<ExitCode> {
             Ok(None) => ExitCode::SUCCESS,
             Ok(Some((desk, listener))) => {
                 let told = socket::send(socket.as_fd(), READY, &[], rustix::net::SendFlags::empty());
-                ExitCode::from(if told.is_ok() && serve(desk, &listener, &socket).is_ok() { 0 } else { 125 })
+                ExitCode::from(if told.is_ok() && serve(desk, &listener).is_ok() { 0 } else { 125 })
             }
             Err(e) => {
                 let _ = socket::send(socket.as_fd(), e.message().as_bytes(), &[], rustix::net::SendFlags::empty());
@@ -199,13 +210,9 @@ pub fn act(word: &OsStr) -> Option<ExitCode> {
 
 /// Go to the place, and give up all that is not needed. None: nobody wants us any more. // I3
 fn prepare(socket: &OwnedFd) -> Result<Option<(Desk, OwnedFd)>> {
-    let unseen = || {
-        process::die_with_parent(Signal::KILL)?;
-        process::set_dumpable(false)
-    };
     // What a terminal interrupts are not we.
     let _ = rustix::process::setsid();
-    unseen().doing("become", "undumpable")?;
+    process::set_dumpable(false).doing("become", "undumpable")?;
     let mut word = [0];
     let (PLACE, [Some(user), Some(mounts), Some(proc)]) = hear(socket, &mut word)? else { return Ok(None) };
     let (LISTENER, [Some(listener), ..]) = hear(socket, &mut word)? else { return Ok(None) };
@@ -225,7 +232,7 @@ fn prepare(socket: &OwnedFd) -> Result<Option<(Desk, OwnedFd)>> {
         }
         process::drop_bounding(CAPABILITIES)?;
         process::set_capabilities(CAPABILITIES)?;
-        unseen()?;
+        process::set_dumpable(false)?;
         confine::set_no_new_privs()
     };
     confined().doing("confine", "the supervisor of ids")?;
@@ -239,21 +246,16 @@ fn hear(socket: &OwnedFd, word: &mut [u8; 1]) -> Result<(u8, [Option<OwnedFd>; s
     Ok((if n == 1 { word[0] } else { 0 }, fds))
 }
 
-/// Answer until nobody is left who could ask, or who wants us. // I4
-fn serve(mut desk: Desk, listener: &OwnedFd, socket: &OwnedFd) -> std::result::Result<(), Errno> {
+/// Answer until nobody is left who could ask. // I4
+fn serve(mut desk: Desk, listener: &OwnedFd) -> std::result::Result<(), Errno> {
     let calls: HashMap<i32, Call> = CALLS.iter().filter_map(|(name, call)| Some((ScmpSyscall::from_name(name).ok()?.into(), *call))).collect();
     loop {
-        let mut set = [PollFd::new(listener, PollFlags::IN), PollFd::new(socket, PollFlags::empty())];
+        let mut set = [PollFd::new(listener, PollFlags::IN)];
         clone::interrupted(|| poll(&mut set, None))?;
-        let [asked, wanted] = set.map(|fd| fd.revents());
-        if !wanted.is_empty() {
+        if !set[0].revents().contains(PollFlags::IN) {
             return Ok(());
         }
-        if asked.contains(PollFlags::IN) {
-            take(&mut desk, listener.as_fd(), &calls)?;
-        } else if !asked.is_empty() {
-            return Ok(());
-        }
+        take(&mut desk, listener.as_fd(), &calls)?;
     }
 }
 

@@ -47,11 +47,11 @@ fn write_memory(pid: i32, at: u64, from: *const libc::c_void, len: usize) -> Res
     if n as usize == len { Ok(()) } else { Err(Errno::FAULT) }
 }
 
-pub fn write_ids(pid: i32, at: u64, ids: &[u32]) -> Result<()> {
-    if ids.is_empty() {
+pub fn write_words(pid: i32, at: u64, words: &[u32]) -> Result<()> {
+    if words.is_empty() {
         return Ok(());
     }
-    write_memory(pid, at, ids.as_ptr().cast(), size_of_val(ids))
+    write_memory(pid, at, words.as_ptr().cast(), size_of_val(words))
 }
 
 pub fn write_stat(pid: i32, at: u64, stat: &Stat) -> Result<()> {
@@ -107,6 +107,6 @@ mod tests {
         assert_eq!(read_path(me, long.as_ptr() as u64), Err(Errno::NAMETOOLONG));
         assert_eq!(read_path(me, 8), Err(Errno::FAULT));
         assert_eq!(read_path(me, u64::MAX), Err(Errno::FAULT));
-        assert_eq!(write_ids(me, 8, &[1]), Err(Errno::FAULT));
+        assert_eq!(write_words(me, 8, &[1]), Err(Errno::FAULT));
     }
 }
