@@ -126,16 +126,20 @@ struct Named {
 
 impl Named {
     fn at(task: &Task, n: usize, follow: bool) -> Result<Named> {
-        Ok(Named { dir: libc::AT_FDCWD, path: task.path(n)?, follow })
+        let path = task.path(n)?;
+        if path.is_empty() { Err(Errno::NOENT) } else { Ok(Named { dir: libc::AT_FDCWD, path, follow }) }
     }
 
     fn open(fd: u64) -> Named {
         Named { dir: fd as i32, path: Vec::new(), follow: true }
     }
 
-    /// `dir` is the argument 0, and the path argument 1.
-    fn below(task: &Task, flags: u64) -> Result<Named> {
+    /// `dir` is the argument 0, and the path argument 1. `others`: flags that mean nothing to us.
+    fn below(task: &Task, flags: u64, others: i32) -> Result<Named> {
         let flags = flags as i32;
+        if flags & !(libc::AT_EMPTY_PATH | libc::AT_SYMLINK_NOFOLLOW | others) != 0 {
+            return Err(Errno::INVAL);
+        }
         let empty = flags & libc::AT_EMPTY_PATH != 0;
         let path = if empty && task.args[1] == 0 { Vec::new() } else { task.path(1)? };
         if path.is_empty() && !empty {
@@ -173,14 +177,16 @@ impl Desk {
             Stat => Named::at(task, 0, true).and_then(|named| self.stat(task, &named, args[1])),
             Lstat => Named::at(task, 0, false).and_then(|named| self.stat(task, &named, args[1])),
             Fstat => self.stat(task, &Named::open(args[0]), args[1]),
-            Fstatat => Named::below(task, args[3]).and_then(|named| self.stat(task, &named, args[2])),
-            Statx => Named::below(task, args[2]).and_then(|named| self.statx(task, &named)),
+            Fstatat => Named::below(task, args[3], libc::AT_NO_AUTOMOUNT).and_then(|named| self.stat(task, &named, args[2])),
+            Statx => Named::below(task, args[2], libc::AT_NO_AUTOMOUNT | libc::AT_STATX_SYNC_TYPE).and_then(|named| self.statx(task, &named)),
             Chown => Named::at(task, 0, true).and_then(|named| self.chown(task, &named, task.id(1), task.id(2))),
             Lchown => Named::at(task, 0, false).and_then(|named| self.chown(task, &named, task.id(1), task.id(2))),
             Fchown => self.is_open(task, args[0]).and_then(|()| self.chown(task, &Named::open(args[0]), task.id(1), task.id(2))),
-            Fchownat => Named::below(task, args[4]).and_then(|named| self.chown(task, &named, task.id(2), task.id(3))),
+            Fchownat => Named::below(task, args[4], 0).and_then(|named| self.chown(task, &named, task.id(2), task.id(3))),
             Mknod => Named::at(task, 0, true).and_then(|named| self.mknod(task, named, task.id(1), args[2])),
-            Mknodat => task.path(1).map(|path| Named { dir: args[0] as i32, path, follow: true }).and_then(|n| self.mknod(task, n, task.id(2), args[3])),
+            Mknodat => {
+                task.path(1).map(|path| Named { dir: args[0] as i32, path, follow: true }).and_then(|n| self.mknod(task, n, task.id(2), args[3]))
+            }
             // The rest is about nothing but what we keep ourselves.
             _ => return self.credentials(call, task).unwrap_or_else(Reply::Error),
         };

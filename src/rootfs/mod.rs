@@ -73,7 +73,16 @@ pub struct Tree {
 }
 
 pub fn plan(site: &Site) -> Result<Tree> {
-    let mut b = Builder { site, make: Vec::new(), mount: Vec::new(), layers: Vec::new(), made: BTreeSet::new(), count: 0, notes: Vec::new(), has_virtual_owners: false };
+    let mut b = Builder {
+        site,
+        make: Vec::new(),
+        mount: Vec::new(),
+        layers: Vec::new(),
+        made: BTreeSet::new(),
+        count: 0,
+        notes: Vec::new(),
+        has_virtual_owners: false,
+    };
     b.make(Step::MakeDir { path: c"r".into(), mode: 0o755, owner: b.root_owner() });
     b.make(Step::MakeDir { path: c"empty".into(), mode: 0o555, owner: b.root_owner() });
     b.make(Step::MakeFile { path: c"blank".into(), content: Box::default(), mode: 0o444 });

@@ -56,8 +56,8 @@ fn answers(text: &str) -> BTreeMap<String, String> {
 /// Of what is on disk below, that which is anybody else's, a device, or privileged.
 fn foreign(place: &Place, dir: &Path) -> String {
     let (uid, gid) = (place.account.uid.to_string(), place.account.gid.to_string());
-    let found = Command::new("find").arg(dir).args(["!", "-uid", &uid, "-o", "!", "-gid", &gid]).args(["-o", "-type", "b", "-o", "-perm", "/6000"]);
-    let out = found.output().unwrap();
+    let odd = ["!", "-uid", &uid, "-o", "!", "-gid", &gid, "-o", "-type", "b", "-o", "-perm", "/6000"];
+    let out = Command::new("find").arg(dir).args(odd).output().unwrap();
     assert!(out.status.success(), "{out:?}");
     String::from_utf8(out.stdout).unwrap()
 }
@@ -192,4 +192,64 @@ fn a_command_that_joins_believes_the_same() {
     assert!(within(Duration::from_secs(10), || mounted.upper.join("root/done").exists()));
     assert_eq!(place.sandbox(&["exec", "ids", "stat", "-c", "%u:%g", "/root/f"]).ok(), "6:7");
     place.sandbox(&["rm", "-f", "ids"]).ok();
+}
+
+#[test]
+fn a_layer_is_packed_with_the_owners_that_are_pretended() {
+    let Some(place) = plain() else { return skip(NEEDS_PLAIN) };
+    tiny_root(&place, "root");
+    let mounted = Mounted::over(&place, "root");
+    let script =
+        "mkdir -p d/inner; touch d/f d/shut; ln -s f d/l; mknod d/c c 1 3; mkfifo d/p; chown -h 33:44 d d/f d/l d/p; chmod 4711 d/f; chmod 0 d/shut";
+    let script = script.replace("mknod d/c c 1 3; mkfifo d/p;", "probe owners >/dev/null; mv c d/c; mv p d/p;");
+    place.sandbox(&["run", "--rootfs", &mounted.rootfs(), "-w", "/root", "sh", "-ec", &script]).ok();
+    assert_eq!(foreign(&place, &mounted.upper), "");
+    let tar = place.path("packed.tar");
+    let mut pack = place.cli(&["layer", "pack", &place.at("upper"), &place.at("root")]);
+    finish(pack.stdout(std::fs::File::create(&tar).unwrap()).spawn().unwrap(), b"").ok();
+    let listed = Command::new("tar").args(["--numeric-owner", "-tvf"]).arg(&tar).output().unwrap();
+    let listed = String::from_utf8(listed.stdout).unwrap();
+    let seen: Vec<String> = listed
+        .lines()
+        .filter(|l| l.contains("root/d"))
+        .map(|l| l.split_whitespace().collect::<Vec<_>>())
+        .map(|w| format!("{} {} {}", w[0], w[1], w[5..].join(" ")))
+        .collect();
+    let wanted = [
+        "drwxr-xr-x 33/44 root/d/",
+        "-rws--x--x 33/44 root/d/f",
+        "drwxr-xr-x 0/0 root/d/inner/",
+        "lrwxrwxrwx 33/44 root/d/l -> f",
+        "prw-r--r-- 33/44 root/d/p",
+        "---------- 0/0 root/d/shut",
+    ];
+    assert_eq!(seen, wanted);
+}
+
+/// What the issue asks for: a package with a user of its own, on a host where nobody has subordinate ids.
+#[test]
+fn debian_installs_a_package_that_makes_a_user() {
+    let Some(place) = plain() else { return skip(NEEDS_PLAIN) };
+    let Some(tar) = crate::image::run::debian() else { return skip("needs mmdebstrap and a Debian mirror") };
+    let root = place.dir("debian");
+    let unpacked = place.command("tar").args(["--no-same-owner", "--exclude=./dev/*", "-xpf"]).arg(tar).arg("-C").arg(root).output().unwrap();
+    assert!(unpacked.status.success(), "{}", String::from_utf8_lossy(&unpacked.stderr));
+    place.file(
+        "deb.sh",
+        concat!(
+            "set -e; mkdir -p /p/DEBIAN /p/opt/svc; echo hi > /p/opt/svc/f\n",
+            "printf 'Package: own-user\\nVersion: 1\\nArchitecture: all\\nMaintainer: x <x@example.org>\\nDescription: x\\n' > /p/DEBIAN/control\n",
+            "printf '#!/bin/sh\\nset -e\\nuseradd -r -u 555 -U -m -d /var/lib/svc svc\\nchown -R svc:svc /opt/svc\\n' > /p/DEBIAN/postinst\n",
+            "chmod 755 /p/DEBIAN/postinst; dpkg-deb -b /p /own.deb >/dev/null; apt-get install -y /own.deb >/dev/null 2>&1\n",
+            "cd /root; touch f; chown 33:33 f; mknod d c 1 3; stat -c '%F %u:%g %t,%T' f d /opt/svc/f /var/lib/svc\n",
+            "su svc -s /bin/sh -c 'id; cd; pwd'; dpkg -s own-user | grep Status\n",
+        ),
+    );
+    let mounted = Mounted::over(&place, "debian");
+    std::fs::copy(place.path("deb.sh"), place.path("debian/deb.sh")).unwrap();
+    let out = place.sandbox(&["run", "--rootfs", &mounted.rootfs(), "sh", "/deb.sh"]);
+    let wanted = "regular empty file 33:33 0,0\ncharacter special file 0:0 1,3\nregular file 555:555 0,0\ndirectory 555:555 0,0\n\
+                  uid=555(svc) gid=555(svc) groups=555(svc)\n/var/lib/svc\nStatus: install ok installed";
+    assert_eq!(out.ok(), wanted, "{out:?}");
+    assert_eq!(foreign(&place, &mounted.upper), "");
 }

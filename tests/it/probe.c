@@ -1426,6 +1426,7 @@ static int cmd_owners_race(int seconds) {
     }
     printf("odd=%ld\nin=%s\n", odd, owned("in", 33, 44) ? "OK" : "WRONG");
     fprintf(stderr, "%ld rounds\n", done);
+    fflush(stdout);
     _exit(0);
 }
 
