@@ -199,6 +199,7 @@ fn a_layer_is_packed_with_the_owners_that_are_pretended() {
     let Some(place) = plain() else { return skip(NEEDS_PLAIN) };
     tiny_root(&place, "root");
     let mounted = Mounted::over(&place, "root");
+    std::fs::copy("/bin/chmod", place.path("root/bin/chmod")).unwrap();
     let script =
         "mkdir -p d/inner; touch d/f d/shut; ln -s f d/l; mknod d/c c 1 3; mkfifo d/p; chown -h 33:44 d d/f d/l d/p; chmod 4711 d/f; chmod 0 d/shut";
     let script = script.replace("mknod d/c c 1 3; mkfifo d/p;", "probe owners >/dev/null; mv c d/c; mv p d/p;");
