@@ -610,6 +610,16 @@ impl Held {
     pub fn usage(&self) -> Usage {
         Usage::read(&self.payload)
     }
+
+    /// All in it are dead: wait until its name is free, which systemd takes a moment for.
+    pub fn end(self) {
+        let top = self.top.clone();
+        drop(self);
+        let start = std::time::Instant::now();
+        while top.exists() && start.elapsed() < ENDING {
+            std::thread::sleep(std::time::Duration::from_millis(2));
+        }
+    }
 }
 
 impl Drop for Held {
@@ -623,6 +633,8 @@ impl Drop for Held {
     }
 }
 
+/// How long systemd may take to see that nobody is in a cgroup any more.
+const ENDING: std::time::Duration = std::time::Duration::from_secs(1);
 /// How long the kernel may take to stop them all.
 const FREEZING: std::time::Duration = std::time::Duration::from_secs(2);
 

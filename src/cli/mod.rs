@@ -154,11 +154,12 @@ pub fn main() -> ExitCode {
     let args: Vec<OsString> = std::env::args_os().collect();
     // The hot path: only the parser of `run` is built.
     if args.get(1).is_some_and(|word| word == "run") {
+        let guess = run::guess(args.get(2..).unwrap_or_default());
         let command = run::RunArgs::augment_args(clap::Command::new("run").bin_name("sandbox run").display_name("sandbox-run"));
         return match command.try_get_matches_from(args.into_iter().skip(1)).and_then(|m| run::RunArgs::from_arg_matches(&m)) {
             Ok(args) => {
                 let json = args.json;
-                report(run::run(args), json)
+                report(run::run(args, guess), json)
             }
             Err(e) => usage(&e),
         };
@@ -170,7 +171,7 @@ pub fn main() -> ExitCode {
     match cli.command {
         Command::Run(args) => {
             let json = args.json;
-            report(run::run(*args), json)
+            report(run::run(*args, None), json)
         }
         Command::Exec(args) => report(exec::run(args), false),
         Command::Top(args) => report(top::run(args).map(|()| 0), false),

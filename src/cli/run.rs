@@ -433,11 +433,30 @@ fn userns(s: &str) -> std::result::Result<Userns, String> {
     }
 }
 
+/// A user namespace with the ids that a run of these words most likely has: unless they or a policy say otherwise. Nothing is understood
+/// yet: to parse the words takes as long as to write the maps, and a wrong guess costs its time only. None: who knows; whatever was in the
+/// way is told later.
+pub fn guess(words: &[OsString]) -> Option<Guess> {
+    // Those that say other ids, that another process plays, or that mean our descriptors, of which there are none of ours yet.
+    const OTHERWISE: [&str; 9] = ["userns", "uidmap", "gidmap", "detach", "tty", "dry-run", "help", "preserve-fds", "status-fd"];
+    let dashes = words.iter().position(|word| word == "--");
+    let flags = words.iter().take(dashes.unwrap_or(words.len())).filter_map(|word| word.to_str());
+    let otherwise = |word: &str| match word.strip_prefix("--") {
+        Some(long) => OTHERWISE.iter().any(|name| long.starts_with(name)),
+        None => word.strip_prefix('-').is_some_and(|short| short.chars().all(|c| "dith".contains(c)) && short != "i"),
+    };
+    if words.is_empty() || flags.clone().any(otherwise) {
+        return None;
+    }
+    let host = dashes.is_some() && !flags.clone().any(|word| word.starts_with("--rootfs"));
+    let caller = Caller::me().ok()?;
+    let subids = subid::subids(&caller).ok().filter(|s| !s.uids.is_empty() && !s.gids.is_empty())?;
+    Guess::new(&if host { Userns::KeepId { uid: None, gid: None } } else { Userns::Root }, &caller, subids)
+}
+
 /// What was typed, settled: what is to run, on what, and for whom.
 pub struct Said {
     pub id: Id,
-    /// What the ids most likely are, and their user namespace.
-    pub guessed: Option<Guess>,
     /// Never dropped: freeing a thousand strings one by one only delays the end of a process.
     pub spec: ManuallyDrop<Spec>,
     pub chosen: Option<Chosen>,
@@ -462,8 +481,6 @@ pub fn say(mut args: RunArgs) -> Result<Said> {
     };
     let dashes = after_dashes(&std::env::args_os().collect::<Vec<_>>(), args.command.len());
     let (id, labels, replace) = (Id::new(&chance()?), args.labels()?, args.replace);
-    // Most often the flags alone tell the ids. Then the slow writing of their maps goes on while everything else is found out.
-    let guessed = if args.dry_run || args.detach || args.tty { None } else { args.guess(dashes, &caller) };
     let chosen = if args.rootfs.is_none() && !dashes { Some(args.choose(&caller)?) } else { None };
     let options = args.options(chosen.as_ref())?;
     let writes = if chosen.is_some() { args.writes(&id)? } else { Writes::Discarded };
@@ -497,7 +514,7 @@ pub fn say(mut args: RunArgs) -> Result<Said> {
         }
     }
     crate::confine::seccomp::pin(&mut spec.restrict.seccomp.profile)?;
-    Ok(Said { id, guessed, spec, chosen, writes, caller, cwd, env, options, labels, replace })
+    Ok(Said { id, spec, chosen, writes, caller, cwd, env, options, labels, replace })
 }
 
 fn chance() -> Result<[u8; 32]> {
@@ -532,7 +549,7 @@ impl Said {
 }
 
 /// The whole story of a run.
-pub fn run(args: RunArgs) -> Result<u8> {
+pub fn run(args: RunArgs, guessed: Option<Guess>) -> Result<u8> {
     die_at(0);
     let (dry_run, json, status_fd, tty, interactive) = (args.dry_run, args.json, args.status_fd, args.tty, args.interactive);
     let (summary, start) = (args.summary, Instant::now());
@@ -558,7 +575,7 @@ pub fn run(args: RunArgs) -> Result<u8> {
             Err(_) => {} // where nothing can be written, it is not listed, and cannot be left
         }
     }
-    let Said { guessed, spec, mut chosen, writes, caller, cwd, env, .. } = said;
+    let Said { spec, mut chosen, writes, caller, cwd, env, .. } = said;
 
     // Freeze it.
     let signals = Signals::take()?;
@@ -587,11 +604,14 @@ pub fn run(args: RunArgs) -> Result<u8> {
 
     // Play it.
     let (live, streams) = ready.play(&spec, &mut chosen, &writes).inspect_err(|_| own.take().into_iter().for_each(|own| drop(own.remove())))?;
-    if !at_once {
-        own = sandboxes.make(&config, container::Status::Starting).ok(); // where nothing can be written, it is not listed, and runs
-    }
-    let told = own.as_ref().map(|own| record(own, &live));
-    told.transpose().map(drop).unwrap_or_else(|e| note(&format!("what is written cannot be asked for: {}", e.message())));
+    let told = match &own {
+        Some(own) => record(own, &live),
+        None => {
+            own = sandboxes.make_as(&config, |own| running(&live, own.stays()?)).ok(); // where nothing can be written, it is not listed, and runs
+            Ok(())
+        }
+    };
+    told.unwrap_or_else(|e| note(&format!("what is written cannot be asked for: {}", e.message())));
     marks.write(&config.id, live.pid)?;
     status.started(live.pid, live.cgroup.as_ref());
     let held = live.cgroup;
@@ -603,6 +623,8 @@ pub fn run(args: RunArgs) -> Result<u8> {
         Event::Ended => {
             used = held.as_ref().map(Held::usage);
             held.iter().for_each(Held::let_go);
+            // While the kernel takes it apart. A name is its own until that is done.
+            own.iter().filter(|_| !at_once).for_each(|own| drop(own.vanish()));
         }
         event => {
             if event == Event::Killed {
@@ -769,17 +791,6 @@ impl RunArgs {
         }
         self.label.iter().try_for_each(|word| add(word))?;
         Ok(labels)
-    }
-
-    /// A user namespace with the ids that a run has unless a policy says otherwise. None: who knows; whatever was in the way is told later.
-    fn guess(&self, dashes: bool, caller: &Caller) -> Option<Guess> {
-        let said = self.userns.is_some() || !self.uidmap.is_empty() || !self.gidmap.is_empty();
-        let subids = subid::subids(caller).ok().filter(|s| !s.uids.is_empty() && !s.gids.is_empty())?;
-        if said || self.command.is_empty() {
-            return None;
-        }
-        let host = self.rootfs.is_none() && dashes;
-        Guess::new(&if host { Userns::KeepId { uid: None, gid: None } } else { Userns::Root }, caller, subids)
     }
 
     /// Take the image's name out of the words.

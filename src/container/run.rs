@@ -7,8 +7,9 @@ use super::{Lost, State, Status, now};
 use crate::cgroup;
 use crate::dirs;
 use crate::error::{Doing, Error, Kind, Result};
+use crate::host::mounts::Table;
 use crate::host::subid::{self, Subids};
-use crate::host::{self, Caller, mounts};
+use crate::host::{self, Caller};
 use crate::launch::plan::{self, Environment, Facts, Io, Plan, freeze};
 use crate::launch::{Begun, Live, begin, launch};
 use crate::monitor::Streams;
@@ -55,7 +56,13 @@ pub struct Ready {
     pub plan: Plan,
     /// None: it gets a terminal.
     streams: Option<Streams>,
+    /// What it was planned from.
+    facts: Facts,
+    table: Table,
 }
+
+/// So often it is planned anew.
+const TRIES: u32 = 10;
 
 /// Freeze it. First the ids: their maps are written while the rest is planned. `dry`: nothing is begun.
 pub fn ready(spec: &Spec, call: Call, chosen: Option<&Chosen>, io: impl FnOnce() -> Result<Option<(Io, Streams)>>, dry: bool) -> Result<Ready> {
@@ -77,7 +84,8 @@ pub fn ready(spec: &Spec, call: Call, chosen: Option<&Chosen>, io: impl FnOnce()
     };
     let begun = begun.map(|begun| begun.start(plan::early(spec, bounds.piece.is_some())));
     let (io, streams) = io()?.unzip();
-    let facts = Facts { mounts: mounts::mounts()?, cwd, env, mask, window, landlock_abi: sys::confine::landlock_abi(), caller };
+    let table = Table::open()?;
+    let facts = Facts { mounts: table.read()?, cwd, env, mask, window, landlock_abi: sys::confine::landlock_abi(), caller };
     let cache = seccomp_cache(&facts.caller);
     if !dry && spec.files.mounts.iter().any(|m| !m.read_only && matches!(&m.source, storage::Source::Bind(p) if facts.caller.home.starts_with(p))) {
         // What decides about the next sandbox is hidden from this one, and only what is there can be hidden in a shared directory.
@@ -87,7 +95,7 @@ pub fn ready(spec: &Spec, call: Call, chosen: Option<&Chosen>, io: impl FnOnce()
         }
     }
     let plan = freeze(spec, &facts, ids, bounds, io, cache.as_deref())?;
-    Ok(Ready { begun, plan, streams })
+    Ok(Ready { begun, plan, streams, facts, table })
 }
 
 /// Where compiled filters are kept: a directory that is never writable from inside, made if need be. No cache is no error.
@@ -105,33 +113,46 @@ impl Ready {
 
     /// Have its tree made, for as long as the answer lives, and run nothing. // copy.rs
     pub fn tree(self, spec: &Spec, chosen: &mut Chosen, writes: &Writes) -> Result<(OwnedFd, Maps, Holding)> {
-        let Ready { begun, plan, .. } = self;
-        let begun = begun.ok_or_else(|| Error::new(Kind::Bug, "cannot play what was not begun"))?;
         if let Root::Image(image) = &spec.root {
             chosen.keep(writes, Vec::new(), &image.volumes)?;
         }
-        let plan = plan.only_tree();
-        let live = launch(begun, &plan)?;
+        let (live, ready) = self.launch(spec, Some(chosen), Plan::only_tree)?;
         let holding = Holding { pidfd: live.pidfd };
         let top = live.layer.ok_or_else(|| Error::new(Kind::Bug, "no tree came"))?;
-        Ok((top, plan.maps, holding))
+        Ok((top, ready.plan.maps, holding))
     }
 
     /// Play it: the command runs when this returns. `interactive` is for a terminal.
     pub fn play(self, spec: &Spec, chosen: &mut Option<Chosen>, writes: &Writes) -> Result<(Live, Streams)> {
-        let Ready { begun, plan, streams } = self;
-        let begun = begun.ok_or_else(|| Error::new(Kind::Bug, "cannot play what was not begun"))?;
         if let (Some(chosen), Root::Image(image)) = (chosen.as_mut(), &spec.root) {
             let command = spec.process.argv.iter().map(|w| w.to_string_lossy().into_owned()).collect();
             chosen.keep(writes, command, &image.volumes)?;
         }
-        let mut live = launch(begun, &plan).inspect_err(|_| chosen.iter_mut().for_each(Chosen::forget))?;
-        let streams = match (streams, live.terminal.take()) {
+        let launched = self.launch(spec, chosen.as_ref(), |plan| plan);
+        let (mut live, ready) = launched.inspect_err(|_| chosen.iter_mut().for_each(Chosen::forget))?;
+        let streams = match (ready.streams, live.terminal.take()) {
             (Some(streams), _) => streams,
             (None, Some(master)) => Streams::Terminal { master, interactive: spec.process.interactive },
             (None, None) => return Err(Error::new(Kind::Bug, "no terminal came")),
         };
         Ok((live, streams)) // with the plan go our copies of the command's ends of the pipes
+    }
+
+    /// A mount that comes or goes between the plan and the clone makes the plan one of another host: then there is a new one.
+    fn launch(mut self, spec: &Spec, chosen: Option<&Chosen>, part: impl Fn(Plan) -> Plan) -> Result<(Live, Ready)> {
+        let mut tries = 0;
+        loop {
+            let begun = self.begun.take().ok_or_else(|| Error::new(Kind::Bug, "cannot play what was not begun"))?;
+            self.plan = part(self.plan);
+            match launch(begun, &self.plan) {
+                Err(_) if tries < TRIES && self.table.has_changed() => {}
+                ended => return ended.map(|live| (live, self)),
+            }
+            let Ready { plan, streams, facts: Facts { caller, cwd, env, mask, window, .. }, .. } = self;
+            let call = Call { caller, cwd, env, mask, window, guessed: None };
+            self = ready(spec, call, chosen, || Ok(plan.io.zip(streams)), false)?;
+            tries += 1;
+        }
     }
 }
 

@@ -185,6 +185,11 @@ impl Sandboxes {
 
     /// A new one, whose name is its own from now on. `status`: created, or starting.
     pub fn make(&self, config: &Config, status: Status) -> Result<Own> {
+        self.make_as(config, |_| Ok(State { status, ..State::default() }))
+    }
+
+    /// The same of one of which more is known already.
+    pub fn make_as(&self, config: &Config, state: impl FnOnce(&Own) -> Result<State>) -> Result<Own> {
         let root = if config.stays() { Some(&self.kept) } else { self.live.first() };
         let root = root.ok_or_else(|| Error::new(Kind::Bug, "there is no place for a sandbox"))?;
         dirs::make_below(root)?;
@@ -193,20 +198,23 @@ impl Sandboxes {
         let made = (|| {
             die_at(40);
             own.decide(config)?;
-            own.tell(&State { status, ..State::default() })?;
+            let state = state(&own)?;
+            own.put("state.json", &state)?;
             die_at(41);
             let dir = root.join(config.id.as_str());
             rustix::fs::rename(&own.dir, &dir).doing("make", dir.display())?;
             die_at(42);
             events::say(&self.kept, &config.into(), "create", &[]);
-            Ok(dir)
+            Ok((dir, state))
         })();
         match made {
-            Ok(dir) => {
+            Ok((dir, state)) => {
                 if !config.stays() {
                     sweep_some(root, &dir);
                 }
-                Ok(Own { dir, about: (!config.stays()).then(|| config.into()), ..own })
+                let own = Own { dir, about: (!config.stays()).then(|| config.into()), ..own };
+                own.say(&state);
+                Ok(own)
             }
             Err(e) => {
                 let _ = std::fs::remove_dir_all(&own.dir);
@@ -572,8 +580,16 @@ impl Own {
         if let Some(about) = self.about() {
             events::say(&self.root, &about, "destroy", &[]);
         }
+        self.vanish()
+    }
+
+    /// It is not to be found any more.
+    pub fn vanish(&self) -> Result<()> {
         let half = self.dir.with_file_name(format!(".{}", self.dir.file_name().unwrap_or_default().to_string_lossy()));
-        rustix::fs::rename(&self.dir, &half).doing("remove", self.dir.display())?;
+        match rustix::fs::rename(&self.dir, &half) {
+            Err(Errno::NOENT) => return Ok(()), // it had vanished
+            other => other.doing("remove", self.dir.display())?,
+        }
         die_at(50);
         std::fs::remove_dir_all(&half).doing("remove", half.display())
     }

@@ -5,8 +5,10 @@
 
 use super::remedy::Missing;
 use crate::error::{Doing, Error, Kind, Result};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::mount::MountAttrFlags;
 use std::ffi::OsString;
+use std::fs::File;
 use std::io::Read;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
@@ -55,18 +57,36 @@ impl MountPoint {
 }
 
 pub fn mounts() -> Result<Vec<MountPoint>> {
-    let mut text = Vec::with_capacity(8 << 10);
-    let file = match std::fs::File::open(TABLE) {
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-            return Err(Missing::ProcMissing.error(format!("cannot read {TABLE}: /proc is not mounted here")));
+    Table::open()?.read()
+}
+
+/// The table of our mount namespace.
+pub struct Table(File);
+
+impl Table {
+    pub fn open() -> Result<Table> {
+        match File::open(TABLE) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+                Err(Missing::ProcMissing.error(format!("cannot read {TABLE}: /proc is not mounted here")))
+            }
+            other => other.doing("read", TABLE).map(Table),
         }
-        other => other.doing("read", TABLE)?,
-    };
-    file.take(TABLE_LIMIT + 1).read_to_end(&mut text).doing("read", TABLE)?;
-    if text.len() as u64 > TABLE_LIMIT {
-        return Err(Error::new(Kind::Io, format!("cannot read {TABLE}: it is larger than {} MiB", TABLE_LIMIT >> 20)));
     }
-    parse(&text)
+
+    pub fn read(&self) -> Result<Vec<MountPoint>> {
+        let mut text = Vec::with_capacity(8 << 10);
+        (&self.0).take(TABLE_LIMIT + 1).read_to_end(&mut text).doing("read", TABLE)?;
+        if text.len() as u64 > TABLE_LIMIT {
+            return Err(Error::new(Kind::Io, format!("cannot read {TABLE}: it is larger than {} MiB", TABLE_LIMIT >> 20)));
+        }
+        parse(&text)
+    }
+
+    /// Something was mounted, moved or unmounted since it was opened, even if all is as it was again. man: proc_pid_mounts(5)
+    pub fn has_changed(&self) -> bool {
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        poll(&mut [PollFd::new(&self.0, PollFlags::PRI)], Some(&now)).is_ok_and(|n| n > 0)
+    }
 }
 
 /// A line that we do not understand is an error: skipping it would show a tree with a hole in it.

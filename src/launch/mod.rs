@@ -43,7 +43,7 @@ pub struct Live {
     pub supervisor: Option<Supervisor>,
 }
 
-/// Bring a plan to life. On any error the child is dead and reaped when this returns.
+/// Bring a plan to life. On any error the child is dead and reaped when this returns, and its cgroup's name free.
 pub fn launch(begun: Begun, plan: &Plan) -> Result<Live> {
     if clone::threads().is_some_and(|n| n != 1) {
         return Err(Error::new(Kind::Bug, "cannot clone: there is more than one thread")); // I1
@@ -55,7 +55,8 @@ pub fn launch(begun: Begun, plan: &Plan) -> Result<Live> {
         cgroup = plan.cgroup.as_ref().map(|piece| piece.apply(pid)).transpose()?;
         Ok(())
     };
-    let born = begun.bear(&plan.tape, plan.early, plan.namespaces, 0, place, &|fault| explain::fault(&plan.told(), fault))?;
+    let born = begun.bear(&plan.tape, plan.early, plan.namespaces, 0, place, &|fault| explain::fault(&plan.told(), fault));
+    let born = born.inspect_err(|_| cgroup.take().into_iter().for_each(Held::end))?;
     cgroup.iter().for_each(Held::started);
     let taken = || {
         let place = supervisor.is_some().then(|| take_place(&born.wire)).transpose()?;

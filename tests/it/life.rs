@@ -339,8 +339,9 @@ fn a_home_that_cannot_be_written_keeps_nothing_from_running() {
     mode(&place.home, 0o755);
 }
 
+/// Alone: the sandboxes of a session are those of all cases in it, and this one removes them all.
 #[test]
-fn limits_of_a_living_sandbox_are_the_kernels() {
+fn limits_of_a_living_sandbox_are_the_kernels_alone() {
     need!(Systemd, CgroupV2);
     let place = login();
     place.detached("u", &["--memory", "64m"], "sleep 600");

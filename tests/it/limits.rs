@@ -791,3 +791,25 @@ fn g03_cve_2018_20699_numbers_are_bounded_before_they_are_expanded() {
         assert!(output.code() == 125 && output.stdout.is_empty(), "{line}: {output:?}");
     }
 }
+
+/// A further command is under the very limits, also where only systemd may move it there.
+#[test]
+fn exec_is_in_the_cgroup() {
+    need!(Systemd, CgroupV2);
+    let place = login();
+    place.sandbox(&["run", "-d", "--name", "one", "--memory", "64m", "--pids-limit", "20", "--", "sleep", "600"]).ok();
+    let own =
+        place.sandbox(&["exec", "one", "sh", "-c", "cat /proc/self/cgroup /proc/2/cgroup; cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/pids.max"]);
+    assert_eq!(own.ok(), "0::/\n0::/\n67108864\n20");
+    // From outside: the payload of its scope.
+    let staying = place.start(place.cli(&["exec", "one", "sh", "-c", "echo up; exec sleep 608"]), "up");
+    let (pid, _) = place.processes().into_iter().find(|(_, line)| line.starts_with("sleep 608")).expect("it runs");
+    let cgroup = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
+    assert!(cgroup.trim_end().ends_with("sandbox-one.scope/payload"), "{cgroup}");
+    // What it takes counts, and too much ends it.
+    let too_much = place.sandbox(&["exec", "one", "sh", "-c", "head -c 100m /dev/zero | tail"]);
+    assert_ne!(too_much.code(), 0);
+    drop(place.sandbox(&["rm", "-f", "one"]));
+    drop(finish(staying, b""));
+    place.nothing_left();
+}
