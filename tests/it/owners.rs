@@ -200,8 +200,7 @@ fn a_layer_is_packed_with_the_owners_that_are_pretended() {
     tiny_root(&place, "root");
     let mounted = Mounted::over(&place, "root");
     std::fs::copy("/bin/chmod", place.path("root/bin/chmod")).unwrap();
-    let script =
-        "mkdir -p d/inner; touch d/f d/shut; ln -s f d/l; mknod d/c c 1 3; mkfifo d/p; chown -h 33:44 d d/f d/l d/p; chmod 4711 d/f; chmod 0 d/shut";
+    let script = "mkdir -p d/inner; touch d/f d/shut; ln -s f d/l; mknod d/c c 1 3; mkfifo d/p; chown -h 33:44 d d/f d/l d/p; chmod 4711 d/f; chown 0:0 d/shut; chmod 0 d/shut";
     let script = script.replace("mknod d/c c 1 3; mkfifo d/p;", "probe owners >/dev/null; mv c d/c; mv p d/p;");
     place.sandbox(&["run", "--rootfs", &mounted.rootfs(), "-w", "/root", "sh", "-ec", &script]).ok();
     assert_eq!(foreign(&place, &mounted.upper), "");
@@ -223,6 +222,7 @@ fn a_layer_is_packed_with_the_owners_that_are_pretended() {
         "lrwxrwxrwx 33/44 root/d/l -> f",
         "prw-r--r-- 33/44 root/d/p",
         "---------- 0/0 root/d/shut",
+        "-rw-r--r-- 0/0 root/d/x",
     ];
     assert_eq!(seen, wanted);
 }
