@@ -62,6 +62,7 @@ fn cure(plan: &Told, step: &Step, errno: Errno) -> Option<String> {
             format!("the kernel's overlay does not take {lower}, or it lies on two overlays already: share it with --ro {lower} or --rw {lower}")
         }
         (Step::Overlay { .. }, Errno::NODEV | Errno::PERM) => "the kernel has no overlay file system for users: see 'sandbox doctor'".into(),
+        (Step::Listen { .. }, Errno::BUSY) => "an outer container answers calls itself, and only one can: no other ids can be pretended in it".into(),
         (Step::WriteProc { .. } | Step::OpenProc { .. }, Errno::ROFS) => Missing::ProcReadOnly.remedy().cure,
         (Step::Filesystem { .. }, Errno::PERM) => "an outer container masks this file system: see 'sandbox doctor'".into(),
         (Step::MakeDir { .. } | Step::MakeFile { .. }, Errno::NOSPC) => "the scratch is too small: files.scratch-size in the policy".into(),

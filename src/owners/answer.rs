@@ -130,8 +130,9 @@ impl Named {
         if path.is_empty() { Err(Errno::NOENT) } else { Ok(Named { dir: libc::AT_FDCWD, path, follow }) }
     }
 
-    fn open(fd: u64) -> Named {
-        Named { dir: fd as i32, path: Vec::new(), follow: true }
+    fn open(fd: u64) -> Result<Named> {
+        let dir = fd as i32;
+        if dir < 0 { Err(Errno::BADF) } else { Ok(Named { dir, path: Vec::new(), follow: true }) }
     }
 
     /// `dir` is the argument 0, and the path argument 1. `others`: flags that mean nothing to us.
@@ -176,12 +177,15 @@ impl Desk {
         let looked = match call {
             Stat => Named::at(task, 0, true).and_then(|named| self.stat(task, &named, args[1])),
             Lstat => Named::at(task, 0, false).and_then(|named| self.stat(task, &named, args[1])),
-            Fstat => self.stat(task, &Named::open(args[0]), args[1]),
+            Fstat => Named::open(args[0]).and_then(|named| self.stat(task, &named, args[1])),
             Fstatat => Named::below(task, args[3], libc::AT_NO_AUTOMOUNT).and_then(|named| self.stat(task, &named, args[2])),
             Statx => Named::below(task, args[2], libc::AT_NO_AUTOMOUNT | libc::AT_STATX_SYNC_TYPE).and_then(|named| self.statx(task, &named)),
             Chown => Named::at(task, 0, true).and_then(|named| self.chown(task, &named, task.id(1), task.id(2))),
             Lchown => Named::at(task, 0, false).and_then(|named| self.chown(task, &named, task.id(1), task.id(2))),
-            Fchown => self.is_open(task, args[0]).and_then(|()| self.chown(task, &Named::open(args[0]), task.id(1), task.id(2))),
+            Fchown => Named::open(args[0]).and_then(|named| {
+                self.is_open(task, named.dir)?;
+                self.chown(task, &named, task.id(1), task.id(2))
+            }),
             Fchownat => Named::below(task, args[4], 0).and_then(|named| self.chown(task, &named, task.id(2), task.id(3))),
             Mknod => Named::at(task, 0, true).and_then(|named| self.mknod(task, named, task.id(1), args[2])),
             Mknodat => {
@@ -235,8 +239,8 @@ impl Desk {
     }
 
     /// Not merely a name for something: fchown(2) of that is EBADF. man: open(2), O_PATH
-    fn is_open(&self, task: &Task, fd: u64) -> Result<()> {
-        let text = self.text(task, &format!("fdinfo/{}", fd as i32))?;
+    fn is_open(&self, task: &Task, fd: i32) -> Result<()> {
+        let text = self.text(task, &format!("fdinfo/{fd}"))?;
         let flags = field(&text, "flags:").ok_or(Errno::INVAL)?;
         if flags & OFlags::PATH.bits() == 0 { Ok(()) } else { Err(Errno::BADF) }
     }
@@ -258,7 +262,10 @@ impl Desk {
         }
         let mut text = [0u8; 32];
         let answer = rustix::fs::getxattr(path_of(object), overlay::OWNER, &mut text[..]);
-        self.served.insert(stat.st_dev, answer.is_ok());
+        // What went wrong otherwise may go well the next time.
+        if matches!(answer, Ok(_) | Err(Errno::OPNOTSUPP | Errno::NODATA)) {
+            self.served.insert(stat.st_dev, answer.is_ok());
+        }
         let text = text.get(..answer?).and_then(|t| std::str::from_utf8(t).ok()).and_then(|t| t.split_once(':'));
         let number = |word: &str, shown: u32| word.parse().map(|id| if id == KEEP { shown } else { id }).map_err(|_| Errno::INVAL);
         text.ok_or(Errno::INVAL).and_then(|(uid, gid)| Ok((number(uid, stat.st_uid)?, number(gid, stat.st_gid)?)))

@@ -33,7 +33,7 @@ impl Tape {
 
     /// The same without a command: it hands over the tree that it makes, and stays until the parent lets go. // container/copy.rs
     pub fn only_tree(self) -> Tape {
-        let tree = self.0.into_iter().take_while(|s| s.phase() <= Phase::Root).filter(|s| !matches!(s, Step::HandOver { .. }));
+        let tree = self.0.into_iter().take_while(|s| s.phase() <= Phase::Root).filter(|s| !matches!(s, Step::HandOver { .. } | Step::Introduce));
         Tape(tree.chain([Step::HandOver { slot: Slot::Root }, Step::Stay]).collect())
     }
 }
