@@ -322,10 +322,10 @@ impl Sandboxes {
 
     /// By name, ID, or the beginning of an ID that no other has.
     pub fn find(&self, word: &str) -> Result<Sandbox> {
-        // The command may run a moment before its record says so.
+        // The command may run a moment before its record says so, and who stays with it may end a moment after.
         for _ in 0..20 {
             match self.look(word)? {
-                starting if starting.alive && matches!(starting.state.status, Status::Created | Status::Starting) => {
+                between if between.alive && matches!(between.state.status, Status::Created | Status::Starting | Status::Exited) => {
                     std::thread::sleep(Duration::from_millis(10))
                 }
                 found => return Ok(found),
