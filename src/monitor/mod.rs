@@ -762,7 +762,7 @@ impl<'a> Watch<'a> {
         let due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
         if due(self.settle_at) {
             self.settle_at = None;
-            sys::process::forget_text();
+            sys::process::settle();
         }
         if let Some((_, rows, columns)) = self.redraw.take_if(|(at, ..)| *at <= now) {
             self.set_size(rows, columns);

@@ -178,9 +178,11 @@ pub fn show_as(name: &[u8]) {
     }
 }
 
-/// Drop our mappings of the program's own text, most of which was for starting: what is still needed comes back from the page
-/// cache, a page at a time. man: madvise(2) MADV_DONTNEED
-pub fn forget_text() {
+/// Give back the memory that was for starting: free memory, and our mappings of the program's own text, of which what is still needed
+/// comes back from the page cache. man: malloc_trim(3), madvise(2) MADV_DONTNEED
+pub fn settle() {
+    // SAFETY: no pointers; the one lock that it takes is free in a child, too, as there was one thread at the clone.
+    unsafe { libc::malloc_trim(0) };
     unsafe extern "C" {
         // Both are made by the linker. man: end(3)
         static __executable_start: u8;

@@ -90,14 +90,14 @@ fn serve(stay: Stay, workload: i32) -> ! {
         clone::exit(125);
     }
     let (wire, proc) = (crate::sys::inherit::inherited(&0), crate::sys::inherit::inherited(&1));
-    // A command that runs for so long may run for hours: then what was for starting is given back.
+    // A command that runs for so long may run for hours: then memory that was for starting is given back.
     let mut settles = Some(libc::timespec { tv_sec: 0, tv_nsec: 50_000_000 });
     loop {
         let (signal, sender) = match process::wait_signal(Set::ALL, settles) {
             Ok(came) => came,
             Err(errno) => {
                 if errno == Errno::AGAIN && settles.take().is_some() {
-                    process::forget_text();
+                    process::settle();
                 }
                 continue;
             }
