@@ -21,6 +21,7 @@ pub use crate::birth::{Begun, begin, die_at};
 
 use crate::cgroup::Held;
 use crate::error::{Doing, Error, Kind, Result};
+use crate::spec::Control;
 use crate::sys::{clone, socket};
 use crate::tape::wire;
 use plan::Plan;
@@ -38,6 +39,8 @@ pub struct Live {
     pub terminal: Option<OwnedFd>,
     /// What holds its limits.
     pub cgroup: Option<Held>,
+    /// For the record.
+    pub degraded: Vec<(Control, String)>,
 }
 
 /// Bring a plan to life. On any error the child is dead and reaped when this returns, and its cgroup's name free.
@@ -59,7 +62,9 @@ pub fn launch(begun: Begun, plan: &Plan) -> Result<Live> {
         Ok((layer, terminal))
     };
     match taken() {
-        Ok((layer, terminal)) => Ok(Live { pid: born.pid, pidfd: born.pidfd, wire: born.wire, layer, terminal, cgroup }),
+        Ok((layer, terminal)) => {
+            Ok(Live { pid: born.pid, pidfd: born.pidfd, wire: born.wire, layer, terminal, cgroup, degraded: plan.degraded.clone() })
+        }
         Err(e) => {
             born.kill();
             Err(e)
