@@ -3,7 +3,7 @@
 //! ```text
 //! $XDG_DATA_HOME/sandbox/sandboxes/ID/    of one that stays: detached, created, kept. Locked while somebody stays with it
 //!   config.json                           what was decided
-//!   state.json                            what happened
+//!   state.json                            what happened; the record before it is beside it, and is the place of the next
 //!   stop                                  somebody wants it down, and not to be started again
 //! $XDG_RUNTIME_DIR/sandbox/sandboxes/ID/  the same of one that runs in the foreground, and is gone with it
 //! ```
@@ -22,7 +22,7 @@ use crate::error::{Doing, Error, Kind, Result};
 use crate::ident::{Id, Name};
 use crate::image::store::Store;
 use crate::image::{kept, making};
-use rustix::fs::{Dir, FileType, FlockOperation, Mode, OFlags, openat};
+use rustix::fs::{CWD, Dir, FileType, FlockOperation, Mode, OFlags, RenameFlags, openat, renameat_with};
 use rustix::io::Errno;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -521,12 +521,15 @@ pub(super) fn put(path: &Path, what: &impl Serialize, sync: bool) -> Result<()> 
     let half = path.with_file_name(format!(".{name}"));
     let text = serde_json::to_vec(what).map_err(|e| Error::new(Kind::Bug, format!("cannot write JSON: {e}")))?;
     let written = (|| {
-        let mut file = File::create(&half)?;
+        // Not emptied first: where the disk is full, its place is all that there is.
+        let mut file = File::options().write(true).create(true).truncate(false).open(&half)?;
         file.write_all(&text)?;
+        file.set_len(text.len() as u64)?;
         if sync { file.sync_all() } else { Ok(()) }
     })();
     written.doing("write", path.display())?;
-    rustix::fs::rename(&half, path).doing("write", path.display())
+    // The one before stays, under the other name, and keeps the place for the next.
+    renameat_with(CWD, &half, CWD, path, RenameFlags::EXCHANGE).or_else(|_| rustix::fs::rename(&half, path)).doing("write", path.display())
 }
 
 impl Own {

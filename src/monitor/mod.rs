@@ -10,7 +10,7 @@
 //!
 //! *Invariants*
 //! - M1 nothing here blocks but poll (see relay.rs for the one exception, and logs/write.rs: a disk), and buffers are `relay::ROOM` bytes per direction.
-//! - M2 the caller's terminal is as we found it whenever we stop or return; the flags of the caller's descriptors never change.
+//! - M2 the caller's terminal is as we found it whenever we stop or return, and its screen when we return; the flags of the caller's descriptors never change.
 //! - M3 no bytes are lost: what the sandbox wrote before its end is written out before we return, unless a signal or the time
 //!   limit ends the waiting for a reader that does not read.
 //! - M4 nothing outlives `stay`: if it fails, PID 1 is killed and reaped first. (Rejected: to leave at PID 1's last words, as
@@ -31,6 +31,7 @@ pub mod control;
 mod door;
 mod keys;
 mod relay;
+mod screen;
 mod signals;
 mod terminal;
 #[cfg(test)]
@@ -408,7 +409,7 @@ impl<'a> Watch<'a> {
             }
             Streams::Terminal { master, interactive } => {
                 let stdin = if interactive { Some(duplicate(&master)?) } else { None };
-                self.outward.push(Flow::logged(Port::ours(duplicate(&master)?)?, Stream::Stdout));
+                self.outward.push(Flow::logged(Port::ours(duplicate(&master)?)?, Stream::Stdout).shown());
                 self.has_terminal(master);
                 (stdin, true)
             }
