@@ -106,10 +106,17 @@ impl<T, E: Into<std::io::Error>> Doing<T> for std::result::Result<T, E> {
     fn doing(self, verb: &str, object: impl fmt::Display) -> Result<T> {
         self.map_err(|e| {
             let e: std::io::Error = e.into();
-            Error::new(Kind::Io, format!("cannot {verb} {object}: {}", why(&e)))
+            let error = Error::new(Kind::Io, format!("cannot {verb} {object}: {}", why(&e)));
+            match e.kind() {
+                std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => error.hint(MAKE_ROOM),
+                _ => error,
+            }
         })
     }
 }
+
+/// Where the disk is full.
+pub const MAKE_ROOM: &str = "make room: sandbox prune removes images, sandbox container prune what has ended";
 
 /// The kernel's words for an error, without Rust's "(os error N)".
 pub fn why(e: &std::io::Error) -> String {

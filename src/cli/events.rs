@@ -53,11 +53,9 @@ pub fn events(args: &EventsArgs) -> Result<()> {
     loop {
         for event in &events {
             let at = event["timeNano"].as_u64().unwrap_or_default();
-            if at < from || !fits(&filters, event) {
+            // What is later may come first: clocks are set.
+            if at < from || until.is_some_and(|u| at > u.0) || !fits(&filters, event) {
                 continue;
-            }
-            if until.is_some_and(|u| at > u.0) {
-                return Ok(());
             }
             let line = match args.format.as_deref() {
                 _ if args.json => template::plain(event.to_string()),

@@ -482,7 +482,7 @@ fn id(id: u32, ranges: &[(u32, u32)], squash: bool, kind: &str, path: &[u8]) -> 
 fn failed(path: &[u8], e: Errno) -> Error {
     let error = Error::new(Kind::Io, format!("cannot unpack '{}': {}", show(path), crate::error::why(&e.into())));
     match e {
-        Errno::NOSPC | Errno::DQUOT => error.hint("make room: sandbox prune"),
+        Errno::NOSPC | Errno::DQUOT => error.hint(crate::error::MAKE_ROOM),
         Errno::OPNOTSUPP => error.hint("layers need a file system with user.* attributes: ext4, xfs, btrfs, or tmpfs since Linux 6.6"),
         _ => error,
     }

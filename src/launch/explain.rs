@@ -61,6 +61,7 @@ fn cure(plan: &Told, step: &Step, errno: Errno) -> Option<String> {
             let lower = lower.first().map(Lower::to_string).unwrap_or_default();
             format!("the kernel's overlay does not take {lower}, or it lies on two overlays already: share it with --ro {lower} or --rw {lower}")
         }
+        (Step::Overlay { .. }, Errno::NOSPC | Errno::DQUOT) => crate::error::MAKE_ROOM.into(),
         (Step::Overlay { .. }, Errno::NODEV | Errno::PERM) => "the kernel has no overlay file system for users: see 'sandbox doctor'".into(),
         (Step::Listen { .. }, Errno::BUSY) => "an outer container answers calls itself, and only one can: no other ids can be pretended in it".into(),
         (Step::WriteProc { .. } | Step::OpenProc { .. }, Errno::ROFS) => Missing::ProcReadOnly.remedy().cure,

@@ -22,6 +22,7 @@ pub use crate::birth::{Begun, begin, die_at};
 use crate::cgroup::Held;
 use crate::error::{Doing, Error, Kind, Result};
 use crate::owners::{Place, Supervisor};
+use crate::spec::Control;
 use crate::sys::{clone, socket};
 use crate::tape::wire;
 use plan::Plan;
@@ -39,6 +40,8 @@ pub struct Live {
     pub terminal: Option<OwnedFd>,
     /// What holds its limits.
     pub cgroup: Option<Held>,
+    /// For the record.
+    pub degraded: Vec<(Control, String)>,
     /// Who answers for its ids.
     pub supervisor: Option<Supervisor>,
 }
@@ -68,7 +71,10 @@ pub fn launch(begun: Begun, plan: &Plan) -> Result<Live> {
         Ok((layer, terminal))
     };
     match taken() {
-        Ok((layer, terminal)) => Ok(Live { pid: born.pid, pidfd: born.pidfd, wire: born.wire, layer, terminal, cgroup, supervisor }),
+        Ok((layer, terminal)) => {
+            let degraded = plan.degraded.clone();
+            Ok(Live { pid: born.pid, pidfd: born.pidfd, wire: born.wire, layer, terminal, cgroup, degraded, supervisor })
+        }
         Err(e) => {
             born.kill();
             Err(e)

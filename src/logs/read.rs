@@ -69,10 +69,9 @@ pub fn read(
                 continue;
             };
             damaged = false;
-            if wish.until.is_some_and(|until| r.time > until) {
-                return Ok(());
-            }
-            if wish.since.is_none_or(|since| r.time >= since) && !shown(Some(r))? {
+            // What is later may come first: clocks are set.
+            let fits = wish.since.is_none_or(|since| r.time >= since) && wish.until.is_none_or(|until| r.time <= until);
+            if fits && !shown(Some(r))? {
                 return Ok(());
             }
         }

@@ -10,7 +10,7 @@
 //!
 //! *Invariants*
 //! - M1 nothing here blocks but poll (see relay.rs for the one exception, and logs/write.rs: a disk), and buffers are `relay::ROOM` bytes per direction.
-//! - M2 the caller's terminal is as we found it whenever we stop or return; the flags of the caller's descriptors never change.
+//! - M2 the caller's terminal is as we found it whenever we stop or return, and its screen when we return; the flags of the caller's descriptors never change.
 //! - M3 no bytes are lost: what the sandbox wrote before its end is written out before we return, unless a signal or the time
 //!   limit ends the waiting for a reader that does not read.
 //! - M4 nothing outlives `stay`: if it fails, PID 1 is killed and reaped first. (Rejected: to leave at PID 1's last words, as
@@ -31,6 +31,7 @@ pub mod control;
 mod door;
 mod keys;
 mod relay;
+mod screen;
 mod signals;
 mod terminal;
 #[cfg(test)]
@@ -127,7 +128,7 @@ pub enum Event {
     Continued,
     /// The time limit is reached; the stop signal went to PID 1.
     TimedOut,
-    /// The caller's terminal was closed.
+    /// The caller's terminal was closed, or nobody reads what the sandbox shows on its own.
     HungUp,
     /// SIGKILL went to PID 1.
     Killed,
@@ -408,7 +409,7 @@ impl<'a> Watch<'a> {
             }
             Streams::Terminal { master, interactive } => {
                 let stdin = if interactive { Some(duplicate(&master)?) } else { None };
-                self.outward.push(Flow::logged(Port::ours(duplicate(&master)?)?, Stream::Stdout));
+                self.outward.push(Flow::logged(Port::ours(duplicate(&master)?)?, Stream::Stdout).shown());
                 self.has_terminal(master);
                 (stdin, true)
             }
@@ -545,11 +546,10 @@ impl<'a> Watch<'a> {
         if has(|m| matches!(m, Mark::Link)) {
             self.monitor_says(now)?;
         }
-        self.pump(now);
-        Ok(())
+        self.pump(now)
     }
 
-    fn pump(&mut self, now: Instant) {
+    fn pump(&mut self, now: Instant) -> Result<()> {
         let last = self.gone.is_some();
         for (flow, _) in self.inward.iter_mut().filter(|(flow, _)| flow.is_due(None, now)) {
             flow.pump(false, now, None);
@@ -571,14 +571,24 @@ impl<'a> Watch<'a> {
         if self.inward.iter().any(|(flow, _)| flow.left()) {
             self.leave(Left::Detached);
         }
-        if matches!(self.sandbox, Sandbox::There { leash: false, .. }) && self.outward.iter().any(Flow::broken) {
-            self.leave(Left::Detached);
+        if self.outward.iter().any(Flow::broken) {
+            match self.sandbox {
+                Sandbox::There { leash: false, .. } => self.leave(Left::Detached),
+                // Who writes to a pipe gets SIGPIPE; a terminal that shows nothing any more is one that was closed.
+                _ if self.terminal.is_some() => {
+                    (self.on_event)(Event::HungUp);
+                    self.hang_up(now)?;
+                    self.forward(libc::SIGHUP)?;
+                }
+                _ => {}
+            }
         }
         let ended = self.inward.extract_if(.., |(flow, _)| flow.finished()).any(|(_, only)| only);
         if let Some(door) = self.door.as_mut().filter(|_| ended) {
             door.stdin = None;
         }
         self.outward.retain(|flow| !flow.finished());
+        Ok(())
     }
 
     /// Let go of a sandbox that goes on without us.
@@ -753,7 +763,7 @@ impl<'a> Watch<'a> {
         let due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
         if due(self.settle_at) {
             self.settle_at = None;
-            sys::process::forget_text();
+            sys::process::settle();
         }
         if let Some((_, rows, columns)) = self.redraw.take_if(|(at, ..)| *at <= now) {
             self.set_size(rows, columns);

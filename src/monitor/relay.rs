@@ -8,9 +8,11 @@
 //! Also rejected: pwritev2 with RWF_NOWAIT, which ttys do not know on the kernels that we serve.
 
 use super::keys::{Keys, Typed};
+use super::screen::Screen;
 use crate::error::{Doing, Result};
 use crate::logs::Stream;
 use crate::logs::write::Writer;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags};
@@ -33,6 +35,19 @@ pub(super) struct Port {
     fd: OwnedFd,
     manner: Manner,
     tty: bool,
+    /// What was changed about a terminal of the caller's by what we wrote to it.
+    screen: Screen,
+}
+
+/// Whoever changed it and did not change it back is gone, or is left.
+impl Drop for Port {
+    fn drop(&mut self) {
+        let undo = self.screen.undo();
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        if !undo.is_empty() && poll(&mut [PollFd::new(&self.fd, PollFlags::OUT)], Some(&now)).is_ok_and(|n| n > 0) {
+            let _ = self.write(&undo);
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,11 +61,15 @@ enum Manner {
 }
 
 impl Port {
+    fn new(fd: OwnedFd, manner: Manner, tty: bool) -> Port {
+        Port { fd, manner, tty, screen: Screen::default() }
+    }
+
     /// An end that nobody else has: our side of a pipe, or of the sandbox's pty.
     pub(super) fn ours(fd: OwnedFd) -> Result<Port> {
         let flags = rustix::fs::fcntl_getfl(&fd).doing("look at", "our end of a stream")?;
         rustix::fs::fcntl_setfl(&fd, flags | OFlags::NONBLOCK).doing("change", "our end of a stream")?;
-        Ok(Port { fd, manner: Manner::Free, tty: false })
+        Ok(Port::new(fd, Manner::Free, false))
     }
 
     /// One of the caller's three, for reading (`OFlags::RDONLY`) or writing (`OFlags::WRONLY`).
@@ -64,11 +83,11 @@ impl Port {
             rustix::fs::open(path, way | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC, Mode::empty()).ok()
         };
         if let Some(fd) = (tty && !master || kind.is_fifo()).then(again).flatten() {
-            return Ok(Port { fd, manner: Manner::Free, tty });
+            return Ok(Port::new(fd, Manner::Free, tty));
         }
         let manner = if kind.is_socket() { Manner::Socket } else { Manner::Careful };
         let fd = rustix::io::fcntl_dupfd_cloexec(fd, 3).doing("duplicate", "a stream")?;
-        Ok(Port { fd, manner, tty })
+        Ok(Port::new(fd, manner, tty))
     }
 
     /// EAGAIN: nothing now. EIO: a terminal that we must leave alone for a while.
@@ -83,12 +102,16 @@ impl Port {
         }
     }
 
-    fn write(&self, from: &[u8]) -> Result<usize, Errno> {
-        match self.manner {
+    fn write(&mut self, from: &[u8]) -> Result<usize, Errno> {
+        let written = match self.manner {
             Manner::Free => rustix::io::write(&self.fd, from),
             Manner::Socket => rustix::net::send(&self.fd, from, SendFlags::DONTWAIT | SendFlags::NOSIGNAL),
             Manner::Careful => rustix::io::write(&self.fd, from.get(..PIPE_BUF.min(from.len())).unwrap_or_default()),
+        }?;
+        if self.tty {
+            self.screen.sees(from.get(..written).unwrap_or_default());
         }
+        Ok(written)
     }
 }
 
@@ -139,6 +162,8 @@ pub(super) struct Flow {
     orphan: Orphan,
     /// Which stream of the log this is, and how far it is there.
     log: Option<(Stream, usize)>,
+    /// What is changed about the terminals that show it, for who comes later.
+    screen: Option<Screen>,
     /// What a person types to let go, if anything.
     keys: Option<Keys>,
     /// It was typed.
@@ -165,6 +190,11 @@ impl Flow {
         Flow::wide(from, Orphan::Discard, Some((stream, 0)))
     }
 
+    /// It is a terminal's.
+    pub(super) fn shown(self) -> Flow {
+        Flow { screen: Some(Screen::default()), ..self }
+    }
+
     fn wide(from: Port, orphan: Orphan, log: Option<(Stream, usize)>) -> Flow {
         Flow {
             from: Some(from),
@@ -172,6 +202,7 @@ impl Flow {
             to: Vec::new(),
             orphan,
             log,
+            screen: None,
             keys: None,
             left: false,
             broken: false,
@@ -196,7 +227,10 @@ impl Flow {
     }
 
     /// One more, from what comes next on.
-    pub(super) fn join(&mut self, number: u64, port: Port, screen: bool) {
+    pub(super) fn join(&mut self, number: u64, mut port: Port, screen: bool) {
+        if let Some(shown) = self.screen.as_ref().filter(|_| screen) {
+            let _ = port.write(&shown.again()); // there is room: nothing was written to it yet
+        }
         let client = Client { number, screen, blocks: None, missing: 0 };
         self.to.push(Sink { port, at: self.end, writable: false, client: Some(client) });
     }
@@ -325,6 +359,9 @@ impl Flow {
                 (before + at, 0)
             }
         };
+        if let Some(screen) = &mut self.screen {
+            screen.sees(self.buffer.get(before..self.end).unwrap_or_default());
+        }
         for sink in &mut self.to {
             if let Some(client) = sink.client.as_mut().filter(|c| c.missing > 0) {
                 client.missing += (self.end - before) as u64;
@@ -404,7 +441,7 @@ mod tests {
     fn a_description_that_blocks_is_asked_first() {
         let pipe = || rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
         let ((source, filler), (full, out)) = (pipe(), pipe());
-        let careful = |fd| Port { fd, manner: Manner::Careful, tty: false };
+        let careful = |fd| Port::new(fd, Manner::Careful, false);
         let mut flow = Flow::new(Port::ours(source).unwrap(), careful(out.try_clone().unwrap()), Orphan::Close);
         rustix::io::write(&filler, &[7; 10000]).unwrap();
         // 15 of the 16 pages of the pipe are taken: one write of PIPE_BUF fits, and poll says so once.

@@ -183,3 +183,77 @@ fn start_takes_part_from_the_first_byte_on() {
     assert_eq!(place.sandbox(&["logs", "s"]).ok(), "first\nhello\nfirst\nhello");
     place.sandbox(&["rm", "s"]).ok();
 }
+
+/// A terminal whose screen can be asked for: tmux's.
+struct Screen<'a> {
+    place: &'a Place,
+    socket: String,
+}
+
+impl<'a> Screen<'a> {
+    fn new(place: &'a Place) -> Screen<'a> {
+        let screen = Screen { place, socket: place.at("tmux") };
+        let size = ["-x", "80", "-y", "24"];
+        screen.tmux(&[&["-f", "/dev/null", "new-session", "-d"], &size[..], &["env", "PS1=host> ", "bash", "--norc", "--noprofile", "-i"]].concat());
+        screen.shows("it begins", |s| s.starts_with("host>"));
+        screen
+    }
+
+    fn tmux(&self, words: &[&str]) -> Output {
+        let mut command = self.place.command("tmux");
+        let output = finish(command.args(["-S", &self.socket]).args(words).spawn().unwrap(), b"");
+        output.ok();
+        output
+    }
+
+    fn now(&self) -> String {
+        self.tmux(&["capture-pane", "-p"]).stdout
+    }
+
+    fn types(&self, keys: &[&str]) {
+        self.tmux(&[&["send-keys"], keys].concat());
+    }
+
+    #[track_caller]
+    fn shows(&self, what: &str, is: impl Fn(&str) -> bool) {
+        assert!(within(Duration::from_secs(10), || is(&self.now())), "{what}:\n{}", self.now());
+    }
+}
+
+impl Drop for Screen<'_> {
+    fn drop(&mut self) {
+        let _ = self.place.command("tmux").args(["-S", &self.socket, "kill-server"]).status();
+    }
+}
+
+/// An editor, left in the middle of its work, and come back to at another size.
+#[test]
+fn the_screen_is_as_it_was_before_an_editor() {
+    let place = place();
+    need!(["/usr/bin/tmux", "/bin/busybox", "/bin/bash"].iter().all(|p| std::path::Path::new(p).exists()), "needs tmux, busybox and bash");
+    let screen = Screen::new(&place);
+    let program = program().display().to_string();
+    let as_before = |s: &str| s.contains("before\nhost>") && !s.contains("\n~\n");
+    let lines = |s: &str| s.lines().filter(|l| *l == "~").count();
+    screen.types(&["echo be''fore", "Enter"]);
+    screen.shows("a prompt", as_before);
+    screen.types(&[&format!("{program} run -it --name ed -- busybox vi /tmp/text"), "Enter"]);
+    screen.shows("an editor", |s| lines(s) == 22);
+    screen.types(&["ihello", "Escape"]);
+    screen.shows("what is typed", |s| s.starts_with("hello\n"));
+    screen.types(&["C-p", "C-q"]);
+    screen.shows("it is left", |s| as_before(s) && s.contains("ed goes on") && s.trim_end().ends_with("host>"));
+    screen.tmux(&["resize-window", "-x", "100", "-y", "30"]);
+    screen.types(&[&format!("{program} attach ed"), "Enter"]);
+    screen.shows("the editor, larger", |s| s.starts_with("hello\n") && lines(s) == 28);
+    screen.tmux(&["resize-window", "-x", "80", "-y", "20"]);
+    screen.shows("the editor, smaller", |s| s.starts_with("hello\n") && lines(s) == 18);
+    screen.types(&[":wq", "Enter"]);
+    screen.shows("all is as before", |s| as_before(s) && s.trim_end().ends_with("host>"));
+    screen.types(&["echo co''de $?", "Enter"]);
+    screen.shows("its code", |s| s.contains("\ncode 0\n"));
+    // Typed characters are seen, and a line is edited: the terminal is cooked again.
+    screen.types(&["exit", "Enter"]);
+    drop(screen);
+    place.nothing_left();
+}

@@ -77,39 +77,6 @@ fn cve_2022_1708_much_output_takes_no_memory_and_little_disk() {
 }
 
 #[test]
-fn a_full_disk_stops_nobody_and_is_told() {
-    need!(root(), "needs root, to mount a small disk");
-    let place = place();
-    // Where no sandbox has an overlay: a mount that comes and goes below one is in the way of whoever starts at that moment.
-    let disk = std::path::PathBuf::from(format!("/run/sandbox-it-{}", std::process::id()));
-    std::fs::create_dir_all(&disk).unwrap();
-    let options = format!("size=600k,uid={0},gid={0},mode=700", place.account.uid);
-    let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &options, "none"]).arg(&disk).status();
-    need!(mounted.is_ok_and(|s| s.success()), "cannot mount");
-    let command = |words: &[&str]| {
-        let mut command = place.cli(words);
-        command.env("XDG_DATA_HOME", &disk);
-        finish(command.spawn().unwrap(), b"")
-    };
-    let script = "while [ ! -e /tmp/go ]; do sleep 0.05; done; seq 1 200000; sleep 2; touch /tmp/done; while [ ! -e /tmp/on ]; do sleep 0.05; done; echo more; sleep 600";
-    command(&["run", "-d", "--name", "full", "--log-max", "10m", "--", "sh", "-c", script]).ok();
-    std::fs::write(disk.join("ballast"), vec![0; 200 << 10]).unwrap();
-    command(&["exec", "full", "touch", "/tmp/go"]).ok();
-    let busy = within(Duration::from_secs(20), || command(&["exec", "full", "test", "-e", "/tmp/done"]).code() == 0);
-    std::fs::remove_file(disk.join("ballast")).unwrap();
-    command(&["exec", "full", "touch", "/tmp/on"]).ok();
-    let told = within(Duration::from_secs(10), || command(&["logs", "-n", "1", "full"]).stdout == "more\n");
-    let all = command(&["logs", "full"]);
-    command(&["rm", "-f", "full"]);
-    let _ = Command::new("umount").arg(&disk).status();
-    std::fs::remove_dir(&disk).unwrap();
-    assert!(busy && told, "{all:?}");
-    let lost: Option<u64> = all.stderr.lines().find_map(|l| l.strip_prefix("sandbox: note: ")?.split(' ').next()?.parse().ok());
-    assert!(all.stderr.contains("no space left"), "{all:?}");
-    assert!(all.stdout.starts_with("1\n2\n3\n") && lost.is_some_and(|n| n > 500_000), "{lost:?}");
-}
-
-#[test]
 fn a_person_sees_no_control_characters() {
     let place = place();
     place.speaks("esc", &[], "printf 'a\\033[2Jb\\233c\\n'");

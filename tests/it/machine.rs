@@ -202,6 +202,93 @@ fn a_manager_that_stops_takes_its_sandboxes_along() {
     works(&place);
 }
 
+/// The machine's clock, so many seconds off until this is dropped.
+struct Clock(std::time::Instant, std::time::SystemTime);
+
+impl Clock {
+    fn now() -> Clock {
+        Clock(std::time::Instant::now(), std::time::SystemTime::now())
+    }
+
+    fn off_by(&self, seconds: i64) {
+        let right = (self.1 + self.0.elapsed()).duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+        admin(&format!("date -s @{}", right.checked_add_signed(seconds).unwrap())).ok();
+    }
+}
+
+impl Drop for Clock {
+    fn drop(&mut self) {
+        self.off_by(0);
+    }
+}
+
+/// By ten years forth and back, while everything waits for something.
+#[test]
+fn the_clock_is_set_and_nobody_waits_for_it() {
+    need!(Machine);
+    const YEARS: i64 = 10 * 365 * 86400;
+    let place = place();
+    let clock = Clock::now();
+    let run = |name: &str, flags: &[&str], script: &str| {
+        place.sandbox(&[&["run", "-d", "--name", name], flags, &["--", "sh", "-c", script]].concat()).ok();
+    };
+    let state = |name: &str| place.sandbox(&["inspect", "--format", "{{.State.Status}} {{.State.ExitCode}}", name]).ok().to_string();
+    let health = |name: &str| place.sandbox(&["inspect", "--format", "{{.State.Health.Status}}", name]).ok().to_string();
+    let comes = |seconds: u64, what: &str, is: &dyn Fn() -> bool| assert!(within(Duration::from_secs(seconds), is), "{what}");
+    for off in [YEARS, -YEARS] {
+        clock.off_by(0);
+        let flag = place.file("flag", "");
+        let test = format!("test -e {}", flag.display());
+        let checks = ["--health-cmd", &test, "--health-interval", "300ms", "--health-retries", "2", "--ro", &place.at(".")];
+        run("asked", &checks, "exec sleep 600");
+        comes(20, "it is well", &|| health("asked") == "healthy");
+        run("fails", &["--restart", "on-failure:5"], "exit 4");
+        run("stubborn", &[], "trap '' TERM; echo said; while :; do sleep 0.05; done");
+        run("limited", &["--timeout", "4"], "exec sleep 600");
+        run("speaks", &[], "n=0; while :; do n=$((n + 1)); echo $n; sleep 0.05; done");
+        let follower = place.start(place.cli(&["logs", "-f", "speaks"]), "5\n");
+        let asked = std::time::Instant::now();
+        let stop = place.cli(&["stop", "-t", "3", "stubborn"]).spawn().unwrap();
+        std::thread::sleep(Duration::from_millis(500));
+        clock.off_by(off);
+        let set = std::time::Instant::now();
+
+        // Nobody is killed early or late.
+        finish(stop, b"").ok();
+        assert!(asked.elapsed() > Duration::from_millis(2900), "{:?}", asked.elapsed());
+        assert_eq!(state("stubborn"), "exited 137");
+        comes(10, "its time is up", &|| state("limited") == "exited 143");
+        // What is asked now and then is asked on; who tries again tries on, and gives up.
+        std::fs::remove_file(&flag).unwrap();
+        comes(20, "it is not well", &|| health("asked") == "unhealthy");
+        comes(20, "it gives up", &|| state("fails") == "exited 4");
+        assert!(set.elapsed() < Duration::from_secs(30) * patience(), "{:?}", set.elapsed());
+
+        // The log goes on, and is found by the times that it has.
+        let all = || place.sandbox(&["logs", "speaks"]).stdout;
+        let count = all().lines().count();
+        comes(10, "it speaks on", &|| all().lines().count() > count + 5);
+        assert!(all().lines().enumerate().all(|(n, line)| line == (n + 1).to_string()), "a line is lost");
+        std::thread::sleep(Duration::from_millis(1100)); // from here on is no moment from before
+        clock.off_by(0);
+        comes(10, "it speaks on", &|| place.sandbox(&["logs", "--since", "2s", "--until", "0s", "speaks"]).ok().lines().count() > 5);
+        // And what happened.
+        let told = || place.sandbox(&["events", "--since", "20s", "--until", "0s", "--filter", "event=pause"]).ok().lines().count();
+        place.sandbox(&["pause", "speaks"]).ok();
+        comes(10, "it is told", &|| told() == 1);
+        // Nobody is taken for another, or for one of another start of the machine.
+        place.sandbox(&["unpause", "speaks"]).ok();
+        assert_eq!(state("speaks"), "running 0");
+        assert_eq!(place.sandbox(&["exec", "speaks", "sh", "-c", "exit 6"]).code(), 6);
+        assert!(place.sandbox(&["ps", "-a"]).ok().lines().count() == 6);
+        place.sandbox(&["stop", "-t", "0", "speaks"]).ok();
+        let followed = finish(follower, b"");
+        assert_eq!(followed.ok(), all().trim_end().split_once("\n5\n").unwrap().1, "the follower has it all");
+        place.sandbox(&["rm", "-f", "-a"]).ok();
+        place.nothing_left();
+    }
+}
+
 /// The last before the reboot: its name is last, and what it leaves is meant to be left.
 #[test]
 fn zz_something_runs_when_the_machine_goes_down() {

@@ -11,6 +11,7 @@ mod crash;
 mod ends;
 mod escape;
 mod exec;
+mod full;
 mod image;
 mod layer;
 mod life;
