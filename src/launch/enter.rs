@@ -128,6 +128,12 @@ impl Target {
         self.workload.read("cgroup").unwrap_or_default()
     }
 
+    /// Its outer user namespace, if overlays of ours are in its tree.
+    pub fn served(&self) -> Option<BorrowedFd<'_>> {
+        let served = self.workload.read("mounts").is_ok_and(|text| text.lines().any(|l| l.split(' ').nth(2) == Some("fuse.sandbox")));
+        self.users.first().filter(|_| served).map(|user| user.as_fd())
+    }
+
     pub fn init(&self) -> &Found {
         &self.init
     }

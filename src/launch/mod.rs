@@ -19,10 +19,13 @@ pub mod plan;
 
 pub use crate::birth::{Begun, begin, die_at};
 
+use crate::birth::Care;
 use crate::cgroup::Held;
 use crate::error::{Doing, Error, Kind, Result};
-use crate::sys::{clone, socket};
-use crate::tape::wire;
+use crate::overlay::server::{self, Tree};
+use crate::role::Role;
+use crate::sys::{Errno, clone, socket};
+use crate::tape::{Barrier, wire};
 use plan::Plan;
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -38,6 +41,8 @@ pub struct Live {
     pub terminal: Option<OwnedFd>,
     /// What holds its limits.
     pub cgroup: Option<Held>,
+    /// Who serves its overlays, if they are ours.
+    pub server: Option<Role>,
 }
 
 /// Bring a plan to life. On any error the child is dead and reaped when this returns.
@@ -50,15 +55,26 @@ pub fn launch(begun: Begun, plan: &Plan) -> Result<Live> {
         cgroup = plan.cgroup.as_ref().map(|piece| piece.apply(pid)).transpose()?;
         Ok(())
     };
-    let born = begun.bear(&plan.tape, plan.early, plan.namespaces, 0, place, &|fault| explain::fault(&plan.told(), fault))?;
+    let mut said = Said::default();
+    let explain = |fault| explain::fault(&plan.told(), fault);
+    let care = Care { place, hear: &mut |wire| said.hear(wire, plan).map(drop), explain: &explain };
+    let born = begun.bear(&plan.tape, plan.early, plan.namespaces, 0, care);
+    // If its overlays are not served any more, that is the cause.
+    let born = born.map_err(|e| said.server.take().and_then(|server| server.ended()).unwrap_or(e))?;
     cgroup.iter().for_each(Held::started);
-    let taken = || {
-        let layer = plan.hands_over().then(|| take(&born.wire, wire::LAYER, "the writable layer")).transpose()?;
-        let terminal = plan.has_terminal().then(|| take(&born.wire, wire::TERMINAL, "the terminal")).transpose()?;
-        Ok((layer, terminal))
+    let mut taken = || {
+        while (plan.hands_over() && said.layer.is_none()) || (plan.has_terminal() && said.terminal.is_none()) {
+            if !said.hear(&born.wire, plan)? {
+                return Err(Error::new(Kind::Bug, "neither the writable layer nor the terminal came"));
+            }
+        }
+        Ok(())
     };
     match taken() {
-        Ok((layer, terminal)) => Ok(Live { pid: born.pid, pidfd: born.pidfd, wire: born.wire, layer, terminal, cgroup }),
+        Ok(()) => {
+            let Said { layer, terminal, server, .. } = said;
+            Ok(Live { pid: born.pid, pidfd: born.pidfd, wire: born.wire, layer, terminal, cgroup, server })
+        }
         Err(e) => {
             born.kill();
             Err(e)
@@ -66,9 +82,44 @@ pub fn launch(begun: Begun, plan: &Plan) -> Result<Live> {
     }
 }
 
-fn take(from: &OwnedFd, expected: u8, what: &str) -> Result<OwnedFd> {
-    match socket::recv_fd(from.as_fd()).doing("take", what)? {
-        (byte, Some(fd)) if byte == expected => Ok(fd),
-        _ => Err(Error::new(Kind::Bug, format!("{what} did not come"))),
+/// What the child has said so far.
+#[derive(Default)]
+struct Said {
+    layer: Option<OwnedFd>,
+    terminal: Option<OwnedFd>,
+    /// Parts of overlays to be served.
+    parts: Vec<(u8, OwnedFd)>,
+    server: Option<Role>,
+}
+
+impl Said {
+    /// Receive one word of it; false: there is none any more.
+    fn hear(&mut self, from: &OwnedFd, plan: &Plan) -> Result<bool> {
+        match socket::recv_fd(from.as_fd()) {
+            Ok((wire::LAYER, Some(fd))) => self.layer = Some(fd),
+            Ok((wire::TERMINAL, Some(fd))) => self.terminal = Some(fd),
+            Ok((part @ (wire::DEVICE | wire::LOWER | wire::UPPER | wire::WORK), Some(fd))) => self.parts.push((part, fd)),
+            Ok(_) => return Err(Error::new(Kind::Bug, "an unexpected word from the child")),
+            Err(Errno::PIPE | Errno::CONNRESET) => return Ok(false),
+            Err(e) => return Err(e).doing("hear from", "the child"),
+        }
+        let all: usize = plan.served.iter().map(|shape| shape.lowers + 3).sum();
+        if self.server.is_none() && all > 0 && self.parts.len() == all {
+            self.server = Some(server::start(&plan.maps, &plan.served, self.trees()?)?);
+            // The child may be dead already: then the fault pipe tells.
+            let _ = rustix::net::send(from, &[Barrier::Served.byte()], rustix::net::SendFlags::NOSIGNAL);
+        }
+        Ok(true)
+    }
+
+    fn trees(&mut self) -> Result<Vec<Tree>> {
+        let mut parts = std::mem::take(&mut self.parts).into_iter().peekable();
+        let mut trees = Vec::new();
+        while let Some((wire::DEVICE, device)) = parts.next() {
+            let lowers = std::iter::from_fn(|| parts.next_if(|(part, _)| *part == wire::LOWER)).map(|(_, fd)| fd).collect();
+            let (Some((wire::UPPER, upper)), Some((wire::WORK, work))) = (parts.next(), parts.next()) else { break };
+            trees.push(Tree { device, lowers, upper, work });
+        }
+        Ok(trees)
     }
 }

@@ -20,6 +20,7 @@ mod machine;
 mod matrix;
 mod oldkernel;
 mod oracle;
+mod overlay;
 mod policy;
 mod restart;
 mod run;
