@@ -17,10 +17,11 @@
 
 use crate::error::{Doing, Error, Kind, Result};
 use crate::sys::clone::{self, Intermediate, Stillborn};
-use crate::sys::socket;
+use crate::sys::{self, socket};
 use crate::tape::wire::Fault;
 use crate::tape::{Barrier, Step, Tape, play};
 use crate::userns::{Maps, Writing};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 
 /// The user namespace, while its maps are written. Dropping it undoes it.
@@ -46,6 +47,15 @@ pub struct Born {
     pub wire: OwnedFd,
 }
 
+/// What is to be done meanwhile.
+pub struct Care<'a> {
+    /// Put it into its cgroup, while the maps are still being written.
+    pub place: &'a mut dyn FnMut(i32) -> Result<()>,
+    /// It has said something on this wire, which is to be received.
+    pub hear: &'a mut dyn FnMut(&OwnedFd) -> Result<()>,
+    pub explain: &'a dyn Fn(Fault) -> Error,
+}
+
 impl Begun {
     /// Do there what comes `early`. After the helpers have begun, or where there are two processors only, they would wait for one, and we for
     /// them.
@@ -56,19 +66,10 @@ impl Begun {
     }
 
     /// Have the child cloned with these further namespaces, and wait until it runs. `first` steps of the tape were played early; it uses
-    /// the descriptors below `floor` as it likes. `place` puts it into its cgroup while the maps are still being written.
-    pub fn bear(
-        self,
-        tape: &Tape,
-        first: usize,
-        namespaces: u64,
-        floor: RawFd,
-        place: &mut dyn FnMut(i32) -> Result<()>,
-        explain: &dyn Fn(Fault) -> Error,
-    ) -> Result<Born> {
-        let (wire, child_wire) = socket::pair().doing("make", "a socket pair")?;
-        let (faults, child_faults) = socket::pipe().doing("make", "a pipe")?;
-        let (child_wire, child_faults) = (above(floor, child_wire)?, above(floor, child_faults)?);
+    /// the descriptors below `floor` as it likes.
+    pub fn bear(self, tape: &Tape, first: usize, namespaces: u64, floor: RawFd, care: Care) -> Result<Born> {
+        let Care { place, hear, explain } = care;
+        let ((wire, child_wire), (faults, child_faults)) = channels(floor)?;
         let parents = [wire.as_raw_fd(), faults.as_raw_fd()];
         let life = || {
             let channels = play::Channels { fault: child_faults.as_fd(), wire: child_wire.as_fd(), parents };
@@ -90,7 +91,7 @@ impl Begun {
         die_at(3);
         let born = Born { pid: child.pid, pidfd: child.pidfd, wire };
         let placed = place(born.pid);
-        match born.prepare(intermediate, writing, placed, faults, explain) {
+        match born.prepare(intermediate, writing, placed, faults, hear, explain) {
             Ok(()) => Ok(born),
             Err(e) => {
                 born.kill();
@@ -107,6 +108,7 @@ impl Born {
         writing: Writing,
         placed: Result<()>,
         faults: OwnedFd,
+        hear: &mut dyn FnMut(&OwnedFd) -> Result<()>,
         explain: &dyn Fn(Fault) -> Error,
     ) -> Result<()> {
         let mapped = writing.finish();
@@ -120,20 +122,63 @@ impl Born {
         let _ = rustix::net::send(&self.wire, &[Barrier::Mapped.byte()], rustix::net::SendFlags::NOSIGNAL);
         drop(intermediate);
         die_at(5);
-        let mut bytes = [0; 8];
-        match clone::interrupted(|| rustix::io::read(&faults, &mut bytes)).doing("hear from", "the child")? {
-            0 => {}
-            8 => return Err(explain(Fault::from_bytes(bytes))),
-            _ => return Err(Error::new(Kind::Bug, "half a fault")),
+        while !self.is_decided(&faults).doing("wait for", "the child")? {
+            // If it cannot be heard, the child may have said why.
+            hear(&self.wire).map_err(|e| pending(&faults).map_or(e, explain))?;
         }
+        runs(&faults, explain)?;
         die_at(6);
         Ok(())
+    }
+
+    /// Wait until it runs or has failed (true), or says something.
+    fn is_decided(&self, faults: &OwnedFd) -> sys::Result<bool> {
+        let mut set = [PollFd::new(faults, PollFlags::IN), PollFd::new(&self.wire, PollFlags::IN)];
+        clone::interrupted(|| poll(&mut set, None))?;
+        Ok(!set[0].revents().is_empty())
     }
 
     /// End it, and wait until it is gone.
     pub fn kill(&self) {
         let _ = rustix::process::pidfd_send_signal(&self.pidfd, rustix::process::Signal::KILL);
         let _ = rustix::process::waitid(rustix::process::WaitId::PidFd(self.pidfd.as_fd()), rustix::process::WaitIdOptions::EXITED);
+    }
+}
+
+/// Have a child play a tape that begins in our own namespaces, and wait until it runs.
+pub fn join(tape: &Tape, floor: RawFd, explain: &dyn Fn(Fault) -> Error) -> Result<Born> {
+    let ((wire, child_wire), (faults, child_faults)) = channels(floor)?;
+    let parents = [wire.as_raw_fd(), faults.as_raw_fd()];
+    let life = || play::play(tape, 0, play::Channels { fault: child_faults.as_fd(), wire: child_wire.as_fd(), parents });
+    let child = clone::born(&life).doing("clone", "a process that joins")?;
+    drop((child_wire, child_faults));
+    let born = Born { pid: child.pid, pidfd: child.pidfd, wire };
+    match runs(&faults, explain) {
+        Ok(()) => Ok(born),
+        Err(e) => {
+            born.kill();
+            Err(e)
+        }
+    }
+}
+
+/// Our end and the child's.
+type Ends = (OwnedFd, OwnedFd);
+
+/// The wire, and the fault pipe; the child's ends from `floor` on.
+fn channels(floor: RawFd) -> Result<(Ends, Ends)> {
+    let (wire, child_wire) = socket::pair().doing("make", "a socket pair")?;
+    let (faults, child_faults) = socket::pipe().doing("make", "a pipe")?;
+    Ok(((wire, above(floor, child_wire)?), (faults, above(floor, child_faults)?)))
+}
+
+/// Wait until it runs.
+fn runs(faults: &OwnedFd, explain: &dyn Fn(Fault) -> Error) -> Result<()> {
+    let mut bytes = [0; 8];
+    match clone::interrupted(|| rustix::io::read(faults, &mut bytes)).doing("hear from", "the child")? {
+        0 => Ok(()),
+        8 => Err(explain(Fault::from_bytes(bytes))),
+        _ => Err(Error::new(Kind::Bug, "half a fault")),
     }
 }
 
@@ -147,7 +192,6 @@ pub fn above(floor: RawFd, fd: OwnedFd) -> Result<OwnedFd> {
 
 /// A fault that is there already.
 fn pending(faults: &OwnedFd) -> Option<Fault> {
-    use rustix::event::{PollFd, PollFlags, Timespec, poll};
     let mut bytes = [0; 8];
     let mut set = [PollFd::new(faults, PollFlags::IN)];
     let there = poll(&mut set, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).is_ok_and(|n| n > 0);

@@ -8,24 +8,26 @@
 //! a thread, which shares our memory; a daemon.)
 //!
 //! *Invariants*
-//! - I1 a helper sees no network, no process, and of the file systems only the directories whose handles it was given: Landlock says so,
+//! - I1 a helper sees no network, no process (one that lives in a sandbox's user namespace has no system calls for either), and of the file systems only the directories whose handles it was given: Landlock says so,
 //!   where the kernel has it; without, `missing` tells. It cannot execute anything but itself, and gains nothing by that.
 //! - I2 its descriptors are 0 (request, then bulk input), 1 (bulk output), 2 (the answer, or a panic's words), 3.. (the directories).
 //! - I3 what it answers is hostile: bounded, and every path in it is resolved again by whoever uses it.
 //! - I4 it dies with the thread that started it; dropping the `Role` ends it.
 #![forbid(unsafe_code)]
 
-use crate::birth;
+use crate::birth::{self, Care};
 use crate::confine::{landlock, seccomp};
 use crate::error::{Doing, Error, Kind, Result};
 use crate::host::{Caller, subid};
 use crate::spec::{Landlock, LandlockFiles, Userns};
-use crate::sys::clone::{self, NEWCGROUP, NEWIPC, NEWNET, NEWNS, NEWPID, NEWUTS};
+use crate::sys::clone::{self, NEWCGROUP, NEWIPC, NEWNET, NEWNS, NEWPID, NEWUSER, NEWUTS};
 use crate::sys::process::Pointers;
 use crate::sys::{confine, inherit, socket};
 use crate::tape::{Barrier, Groups, Phase, Recorder, Step, Tape};
 use crate::userns::{self, Maps};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags};
+use rustix::process::{getegid, geteuid};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::fs::File;
@@ -113,7 +115,26 @@ const CALLS: &[&str] = &[
 /// man: capabilities(7): chown, dac_override, dac_read_search, fowner, fsetid, setfcap.
 const CAPABILITIES: u64 = 1 << 0 | 1 << 1 | 1 << 2 | 1 << 3 | 1 << 4 | 1 << 31;
 
+/// What one kind of helper needs beyond the others.
+#[derive(Clone, Copy)]
+pub struct Needs<'a> {
+    /// Further system calls.
+    pub calls: &'a [&'a str],
+    /// Bytes of address space, and descriptors.
+    pub memory: u64,
+    pub descriptors: u64,
+    /// It has the ids and groups of the caller, where they are mapped: what the caller may read on the host it may, too.
+    pub as_caller: bool,
+    /// Descriptors that it gets after its directories.
+    pub more: &'a [OwnedFd],
+    /// The user namespace that it lives in, where it must be that of a sandbox. It then has no other namespaces of its own: these have a limit.
+    pub within: Option<BorrowedFd<'a>>,
+}
+
+pub const USUAL: Needs = Needs { calls: &[], memory: MEMORY, descriptors: DESCRIPTORS, as_caller: false, more: &[], within: None };
+
 /// A directory that a helper gets, by handle.
+#[derive(Debug)]
 pub struct Directory {
     pub handle: OwnedFd,
     pub writable: bool,
@@ -153,13 +174,21 @@ pub fn maps() -> Result<Maps> {
 
 /// Start the helper `word` with `request` and these directories.
 pub fn start(word: &'static str, maps: &Maps, request: &impl Serialize, directories: &[Directory]) -> Result<Role> {
+    start_with(word, maps, request, directories, &USUAL)
+}
+
+/// The same with what it needs beyond the usual.
+pub fn start_with(word: &'static str, maps: &Maps, request: &impl Serialize, directories: &[Directory], needs: &Needs) -> Result<Role> {
     let failed = |e: Error| e.context(format!("starting the helper {word}"));
     let namespaces = NEWNET | NEWUTS | NEWIPC | NEWCGROUP;
     let early = || Step::Unshare { namespaces, names: "net uts ipc cgroup".into() };
-    let begun = birth::begin(maps).map_err(failed)?.start(vec![early()]);
+    let begun = match needs.within {
+        Some(_) => None,
+        None => Some(birth::begin(maps).map_err(failed)?.start(vec![early()])),
+    };
     let request = postcard::to_allocvec(request).map_err(|e| Error::new(Kind::Bug, format!("cannot write a request: {e}")))?;
     // The child's own descriptors are 0 to this, so what it takes them from has higher numbers. // I2
-    let floor = 3 + directories.len() as i32;
+    let floor = 3 + (directories.len() + needs.more.len()) as i32;
     let (from_us, input) = pipe()?;
     let (output, to_us) = pipe()?;
     let (answer, answering) = pipe()?;
@@ -167,16 +196,16 @@ pub fn start(word: &'static str, maps: &Maps, request: &impl Serialize, director
     let mut given: Vec<RawFd> = ours.iter().map(AsRawFd::as_raw_fd).collect();
     let (ruleset, missing) = restrict(directories)?;
     let ruleset = ruleset.map(|fd| birth::above(floor, fd)).transpose()?;
-    for d in directories {
-        let mut number = d.handle.as_raw_fd();
+    for fd in directories.iter().map(|d| &d.handle).chain(needs.more) {
+        let mut number = fd.as_raw_fd();
         if number < floor {
-            let copy = rustix::io::fcntl_dupfd_cloexec(&d.handle, floor).doing("copy", "a descriptor")?;
+            let copy = rustix::io::fcntl_dupfd_cloexec(fd, floor).doing("copy", "a descriptor")?;
             number = copy.as_raw_fd();
             ours.push(copy);
         }
         given.push(number);
     }
-    let tape = tape(word, maps, early(), &given, ruleset.as_ref())?;
+    let tape = tape(word, maps, early(), &given, ruleset.as_ref(), needs)?;
     let explain = |fault: crate::tape::wire::Fault| {
         let why = crate::error::why(&std::io::Error::from_raw_os_error(fault.errno));
         let denied = matches!(fault.errno, libc::EPERM | libc::EACCES);
@@ -186,7 +215,12 @@ pub fn start(word: &'static str, maps: &Maps, request: &impl Serialize, director
             (None, None) => Error::new(Kind::Bug, format!("cannot play step {}: {why}", fault.step)),
         }
     };
-    let born = begun.bear(&tape, 1, NEWNS | NEWPID, floor, &mut |_| Ok(()), &explain).map_err(failed)?;
+    let care = Care { place: &mut |_| Ok(()), hear: &mut |_| Ok(()), explain: &explain };
+    let born = match begun {
+        Some(begun) => begun.bear(&tape, 1, NEWNS | NEWPID, floor, care),
+        None => birth::join(&tape, floor, &explain),
+    };
+    let born = born.map_err(failed)?;
     let mut role = Role { input: Some(File::from(input)), output: File::from(output), missing, answer: File::from(answer), born: Some(born), word };
     let length = (request.len() as u64).to_le_bytes();
     // If it is dead already, `finish` tells why.
@@ -219,37 +253,52 @@ fn restrict(directories: &[Directory]) -> Result<(Option<OwnedFd>, Vec<String>)>
     Ok((piece.ruleset, Vec::new()))
 }
 
-fn tape(word: &str, maps: &Maps, early: Step, given: &[RawFd], ruleset: Option<&OwnedFd>) -> Result<Tape> {
+fn tape(word: &str, maps: &Maps, early: Step, given: &[RawFd], ruleset: Option<&OwnedFd>, needs: &Needs) -> Result<Tape> {
     let text = |s: &str| std::ffi::CString::new(s).map_err(|_| Error::new(Kind::Bug, "a NUL in a helper's name"));
     let mut r = Recorder::default();
-    r.push(early);
-    r.push(Step::DieWithParent(Phase::Identity));
-    r.push(Step::Await(Barrier::Mapped));
+    match needs.within {
+        None => {
+            r.push(early);
+            r.push(Step::DieWithParent(Phase::Identity));
+            r.push(Step::Await(Barrier::Mapped));
+        }
+        Some(user) => {
+            r.push(Step::DieWithParent(Phase::Identity));
+            r.push(Step::Join { namespace: user.as_raw_fd(), kind: NEWUSER, name: "user", phase: Phase::Identity });
+        }
+    }
     // With one id setgroups(2) had to be given up. man: user_namespaces(7)
     let first = |extents: &[crate::tape::step::Extent]| extents.first().map_or(0, |e| e.inside);
-    let uid = if maps.has_uid(0) { 0 } else { first(&maps.uids) };
-    let gid = if maps.has_gid(0) { 0 } else { first(&maps.gids) };
-    r.push(Step::SetIds { uid, gid, groups: if maps.is_full() { Groups::Set(Box::new([])) } else { Groups::Keep }, open: true });
+    let own = if needs.as_caller { (maps.uid_inside(geteuid().as_raw()), maps.gid_inside(getegid().as_raw())) } else { (None, None) };
+    let uid = own.0.unwrap_or(if maps.has_uid(0) { 0 } else { first(&maps.uids) });
+    let gid = own.1.unwrap_or(if maps.has_gid(0) { 0 } else { first(&maps.gids) });
+    let groups = if maps.is_full() && !needs.as_caller { Groups::Set(Box::new([])) } else { Groups::Keep };
+    r.push(Step::SetIds { uid, gid, groups, open: true });
     r.push(Step::DieWithParent(Phase::Root));
-    r.push(Step::PrivatePropagation);
+    if needs.within.is_none() {
+        r.push(Step::PrivatePropagation);
+    }
     for (to, from) in given.iter().enumerate() {
         r.push(Step::Stdio { from: *from, to: to as i32 });
     }
     for (name, resource, most) in
-        [("memory", libc::RLIMIT_AS, MEMORY), ("descriptors", libc::RLIMIT_NOFILE, DESCRIPTORS), ("core", libc::RLIMIT_CORE, 0)]
+        [("memory", libc::RLIMIT_AS, needs.memory), ("descriptors", libc::RLIMIT_NOFILE, needs.descriptors), ("core", libc::RLIMIT_CORE, 0)]
     {
         r.push(Step::Rlimit { name, resource, soft: most, hard: most });
     }
     r.push(Step::Umask(0));
     r.push(Step::DropBounding { keep: CAPABILITIES });
     r.push(Step::SetCapabilities(CAPABILITIES));
+    if uid != 0 {
+        r.push(Step::AmbientCapabilities(CAPABILITIES)); // which nobody but root keeps over the exec otherwise
+    }
     r.push(Step::NoNewPrivileges);
     if let Some(ruleset) = ruleset {
         r.push(Step::LandlockEnforce { ruleset: ruleset.as_raw_fd() });
     }
     r.push(Step::CloseOnExecFrom(given.len() as u32));
     r.push(Step::DefaultSignals { mask: crate::sys::signal::Set::default() });
-    r.push(Step::Seccomp(seccomp::only(CALLS)?.into_filter()));
+    r.push(Step::Seccomp(seccomp::only(&[CALLS, needs.calls].concat())?.into_filter()));
     r.push(Step::Exec {
         paths: Box::new([text("/proc/self/exe")?]),
         argv: Pointers::new(vec![text("sandbox")?, text(word)?]),
@@ -259,6 +308,20 @@ fn tape(word: &str, maps: &Maps, early: Step, given: &[RawFd], ruleset: Option<&
 }
 
 impl Role {
+    /// Who it is, for poll(2) and cgroups.
+    pub fn process(&self) -> Option<(i32, BorrowedFd<'_>)> {
+        self.born.as_ref().map(|born| (born.pid, born.pidfd.as_fd()))
+    }
+
+    /// If it has ended, why it could not go on.
+    pub fn ended(self) -> Option<Error> {
+        let over = self.born.as_ref().is_some_and(|born| {
+            let mut set = [PollFd::new(&born.pidfd, PollFlags::IN)];
+            poll(&mut set, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).is_ok_and(|n| n > 0)
+        });
+        if over { self.finish::<()>().err() } else { None }
+    }
+
     /// More input. An error: it takes no more, and `finish` tells why.
     pub fn write(&mut self, bytes: &[u8]) -> std::io::Result<()> {
         match &mut self.input {
@@ -347,7 +410,7 @@ pub struct Stage {
 /// Be a helper: read the request, work, answer.
 pub fn act<Q: DeserializeOwned, A: Serialize>(work: impl FnOnce(Q, Stage) -> Result<A>) -> ExitCode {
     let [Some(input), Some(output), Some(answer)] = [0, 1, 2].map(inherit::started_with) else { return ExitCode::from(125) };
-    let directories = (3..).map_while(inherit::started_with).take(MOST_DIRECTORIES).collect();
+    let directories = (3..).map_while(inherit::started_with).collect();
     let stage = Stage { input: File::from(input), output: File::from(output), directories };
     let done = Answer::of(request(&stage.input).and_then(|q| work(q, stage)));
     let mut answer = File::from(answer);

@@ -160,7 +160,15 @@ fn namespaces(caller: &Caller, mounts: &[MountPoint]) -> Vec<Finding> {
     found.extend(calls(&answers));
     found.push(match answers.step(Step::Overlay) {
         Some(Ok(())) => Finding::ok("overlay", "mounted in a user namespace"),
-        answer => Finding::missing("overlay", Severity::Fatal, tried("cannot be mounted in a user namespace", answer), Missing::OverlayMissing),
+        answer => {
+            let found = tried("cannot be mounted in a user namespace", answer);
+            match opens("/dev/fuse") {
+                Ok(true) => {
+                    Finding::missing("overlay", Severity::Costs, found, Missing::OverlayMissing).costs("our own overlay instead, which is slower")
+                }
+                _ => Finding::missing("overlay", Severity::Fatal, found, Missing::OverlayMissing),
+            }
+        }
     });
     found.push(match answers.step(Step::TmpfsXattr) {
         Some(Ok(())) => Finding::ok("attributes on tmpfs", "user.* can be set"),
@@ -346,16 +354,19 @@ fn confinement() -> Vec<Finding> {
     vec![seccomp, landlock]
 }
 
+/// Can it be opened, and is it a device?
+fn opens(path: &str) -> std::io::Result<bool> {
+    let flags = libc::O_NONBLOCK | libc::O_NOCTTY | libc::O_CLOEXEC;
+    let file = std::fs::OpenOptions::new().read(true).write(true).custom_flags(flags).open(path)?;
+    Ok(file.metadata()?.file_type().is_char_device())
+}
+
 fn devices() -> Vec<Finding> {
     [("/dev/fuse", Missing::FuseMissing), ("/dev/net/tun", Missing::TunMissing)]
-        .map(|(path, missing)| {
-            let open =
-                std::fs::OpenOptions::new().read(true).write(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY | libc::O_CLOEXEC).open(path);
-            match open.and_then(|file| file.metadata()) {
-                Ok(meta) if meta.file_type().is_char_device() => Finding::ok(path, "can be opened"),
-                Ok(_) => Finding::missing(path, Severity::Note, "is no device", missing),
-                Err(e) => Finding::missing(path, Severity::Note, format!("cannot be opened: {}", crate::error::why(&e)), missing),
-            }
+        .map(|(path, missing)| match opens(path) {
+            Ok(true) => Finding::ok(path, "can be opened"),
+            Ok(false) => Finding::missing(path, Severity::Note, "is no device", missing),
+            Err(e) => Finding::missing(path, Severity::Note, format!("cannot be opened: {}", crate::error::why(&e)), missing),
         })
         .into()
 }

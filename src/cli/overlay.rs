@@ -51,7 +51,7 @@ fn parse(options: &str) -> Result<Overlay> {
         (None, None) => None,
         _ => return Err(Error::usage("cannot mount: upperdir and workdir go together")),
     };
-    Ok(Overlay { lowers, upper, ownership, limit })
+    Ok(Overlay { lowers, upper, ownership, limit, within: None })
 }
 
 fn directory(path: &str) -> Result<OwnedFd> {
@@ -60,11 +60,8 @@ fn directory(path: &str) -> Result<OwnedFd> {
 
 /// By the raw descriptor, for who may mount.
 fn mount(mountpoint: &Path, served: &Overlay) -> sys::Result<OwnedFd> {
-    let device = openat(CWD, "/dev/fuse", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
-    let options = overlay::mount_options(device.as_fd(), 0, 0);
-    let options = options.iter().map(|(key, value)| (key.as_c_str(), value.as_deref()));
     let attributes = sys::mount::NODEV | if served.upper.is_none() { sys::mount::RDONLY } else { 0 };
-    let mount = sys::mount::filesystem(c"fuse", options, attributes)?;
+    let (mount, device) = sys::mount::fuse(attributes)?;
     let target = openat(CWD, mountpoint, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
     sys::mount::attach(mount.as_fd(), target.as_fd())?;
     Ok(device)

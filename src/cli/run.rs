@@ -25,7 +25,8 @@ use crate::launch::plan::{Environment, Io, Plan};
 use crate::logs::Limit;
 use crate::monitor::{Event, Exit, Keys, Living, Signals, Streams, stay};
 use crate::spec::{
-    Control, IdMapping, ImageRoot, Mount, NetworkMode, Patch, Root, SeccompProfile, Share, Spec, Ulimit, User, Userns, policy, process, storage,
+    Backend, Control, IdMapping, ImageRoot, Mount, NetworkMode, Patch, Root, SeccompProfile, Share, Spec, Ulimit, User, Userns, policy, process,
+    storage,
 };
 use crate::sys;
 use clap::Args;
@@ -167,6 +168,22 @@ pub struct RunArgs {
     /// Size of /dev/shm, in bytes or with a unit (k, m, g)
     #[arg(long, value_name = "SIZE", help_heading = "Files", hide_short_help = true)]
     shm_size: Option<Bytes>,
+    /// How much the writable layer may hold, in bytes or with a unit (k, m, g)
+    ///
+    /// Beyond it writing fails as on a full disk, and df inside shows it. A layer that is thrown away is in memory, as /tmp is, and this is for
+    /// all of that together; of one that is kept it counts what was kept before.
+    #[arg(long, value_name = "SIZE", help_heading = "Files")]
+    disk: Option<Bytes>,
+    /// How many files and directories the writable layer may have
+    #[arg(long, value_name = "N", help_heading = "Files", hide_short_help = true)]
+    inodes: Option<u64>,
+    /// Whose overlay lies over the layers: auto, kernel or fuse
+    ///
+    /// kernel is the kernel's own. fuse is ours, which is slower, needs /dev/fuse only, and does what the kernel's cannot: directories with
+    /// mounts below them, file systems that it refuses, limits on a layer that is kept, and owners of files where you have one id only. auto
+    /// takes the kernel's where it can.
+    #[arg(long, value_name = "BACKEND", value_enum, hide_possible_values = true, help_heading = "Files", hide_short_help = true)]
+    overlay_backend: Option<Backend>,
     /// Show a host device, with the access that you have to it
     ///
     /// DEST is below /dev. A directory shows all that is in it.
@@ -617,7 +634,8 @@ pub fn run(args: RunArgs, guessed: Option<Guess>) -> Result<u8> {
     let held = live.cgroup;
     let timeout = spec.process.timeout.map(Duration::from_secs);
     let lingers = held.is_some();
-    let living = Living { pidfd: live.pidfd, wire: live.wire, streams, stop_signal: spec.process.stop_signal, timeout, lingers, joined: None };
+    let (stop_signal, server) = (spec.process.stop_signal, live.server);
+    let living = Living { pidfd: live.pidfd, wire: live.wire, streams, stop_signal, timeout, lingers, joined: None, server };
     let mut used = None;
     let exit = stay(living, signals, &mut |event| match event {
         Event::Ended => {
@@ -632,7 +650,14 @@ pub fn run(args: RunArgs, guessed: Option<Guess>) -> Result<u8> {
             }
             status.event(event);
         }
-    })?;
+    });
+    let exit = match exit {
+        Ok(exit) => exit,
+        Err(e) => {
+            own.map_or(Ok(()), |own| failed(own, &config, &e))?;
+            return Err(e);
+        }
+    };
     // If PID 1 could not tell us in time, perhaps the cgroup still can.
     let used = used.or_else(|| held.as_ref().map(Held::usage));
     drop(held);
@@ -693,6 +718,15 @@ fn over(own: Own, config: &Config, exit: &Exit, used: Option<&Usage>) -> Result<
     }
     own.say(&ended);
     own.remove()
+}
+
+/// It was ended, since something of ours failed.
+fn failed(own: Own, config: &Config, e: &Error) -> Result<()> {
+    if !config.stays() {
+        return own.remove();
+    }
+    let stays = own.stays()?;
+    own.tell(&State { status: container::Status::Exited, finished: Some(now()), exit: Some(e.exit_code()), error: Some(e.message().into()), ..stays })
 }
 
 /// Say where it is to be found.
@@ -827,6 +861,9 @@ impl RunArgs {
             tmpfs,
             read_only,
             shm_size,
+            disk,
+            inodes,
+            overlay_backend,
             device,
             env: variables,
             env_file,
@@ -972,6 +1009,7 @@ impl RunArgs {
         }
         f.root_read_only = read_only.then_some(true);
         f.shm_size = shm_size;
+        (f.disk, f.inodes, f.overlay_backend) = (disk, inodes, overlay_backend);
         for word in &device {
             f.devices.push(storage::device(word)?);
         }

@@ -119,7 +119,8 @@ const CAP_NET_RAW: u8 = 13;
 pub fn only(calls: &[&str]) -> Result<Program> {
     let mut rules: Vec<Rule> = Vec::new();
     for name in calls {
-        if let Ok(call) = ScmpSyscall::from_name(name)
+        let call = name.parse().map(ScmpSyscall::from_raw_syscall).or_else(|_| ScmpSyscall::from_name(name));
+        if let Ok(call) = call
             && i32::from(call) >= 0
         {
             rules.push(Rule { number: call.into(), action: ScmpAction::Allow, when: Vec::new() });

@@ -16,7 +16,7 @@ use crate::spec::{Root, Spec};
 use crate::sys::signal::Set;
 use crate::userns::Maps;
 use std::fs::File;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// A tree while we look at it.
 pub struct Opened {
@@ -24,15 +24,14 @@ pub struct Opened {
     maps: Maps,
     /// Whose files are that nobody owns in particular: root inside, or on the host's tree the caller.
     pub owner: (u32, u32),
-    #[expect(dead_code, reason = "holds the tree")]
     held: Holder,
 }
 
-#[expect(dead_code, reason = "each holds the tree")]
 enum Holder {
-    Running(Held),
+    /// If overlays of ours are in it, with its user namespace.
+    Running(#[expect(dead_code, reason = "holds the tree")] Held, Option<OwnedFd>),
     /// In this order: the tree goes before its layer and its image, and those before the sandbox is anybody's again.
-    Ended(Holding, Box<Chosen>, Own),
+    Ended(Holding, #[expect(dead_code, reason = "as above")] Box<Chosen>, #[expect(dead_code, reason = "as above")] Own),
 }
 
 pub fn open(sandboxes: &Sandboxes, sandbox: &Sandbox, caller: &Caller) -> Result<Opened> {
@@ -40,8 +39,9 @@ pub fn open(sandboxes: &Sandboxes, sandbox: &Sandbox, caller: &Caller) -> Result
     if sandbox.is_running() {
         let target = Target::find(first(sandbox, "copy from or to")?, &spec, caller)?;
         let held = target.root()?;
+        let within = target.served().map(|user| user.try_clone_to_owned()).transpose().doing("copy", "a descriptor")?;
         let top = held.handle.try_clone().doing("copy", "a descriptor")?;
-        return Ok(Opened { top, owner: owner(&spec, &target.maps, caller), maps: target.maps, held: Holder::Running(held) });
+        return Ok(Opened { top, owner: owner(&spec, &target.maps, caller), maps: target.maps, held: Holder::Running(held, within) });
     }
     let name = &sandbox.config.name;
     let (Some(below), Writes::Kept(layer) | Writes::Layer(layer)) = (&sandbox.config.image, &sandbox.config.writes) else {
@@ -78,18 +78,26 @@ fn nothing() -> Result<Io> {
 }
 
 impl Opened {
+    /// Of an overlay of ours the kernel shows nothing to who is elsewhere. kernel: fs/fuse/dir.c fuse_allow_current_process()
+    fn within(&self) -> Option<BorrowedFd<'_>> {
+        match &self.held {
+            Holder::Running(_, within) => within.as_ref().map(|user| user.as_fd()),
+            Holder::Ended(holding, ..) => holding.user.as_ref().map(|user| user.as_fd()),
+        }
+    }
+
     fn handle(&self) -> Result<OwnedFd> {
         self.top.try_clone().doing("copy", "a descriptor")
     }
 
     pub fn take(&self, take: &Take) -> Result<Taking> {
-        Taking::start(self.handle()?, &self.maps, take)
+        Taking::start(self.handle()?, &self.maps, self.within(), take)
     }
 
     /// The ids are those of the sandbox.
     pub fn put(&self, put: Put) -> Result<Putting> {
         let extents = |list: &[crate::tape::step::Extent]| list.iter().map(|e| (e.inside, e.count)).collect();
         let put = Put { uids: extents(&self.maps.uids), gids: extents(&self.maps.gids), ..put };
-        Putting::start(self.handle()?, &self.maps, &put)
+        Putting::start(self.handle()?, &self.maps, self.within(), &put)
     }
 }

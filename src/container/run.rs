@@ -13,10 +13,12 @@ use crate::host::{self, Caller};
 use crate::launch::plan::{self, Environment, Facts, Io, Plan, freeze};
 use crate::launch::{Begun, Live, begin, launch};
 use crate::monitor::Streams;
+use crate::role::Role;
 use crate::spec::{Control, Root, Spec, Userns, storage};
 use crate::sys;
 use crate::sys::signal::Set;
 use crate::userns::{self, Maps};
+use rustix::fs::{Mode, OFlags};
 use std::io::Write;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::PathBuf;
@@ -117,7 +119,9 @@ impl Ready {
             chosen.keep(writes, Vec::new(), &image.volumes)?;
         }
         let (live, ready) = self.launch(spec, Some(chosen), Plan::only_tree)?;
-        let holding = Holding { pidfd: live.pidfd };
+        let namespace = || rustix::fs::open(format!("/proc/{}/ns/user", live.pid), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
+        let user = live.server.as_ref().map(|_| namespace()).transpose().doing("open", "its user namespace")?;
+        let holding = Holding { pidfd: live.pidfd, user, server: live.server };
         let top = live.layer.ok_or_else(|| Error::new(Kind::Bug, "no tree came"))?;
         Ok((top, ready.plan.maps, holding))
     }
@@ -159,6 +163,10 @@ impl Ready {
 /// A process that holds a tree. Dropping it ends it.
 pub struct Holding {
     pidfd: OwnedFd,
+    /// The only one that may look into it, if it is served.
+    pub user: Option<OwnedFd>,
+    #[expect(dead_code, reason = "serves the tree")]
+    server: Option<Role>,
 }
 
 impl Drop for Holding {

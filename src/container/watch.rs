@@ -268,6 +268,7 @@ impl Life<'_> {
             timeout,
             lingers: held.is_some(),
             joined: None,
+            server: alive.server,
         };
         let mut used = None;
         let exit = stay_detached(living, &signals, self.door, &mut |event| match event {

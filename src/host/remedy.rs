@@ -169,7 +169,7 @@ impl Missing {
                  "boot a kernel of at least Linux 5.13 with landlock in its list, e.g. lsm=landlock,lockdown,yama,integrity,apparmor".into()),
             LandlockNoScopes => ("abstract sockets are kept apart by the network namespace alone (--network host shares them)",
                  "install a kernel of at least Linux 6.12".into()),
-            FuseMissing => ("no file systems served by a program of the user",
+            FuseMissing => ("no overlay of our own where the kernel's cannot be had, and owners of files are root's where you have one id",
                  "sudo modprobe fuse && sudo chmod 666 /dev/fuse  (docker: --device /dev/fuse)".into()),
             TunMissing => ("no network of the sandbox's own that reaches outside",
                  "sudo modprobe tun && sudo chmod 666 /dev/net/tun  (docker: --device /dev/net/tun)".into()),

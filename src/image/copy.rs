@@ -20,7 +20,7 @@ use super::tar::{self, Entry, Form, Reader, show};
 use super::tree::{self, Ids, Plain, Tree};
 use super::whiteout;
 use crate::error::{Doing, Error, Kind, Result};
-use crate::role::{self, Directory, Role, Stage};
+use crate::role::{self, Directory, Needs, Role, Stage, USUAL};
 use crate::sys::path::{Links, handle};
 use crate::sys::{self, Errno};
 use crate::userns::Maps;
@@ -121,8 +121,9 @@ pub type Notes = Vec<String>;
 pub struct Taking(Role);
 
 impl Taking {
-    pub fn start(root: OwnedFd, maps: &Maps, take: &Take) -> Result<Taking> {
-        role::start("@take", maps, take, &[Directory { handle: root, writable: false }]).map(Taking)
+    /// `within`: the user namespace that may look into the tree, if not all may.
+    pub fn start(root: OwnedFd, maps: &Maps, within: Option<BorrowedFd>, take: &Take) -> Result<Taking> {
+        role::start_with("@take", maps, take, &[Directory { handle: root, writable: false }], &Needs { within, ..USUAL }).map(Taking)
     }
 
     pub fn finish(self) -> Result<Notes> {
@@ -141,8 +142,8 @@ impl Read for Taking {
 pub struct Putting(Role);
 
 impl Putting {
-    pub fn start(root: OwnedFd, maps: &Maps, put: &Put) -> Result<Putting> {
-        role::start("@put", maps, put, &[Directory { handle: root, writable: true }]).map(Putting)
+    pub fn start(root: OwnedFd, maps: &Maps, within: Option<BorrowedFd>, put: &Put) -> Result<Putting> {
+        role::start_with("@put", maps, put, &[Directory { handle: root, writable: true }], &Needs { within, ..USUAL }).map(Putting)
     }
 
     pub fn finish(self) -> Result<Notes> {
@@ -247,7 +248,7 @@ pub fn put(root: BorrowedFd, request: &Put, source: impl BufRead) -> Result<Note
     if sys::path::is_made_up(top.as_fd()) {
         return Err(own(path));
     }
-    let ids = Ids { uids: uids.clone(), gids: gids.clone(), squash: true };
+    let ids = Ids { uids: uids.clone(), gids: gids.clone(), squash: true, beside: false };
     let mut tree = Tree::plain(top.as_fd(), ids, Plain { overwrite: *overwrite, owner: *owner, never: *never })?;
     while let Some(mut entry) = first.take() {
         if rename(&mut entry, &prefix, matches!(what, What::Copy { .. }) && !source_is_directory) {

@@ -10,7 +10,7 @@
 //! A layer may be *live*: somebody hostile writes to it meanwhile. Every name is opened as one component of a handle and never through a link,
 //! so what is read is always the layer's, though it may be of several times: that is a note, `Torn`, and no failure.
 
-use super::ownership;
+use super::owner::Override;
 use super::pack::Packer;
 use super::tar::{self, Entry, Form, show};
 use super::whiteout::{self, Below, Stack};
@@ -92,7 +92,7 @@ pub(super) fn directories(upper: Upper, lowers: &[PathBuf]) -> Result<Vec<Direct
 }
 
 fn packed(form: What, upper: Upper, lowers: &[PathBuf], maps: &Maps, out: &mut dyn Write) -> Result<Packed> {
-    let request = (form, upper.live);
+    let request = (form, upper.live, !maps.is_full());
     pour(role::start("@pack", maps, &request, &directories(upper, lowers)?)?, out)
 }
 
@@ -118,7 +118,7 @@ pub(super) fn pour(mut role: Role, out: &mut dyn Write) -> Result<Packed> {
 /// The helper that this word names; None: it is none of ours.
 pub fn act(word: &OsStr) -> Option<ExitCode> {
     Some(match word.as_bytes() {
-        b"@pack" => role::act(|(form, live): (What, bool), stage| pack(form, live, stage)),
+        b"@pack" => role::act(|(form, live, beside): (What, bool, bool), stage| pack(form, live, beside, stage)),
         b"@changes" => role::act(|live: bool, stage: Stage| {
             let (upper, below) = split(stage.directories)?;
             let mut comparison = Comparison { below, found: Vec::new(), torn: Torn::new(live) };
@@ -137,13 +137,17 @@ fn split(mut directories: Vec<OwnedFd>) -> Result<(OwnedFd, Stack)> {
     Ok((upper, Stack(directories)))
 }
 
-fn pack(form: What, live: bool, stage: Stage) -> Result<Option<String>> {
+fn pack(form: What, live: bool, beside: bool, stage: Stage) -> Result<Option<String>> {
     let (upper, below) = split(stage.directories)?;
     let mut walk = Walk::new(Packer::new(BufWriter::with_capacity(PIECE, stage.output)), below, live);
+    walk.beside = beside;
     walk.top(form, &upper)?;
     walk.directory(&upper, b"")?;
     walk.finish()
 }
+
+/// man: path_resolution(7)
+const LONGEST_LINK: u64 = libc::PATH_MAX as u64;
 
 /// What changed between our looks at it.
 pub(super) struct Torn {
@@ -194,6 +198,8 @@ pub(super) struct Walk<W> {
     linked: HashMap<(u64, u64), Vec<u8>>,
     /// What belongs to an id without a mapping is root's.
     pub(super) foreign_is_root: bool,
+    /// Who owns what is kept beside the files. // owner.rs
+    pub(super) beside: bool,
     pub(super) torn: Torn,
     /// It is no layer that is walked, but a tree in use: names mean themselves, and what the kernel makes up is left out.
     pub(super) plain: bool,
@@ -205,7 +211,17 @@ pub(super) struct Walk<W> {
 
 impl<W: Write> Walk<W> {
     pub(super) fn new(packer: Packer<W>, below: Stack, live: bool) -> Self {
-        Walk { packer, below, linked: HashMap::new(), foreign_is_root: false, torn: Torn::new(live), plain: false, left_out: 0, written: 0 }
+        Walk {
+            packer,
+            below,
+            linked: HashMap::new(),
+            foreign_is_root: false,
+            beside: false,
+            torn: Torn::new(live),
+            plain: false,
+            left_out: 0,
+            written: 0,
+        }
     }
 
     /// The end of the tar, and what is to be said of it.
@@ -221,14 +237,23 @@ impl<W: Write> Walk<W> {
         Entry { uid: id(own.uid), gid: id(own.gid), ..own }
     }
 
+    /// The status of an open file, as it is meant.
+    pub(super) fn meant(&self, file: impl AsFd, path: &[u8]) -> Result<Stat> {
+        let mut stat = fstat(&file).map_err(|e| failed(path, e))?;
+        if let Some(owner) = Override::on(file).filter(|_| self.beside) {
+            owner.apply(&mut stat);
+        }
+        Ok(stat)
+    }
+
     /// The top is an entry where nothing below says the same.
     fn top(&mut self, form: What, upper: &OwnedFd) -> Result<()> {
         let fail = |e| failed(b"", e);
-        let own = Entry { xattrs: xattrs(upper.as_fd(), b"")?, ..entry(b"", Form::Directory, &ownership::stat(upper.as_fd()).map_err(fail)?) };
+        let own = Entry { xattrs: xattrs(upper.as_fd(), b"")?, ..entry(b"", Form::Directory, &self.meant(upper, b"")?) };
         if form == What::Layer
             && let Below::Directory(below) = self.below.look(b"").map_err(fail)?
         {
-            let stat = ownership::stat(below.as_fd()).map_err(fail)?;
+            let stat = self.meant(&below, b"")?;
             let same = (own.mode, own.uid, own.gid) == (stat.st_mode & 0o7777, stat.st_uid, stat.st_gid);
             if same && own.xattrs == xattrs(below.as_fd(), b"")? {
                 return Ok(());
@@ -265,7 +290,7 @@ impl<W: Write> Walk<W> {
         if form == Form::Directory {
             let Some(inner) = self.torn.there(path, whiteout::open_dir(dir.as_fd(), name))? else { return Ok(()) };
             // Of the one that is open, as for files below.
-            own = Entry { xattrs: xattrs(inner.as_fd(), path)?, ..self.entry(path, form, &ownership::stat(inner.as_fd()).map_err(fail)?) };
+            own = Entry { xattrs: xattrs(inner.as_fd(), path)?, ..self.entry(path, form, &self.meant(&inner, path)?) };
             self.write(&own)?;
             if self.plain {
                 return if sys::path::is_made_up(inner.as_fd()) { Ok(()) } else { self.directory(&inner, path) };
@@ -306,7 +331,9 @@ impl<W: Write> Walk<W> {
         if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
             return self.torn.changed(path);
         }
-        let stat = ownership::stat(file.as_fd()).map_err(|e| failed(path, e))?;
+        // Of the file that is open, all of it: the content of one must not come with the mode of another.
+        let size = u64::try_from(stat.st_size).unwrap_or(0);
+        let stat = self.meant(&file, path)?;
         let form = match FileType::from_raw_mode(stat.st_mode) {
             FileType::RegularFile => Form::File,
             FileType::Symlink => Form::Symlink,
@@ -317,15 +344,11 @@ impl<W: Write> Walk<W> {
             }
         };
         if form != Form::File {
-            let mut own = self.entry(path, form, &stat);
-            if form == Form::Symlink {
-                File::from(file).take(libc::PATH_MAX as u64).read_to_end(&mut own.link).doing("read", format!("'{}'", show(path)))?;
-            }
+            let mut link = Vec::new();
+            File::from(file).take(LONGEST_LINK).read_to_end(&mut link).doing("read", format!("'{}'", show(path)))?;
             self.linked(&stat, path);
-            return self.write(&own);
+            return self.write(&Entry { link, ..self.entry(path, form, &stat) });
         }
-        // Of the file that is open, all of it: the content of one must not come with the mode of another.
-        let size = u64::try_from(stat.st_size).unwrap_or(0);
         let own = Entry { size, xattrs: xattrs(file.as_fd(), path)?, ..self.entry(path, Form::File, &stat) };
         self.linked(&stat, path);
         self.write(&own)?;

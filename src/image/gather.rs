@@ -5,7 +5,6 @@
 #![forbid(unsafe_code)]
 
 use super::diff::{self, Packed, Upper, Walk, failed, join, names};
-use super::ownership;
 use super::pack::Packer;
 use super::tar::{Entry, Form};
 use super::whiteout::{self, Stack};
@@ -24,8 +23,8 @@ use std::process::ExitCode;
 
 /// What an overlay of `upper` over `lowers` (lowest first) shows.
 pub fn shown(upper: Upper, lowers: &[PathBuf], maps: &Maps, out: &mut dyn Write) -> Result<Packed> {
-    let live = upper.live;
-    diff::pour(role::start("@shown", maps, &live, &diff::directories(upper, lowers)?)?, out)
+    let how = (upper.live, !maps.is_full());
+    diff::pour(role::start("@shown", maps, &how, &diff::directories(upper, lowers)?)?, out)
 }
 
 /// Where something of the host goes: its directory inside, and the one name that is wanted of what is there, or all.
@@ -71,8 +70,9 @@ pub fn host(paths: &[PathBuf], maps: &Maps, out: &mut dyn Write) -> Result<()> {
 /// The helper that this word names; None: it is none of ours.
 pub fn act(word: &OsStr) -> Option<ExitCode> {
     Some(match word.as_bytes() {
-        b"@shown" => role::act(|live: bool, stage: Stage| {
+        b"@shown" => role::act(|(live, beside): (bool, bool), stage: Stage| {
             let mut walk = Walk::new(Packer::new(BufWriter::new(stage.output)), Stack(stage.directories), live);
+            walk.beside = beside;
             walk.merged(b"")?;
             walk.finish()
         }),
@@ -126,8 +126,7 @@ impl<W: Write> Walk<W> {
 
     /// A directory itself.
     pub(super) fn whole(&mut self, dir: &OwnedFd, path: &[u8]) -> Result<()> {
-        let stat = ownership::stat(dir.as_fd()).map_err(|e| failed(path, e))?;
-        let own = Entry { xattrs: diff::xattrs(dir.as_fd(), path)?, ..self.entry(path, Form::Directory, &stat) };
+        let own = Entry { xattrs: diff::xattrs(dir.as_fd(), path)?, ..self.entry(path, Form::Directory, &self.meant(dir, path)?) };
         self.write(&own)
     }
 

@@ -203,7 +203,7 @@ fn listing(dir: &Path) -> BTreeMap<String, String> {
 }
 
 fn all_ids() -> Ids {
-    Ids { uids: vec![(0, 65536)], gids: vec![(0, 65536)], squash: false }
+    Ids { uids: vec![(0, 65536)], gids: vec![(0, 65536)], squash: false, beside: false }
 }
 
 fn into(dir: &Path, bytes: &[u8], most: u64, ids: Ids) -> Result<(u64, super::tree::Grown), Error> {

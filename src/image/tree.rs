@@ -7,6 +7,7 @@
 //! What docker does where the order of entries matters is done here: what comes later wins, a directory over a directory keeps its content,
 //! a link on the way to a name is followed inside the tree. Attributes of directories are set at the end, when nothing changes their times.
 
+use super::owner::{OVERRIDE, Override};
 use super::remove;
 use super::tar::{BLOCK, Entry, Form, Reader, refuse, show};
 use super::whiteout::{self, Mark, mark, open_dir, open_path};
@@ -36,6 +37,8 @@ pub struct Ids {
     pub gids: Vec<(u32, u32)>,
     /// Others become 0; or they are refused.
     pub squash: bool,
+    /// Others are kept beside the file. // owner.rs
+    pub beside: bool,
 }
 
 #[derive(Clone)]
@@ -372,6 +375,16 @@ impl Tree {
         if let Some(Plain { owner: Some((uid, gid)), never, .. }) = self.plain {
             return Ok(Attributes { uid, gid, mode: entry.mode & !never, mtime: entry.mtime, xattrs });
         }
+        if self.ids.beside && !(has(entry.uid, &self.ids.uids) && has(entry.gid, &self.ids.gids)) {
+            if !matches!(entry.form, Form::File | Form::Directory) {
+                self.note("links and pipes of ids that you do not have became root's", &entry.path);
+            }
+            let theirs = Override { uid: entry.uid, gid: entry.gid, mode: entry.mode & 0o7777, kind: None };
+            xattrs.push((OVERRIDE.to_owned(), theirs.text().into_bytes()));
+            // On disk it is ours: we must get at it, and it must not run as us.
+            let mode = entry.mode & 0o777 | if entry.form == Form::Directory { 0o700 } else { 0o600 };
+            return Ok(Attributes { uid: 0, gid: 0, mode, mtime: entry.mtime, xattrs });
+        }
         let uid = id(entry.uid, &self.ids.uids, self.ids.squash, "uid", &entry.path)?;
         let gid = id(entry.gid, &self.ids.gids, self.ids.squash, "gid", &entry.path)?;
         if (uid, gid) != (entry.uid, entry.gid) {
@@ -466,8 +479,12 @@ fn named(dir: &Dir, name: &CStr, a: &Attributes) -> sys::Result<()> {
     rustix::fs::utimensat(&dir.fd, name, &times(a), AtFlags::SYMLINK_NOFOLLOW)
 }
 
+fn has(id: u32, ranges: &[(u32, u32)]) -> bool {
+    ranges.iter().any(|(first, count)| id >= *first && id - *first < *count)
+}
+
 fn id(id: u32, ranges: &[(u32, u32)], squash: bool, kind: &str, path: &[u8]) -> Result<u32> {
-    if ranges.iter().any(|(first, count)| id >= *first && id - *first < *count) {
+    if has(id, ranges) {
         return Ok(id);
     }
     if squash {

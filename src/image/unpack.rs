@@ -5,6 +5,7 @@
 //!
 //! What was refused leaves a directory that `remove` takes away. The limits are in `tar`, `stream` and `tree`.
 
+use super::owner::{OVERRIDE, Override};
 use super::remove as removal;
 use super::stream;
 use super::tar::{self, Reader, refuse};
@@ -56,6 +57,7 @@ struct Layer {
     uids: Vec<(u32, u32)>,
     gids: Vec<(u32, u32)>,
     squash: bool,
+    beside: bool,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -71,7 +73,7 @@ struct Done {
 /// `dir` is a new empty directory of ours. Write the layer to what this returns, compressed or not.
 pub fn begin(dir: &Path, maps: &Maps, options: &Options) -> Result<Unpacking> {
     let extents = |list: &[crate::tape::step::Extent]| list.iter().map(|e| (e.inside, e.count)).collect();
-    let layer = Layer { uids: extents(&maps.uids), gids: extents(&maps.gids), squash: options.squash_ids };
+    let layer = Layer { uids: extents(&maps.uids), gids: extents(&maps.gids), squash: options.squash_ids, beside: !maps.is_full() };
     Ok(Unpacking(role::start("@unpack", maps, &layer, &[Directory::open(dir, true)?])?))
 }
 
@@ -167,7 +169,7 @@ fn grow(layer: Layer, stage: Stage) -> Result<Done> {
     let root = first(&stage.directories)?;
     let (most, why) = room(root)?;
     let (stream, hashing) = stream::open(stage.input, most, why)?;
-    let ids = Ids { uids: layer.uids, gids: layer.gids, squash: layer.squash };
+    let ids = Ids { uids: layer.uids, gids: layer.gids, squash: layer.squash, beside: layer.beside && !layer.squash };
     let (entries, grown) = plant(stream, root, ids)?;
     let (digest, size) = hashing.finish()?;
     Ok(Done { digest, size, entries, implicit: grown.implicit, squashed: grown.squashed, notes: grown.notes })
@@ -223,7 +225,8 @@ fn copy_attributes(from: BorrowedFd, to: BorrowedFd) -> crate::sys::Result<()> {
     let stat = rustix::fs::fstat(from)?;
     rustix::fs::fchown(to, Some(Uid::from_raw(stat.st_uid)), Some(Gid::from_raw(stat.st_gid)))?;
     rustix::fs::fchmod(to, Mode::from_raw_mode(stat.st_mode & 0o7777))?;
-    for (name, value) in whiteout::xattrs(from)? {
+    let owner = Override::on(from).map(|owner| (OVERRIDE.to_owned(), owner.text().into_bytes()));
+    for (name, value) in whiteout::xattrs(from)?.into_iter().chain(owner) {
         rustix::fs::fsetxattr(to, name.as_c_str(), &value, XattrFlags::empty())?;
     }
     let times = Timestamps {

@@ -29,10 +29,11 @@
 //! - E5 who is inside can stop the new process as soon as it is visible, so the wait for it ends by a signal, or by time.
 #![forbid(unsafe_code)]
 
+use super::Said;
 use super::assemble::{adopted, process, seal};
 use super::explain::{self, Told};
 use super::plan::{self, Facts, Io};
-use crate::birth;
+use crate::birth::{self, Care};
 use crate::error::{Doing, Error, Kind, Result};
 use crate::host::process::{Found, Process};
 use crate::host::{self, Caller};
@@ -130,6 +131,12 @@ impl Target {
         self.workload.read("cgroup").unwrap_or_default()
     }
 
+    /// Its outer user namespace, if overlays of ours are in its tree.
+    pub fn served(&self) -> Option<BorrowedFd<'_>> {
+        let served = self.workload.read("mounts").is_ok_and(|text| text.lines().any(|l| l.split(' ').nth(2) == Some("fuse.sandbox")));
+        self.users.first().filter(|_| served).map(|user| user.as_fd())
+    }
+
     pub fn init(&self) -> &Found {
         &self.init
     }
@@ -169,10 +176,15 @@ impl Target {
         let tape = tape.finish()?;
         let explain = |fault| explain::fault(&Told { tape: &tape, command: "", path: "" }, fault);
         let begun = birth::begin(&userns::single(0, 0, &facts.caller))?.start(Vec::new());
-        let born = begun.bear(&tape, 0, NEWNS, 0, &mut |_| Ok(()), &explain)?;
-        let place = super::take_place(&born.wire);
+        let mut said = Said::default();
+        let care = Care { place: &mut |_| Ok(()), hear: &mut |wire| said.hear(wire, None).map(drop), explain: &explain };
+        let born = begun.bear(&tape, 0, NEWNS, 0, care)?;
+        if said.place.is_none() {
+            said.hear(&born.wire, None).inspect_err(|_| born.kill())?;
+        }
         born.kill();
-        Ok(Place { user: copy(self.users.first())?, mounts: copy(mounts)?, ..place? })
+        let place = said.place.ok_or_else(|| Error::new(Kind::Bug, "no procfs came"))?;
+        Ok(Place { user: copy(self.users.first())?, mounts: copy(mounts)?, ..place })
     }
 
     /// Out of sight, and then into the namespace that owns the others. // E2

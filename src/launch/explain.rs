@@ -59,10 +59,15 @@ fn cure(plan: &Told, step: &Step, errno: Errno) -> Option<String> {
         (Step::Chdir(_), _) => "-w names a directory that the user inside may enter".into(),
         (Step::Overlay { lower, .. }, Errno::INVAL) => {
             let lower = lower.first().map(Lower::to_string).unwrap_or_default();
-            format!("the kernel's overlay does not take {lower}, or it lies on two overlays already: share it with --ro {lower} or --rw {lower}")
+            format!(
+                "the kernel's overlay does not take {lower}, or it lies on two overlays already: --overlay-backend fuse, or share it with --ro {lower} or --rw {lower}"
+            )
         }
         (Step::Overlay { .. }, Errno::NOSPC | Errno::DQUOT) => crate::error::MAKE_ROOM.into(),
-        (Step::Overlay { .. }, Errno::NODEV | Errno::PERM) => "the kernel has no overlay file system for users: see 'sandbox doctor'".into(),
+        (Step::Overlay { .. }, Errno::NODEV | Errno::PERM) => {
+            "the kernel has no overlay file system for users: --overlay-backend fuse; see 'sandbox doctor'".into()
+        }
+        (Step::Served { .. }, _) => Missing::FuseMissing.remedy().cure,
         (Step::Listen { .. }, Errno::BUSY) => "an outer container answers calls itself, and only one can: no other ids can be pretended in it".into(),
         (Step::WriteProc { .. } | Step::OpenProc { .. }, Errno::ROFS) => Missing::ProcReadOnly.remedy().cure,
         (Step::Filesystem { .. }, Errno::PERM) => "an outer container masks this file system: see 'sandbox doctor'".into(),

@@ -19,13 +19,17 @@ pub mod plan;
 
 pub use crate::birth::{Begun, begin, die_at};
 
+use crate::birth::Care;
 use crate::cgroup::Held;
 use crate::error::{Doing, Error, Kind, Result};
+use crate::overlay::server::{self, Tree};
 use crate::owners::{Place, Supervisor};
+use crate::role::Role;
 use crate::spec::Control;
-use crate::sys::{clone, socket};
-use crate::tape::wire;
+use crate::sys::{Errno, clone, socket};
+use crate::tape::{Barrier, wire};
 use plan::Plan;
+use rustix::net::RecvFlags;
 use std::os::fd::{AsFd, OwnedFd};
 
 /// The command runs.
@@ -44,6 +48,8 @@ pub struct Live {
     pub degraded: Vec<(Control, String)>,
     /// Who answers for its ids.
     pub supervisor: Option<Supervisor>,
+    /// Who serves its overlays, if they are ours.
+    pub server: Option<Role>,
 }
 
 /// Bring a plan to life. On any error the child is dead and reaped when this returns, and its cgroup's name free.
@@ -58,22 +64,30 @@ pub fn launch(begun: Begun, plan: &Plan) -> Result<Live> {
         cgroup = plan.cgroup.as_ref().map(|piece| piece.apply(pid)).transpose()?;
         Ok(())
     };
-    let born = begun.bear(&plan.tape, plan.early, plan.namespaces, 0, place, &|fault| explain::fault(&plan.told(), fault));
+    let mut said = Said::default();
+    let explain = |fault| explain::fault(&plan.told(), fault);
+    let care = Care { place, hear: &mut |wire| said.hear(wire, Some(plan)).map(drop), explain: &explain };
+    let born = begun.bear(&plan.tape, plan.early, plan.namespaces, 0, care);
+    // If its overlays are not served any more, that is the cause.
+    let born = born.map_err(|e| said.server.take().and_then(|server| server.ended()).unwrap_or(e));
     let born = born.inspect_err(|_| cgroup.take().into_iter().for_each(Held::end))?;
     cgroup.iter().for_each(Held::started);
-    let taken = || {
-        let place = supervisor.is_some().then(|| take_place(&born.wire)).transpose()?;
-        let layer = plan.hands_over().then(|| take(&born.wire, wire::LAYER, "the writable layer")).transpose()?;
-        let terminal = plan.has_terminal().then(|| take(&born.wire, wire::TERMINAL, "the terminal")).transpose()?;
-        if let (Some(supervisor), Some(place)) = (&supervisor, &place) {
-            supervisor.answer(place, take(&born.wire, wire::LISTENER, "the listener")?)?;
+    let mut taken = || {
+        while !said.all(plan) {
+            if !said.hear(&born.wire, Some(plan))? {
+                return Err(Error::new(Kind::Bug, "not all came that the child was to hand over"));
+            }
         }
-        Ok((layer, terminal))
+        match (&supervisor, said.place.take(), said.listener.take()) {
+            (Some(supervisor), Some(place), Some(listener)) => supervisor.answer(&place, listener),
+            _ => Ok(()),
+        }
     };
     match taken() {
-        Ok((layer, terminal)) => {
+        Ok(()) => {
+            let Said { layer, terminal, server, .. } = said;
             let degraded = plan.degraded.clone();
-            Ok(Live { pid: born.pid, pidfd: born.pidfd, wire: born.wire, layer, terminal, cgroup, degraded, supervisor })
+            Ok(Live { pid: born.pid, pidfd: born.pidfd, wire: born.wire, layer, terminal, cgroup, degraded, supervisor, server })
         }
         Err(e) => {
             born.kill();
@@ -82,16 +96,60 @@ pub fn launch(begun: Begun, plan: &Plan) -> Result<Live> {
     }
 }
 
-fn take(from: &OwnedFd, expected: u8, what: &str) -> Result<OwnedFd> {
-    match socket::recv_fd(from.as_fd()).doing("take", what)? {
-        (byte, Some(fd)) if byte == expected => Ok(fd),
-        _ => Err(Error::new(Kind::Bug, format!("{what} did not come"))),
-    }
+/// What the child has said so far.
+#[derive(Default)]
+struct Said {
+    layer: Option<OwnedFd>,
+    terminal: Option<OwnedFd>,
+    place: Option<Place>,
+    listener: Option<OwnedFd>,
+    /// Parts of overlays to be served.
+    parts: Vec<(u8, OwnedFd)>,
+    server: Option<Role>,
 }
 
-fn take_place(from: &OwnedFd) -> Result<Place> {
-    match socket::receive(from.as_fd(), &mut [0], rustix::net::RecvFlags::empty()).doing("take", "the sandbox's namespaces")? {
-        (1, [Some(user), Some(mounts), Some(proc)]) => Ok(Place { user, mounts, proc }),
-        _ => Err(Error::new(Kind::Bug, "the sandbox's namespaces did not come")),
+impl Said {
+    /// All that is to be handed over is there.
+    fn all(&self, plan: &Plan) -> bool {
+        (self.layer.is_some() || !plan.hands_over())
+            && (self.terminal.is_some() || !plan.has_terminal())
+            && ((self.place.is_some() && self.listener.is_some()) || !plan.is_supervised())
+    }
+
+    /// Receive one word of it; false: there is none any more. `plan`: what is to be served.
+    fn hear(&mut self, from: &OwnedFd, plan: Option<&Plan>) -> Result<bool> {
+        let mut word = [0];
+        let (n, fds) = match socket::receive(from.as_fd(), &mut word, RecvFlags::empty()) {
+            Err(Errno::PIPE | Errno::CONNRESET) => return Ok(false),
+            other => other.doing("hear from", "the child")?,
+        };
+        match (word, fds) {
+            _ if n == 0 => return Ok(false),
+            ([wire::LAYER], [Some(fd), ..]) => self.layer = Some(fd),
+            ([wire::TERMINAL], [Some(fd), ..]) => self.terminal = Some(fd),
+            ([wire::PLACE], [Some(user), Some(mounts), Some(proc)]) => self.place = Some(Place { user, mounts, proc }),
+            ([wire::LISTENER], [Some(fd), ..]) => self.listener = Some(fd),
+            ([part @ (wire::DEVICE | wire::LOWER | wire::UPPER | wire::WORK)], [Some(fd), ..]) => self.parts.push((part, fd)),
+            _ => return Err(Error::new(Kind::Bug, "an unexpected word from the child")),
+        }
+        let Some(plan) = plan else { return Ok(true) };
+        let all: usize = plan.served.iter().map(|shape| shape.lowers + 3).sum();
+        if self.server.is_none() && all > 0 && self.parts.len() == all {
+            self.server = Some(server::start(&plan.maps, &plan.served, self.trees()?)?);
+            // The child may be dead already: then the fault pipe tells.
+            let _ = rustix::net::send(from, &[Barrier::Served.byte()], rustix::net::SendFlags::NOSIGNAL);
+        }
+        Ok(true)
+    }
+
+    fn trees(&mut self) -> Result<Vec<Tree>> {
+        let mut parts = std::mem::take(&mut self.parts).into_iter().peekable();
+        let mut trees = Vec::new();
+        while let Some((wire::DEVICE, device)) = parts.next() {
+            let lowers = std::iter::from_fn(|| parts.next_if(|(part, _)| *part == wire::LOWER)).map(|(_, fd)| fd).collect();
+            let (Some((wire::UPPER, upper)), Some((wire::WORK, work))) = (parts.next(), parts.next()) else { break };
+            trees.push(Tree { device, lowers, upper, work });
+        }
+        Ok(trees)
     }
 }

@@ -11,6 +11,7 @@ use crate::host::mounts::MountPoint;
 use crate::host::remedy::Missing;
 use crate::host::subid::Subids;
 use crate::image::lookup;
+use crate::overlay::server::Shape;
 use crate::owners;
 use crate::rootfs;
 use crate::spec::{Control, NetworkMode, Root, SeccompProfile, Share, Spec, Userns, process};
@@ -65,6 +66,8 @@ pub struct Plan {
     pub tape: Tape,
     /// So many of its steps are played before the child is born: `early`.
     pub early: usize,
+    /// Overlays that we serve: what its `Served` steps hand over.
+    pub served: Vec<Shape>,
     /// The cgroup that the child is put into.
     pub cgroup: Option<cgroup::Piece>,
     /// The ruleset that the tape names by number lives as long as the plan.
@@ -186,7 +189,7 @@ pub fn freeze(spec: &Spec, facts: &Facts, ids: Ids, limits: Planned, io: Option<
     let site = rootfs::Site { spec, caller: &facts.caller, maps: &maps, mounts: &facts.mounts, cwd: &facts.cwd, home: &home, own_cgroup };
     let tree = rootfs::plan(&site)?;
     let mut work = workload(spec, facts, &maps, who, io.as_ref(), stand_ins, cache, &mut degraded)?;
-    let mut notes = tree.notes.clone();
+    let (mut notes, served) = (tree.notes.clone(), tree.served.clone());
     if tree.has_virtual_owners {
         work.owners = owners::filter()?;
         if work.owners.is_none() {
@@ -199,7 +202,7 @@ pub fn freeze(spec: &Spec, facts: &Facts, ids: Ids, limits: Planned, io: Option<
     let (command, path) = (work.command.clone(), work.path.clone());
     let (tape, ruleset) = assemble::assemble(Frozen { work, home, hostname: hostname(spec), limited, own_cgroup }, tree)?;
     let early = early(spec, limited).len();
-    Ok(Plan { namespaces: at_clone(spec), maps, tape, early, cgroup: piece, ruleset, io, notes, degraded, command, path })
+    Ok(Plan { namespaces: at_clone(spec), maps, tape, early, served, cgroup: piece, ruleset, io, notes, degraded, command, path })
 }
 
 /// How the command is restricted, and what it is given.

@@ -45,6 +45,7 @@ pub use signals::Signals;
 use crate::cgroup::Usage;
 use crate::error::{Doing, Error, Kind, Result};
 use crate::logs::Stream;
+use crate::role::Role;
 use crate::sys;
 use crate::sys::signal::{pidfd_send, suffer};
 use crate::tape::wire::FAREWELL;
@@ -67,7 +68,6 @@ pub const GRACE: Duration = Duration::from_secs(10);
 const SETTLED: Duration = Duration::from_millis(50);
 
 /// A sandbox that runs, as `launch` hands it over.
-#[derive(Debug)]
 pub struct Living {
     /// PID 1 of the sandbox (our init); readable = it exited.
     pub pidfd: OwnedFd,
@@ -80,6 +80,8 @@ pub struct Living {
     pub lingers: bool,
     /// It is no init, but a command that joined a sandbox.
     pub joined: Option<Joined>,
+    /// Who serves its overlays: without it the sandbox is over.
+    pub server: Option<Role>,
 }
 
 /// What an init would do for a command, and we must.
@@ -246,15 +248,19 @@ fn stay_on<'a>(
     door: Option<&'a mut Door>,
     on_event: &'a mut (dyn FnMut(Event) + 'a),
 ) -> Result<Exit> {
-    let Living { pidfd, wire, streams, stop_signal, timeout, lingers, joined } = living;
-    let sandbox = Sandbox::Here { pidfd, wire, joined, lingers, words: None, master: None };
+    let Living { pidfd, wire, streams, stop_signal, timeout, lingers, joined, server } = living;
+    let sandbox = Sandbox::Here { pidfd, wire, joined, lingers, server, words: None, master: None };
     let mut watch = Watch::new(sandbox, signals, caller, on_event);
     watch.door = door;
     watch.stop_signal = stop_signal;
     watch.deadline = timeout.and_then(|limit| Instant::now().checked_add(limit));
     watch.open(streams)?;
     watch.run()?;
-    watch.gone.ok_or_else(|| Error::new(Kind::Bug, "the sandbox has not ended"))
+    match watch.unserved.take() {
+        Some(e) => Err(Error::new(Kind::Io, format!("cannot go on: the sandbox's tree is not served any more: {}", e.message()))
+            .hint("what was written is in its layer, if that is kept; sandbox start or run goes on with it")),
+        None => watch.gone.ok_or_else(|| Error::new(Kind::Bug, "the sandbox has not ended")),
+    }
 }
 
 /// The sandbox, as the loop reaches it.
@@ -266,6 +272,7 @@ enum Sandbox {
         joined: Option<Joined>,
         /// The init is going to wait for us.
         lingers: bool,
+        server: Option<Role>,
         /// How the command ended, once we have been told.
         words: Option<ExitStatus>,
         /// Our side of its pty.
@@ -307,6 +314,8 @@ struct Watch<'a> {
     used: Option<Box<Usage>>,
     /// Gone, and nobody waits for the rest of the output.
     give_up: bool,
+    /// Why its tree could not be served any more.
+    unserved: Option<Error>,
     on_event: &'a mut (dyn FnMut(Event) + 'a),
 }
 
@@ -317,6 +326,7 @@ enum Mark {
     Over,
     Told,
     Orphaned,
+    Unserved,
     Link,
     Door(Option<u64>),
     Source { inward: bool, flow: usize },
@@ -343,6 +353,7 @@ impl<'a> Watch<'a> {
             gone: None,
             used: None,
             give_up: false,
+            unserved: None,
             on_event,
         }
     }
@@ -468,8 +479,11 @@ impl<'a> Watch<'a> {
         look(Mark::Signals, self.signals.as_fd(), PollFlags::IN);
         match &self.sandbox {
             _ if gone => {}
-            Sandbox::Here { pidfd, wire, joined, lingers, .. } => {
+            Sandbox::Here { pidfd, wire, joined, lingers, server, .. } => {
                 look(Mark::Over, pidfd.as_fd(), PollFlags::IN);
+                if let Some((_, server)) = server.as_ref().and_then(Role::process) {
+                    look(Mark::Unserved, server, PollFlags::IN);
+                }
                 if let Some(joined) = joined {
                     look(Mark::Orphaned, joined.sandbox.as_fd(), PollFlags::IN);
                 }
@@ -536,6 +550,9 @@ impl<'a> Watch<'a> {
         }
         if has(|m| matches!(m, Mark::Orphaned)) {
             self.is_orphaned()?;
+        }
+        if has(|m| matches!(m, Mark::Unserved)) {
+            self.is_unserved()?;
         }
         if has(|m| matches!(m, Mark::Told)) {
             self.is_told();
@@ -606,6 +623,13 @@ impl<'a> Watch<'a> {
             *joined = None;
         }
         Ok(())
+    }
+
+    /// Who served its overlays has ended: as it should, when the last of them was unmounted, or too soon.
+    fn is_unserved(&mut self) -> Result<()> {
+        let Sandbox::Here { server, .. } = &mut self.sandbox else { return Ok(()) };
+        self.unserved = server.take().and_then(|server| server.finish::<()>().err());
+        if self.unserved.is_some() { self.kill() } else { Ok(()) }
     }
 
     /// The init's last words.

@@ -7,7 +7,7 @@
 //! a state, the table; a state is held for no system call and with no other state.
 
 use super::layer::{Place, Slot, Spot};
-use super::xattr;
+use super::xattr::{self, Override};
 use super::{Fs, Ownership};
 use crate::sys::{Errno, Result};
 use rustix::fs::{FileType, Stat, Timespec, Timestamps};
@@ -390,7 +390,7 @@ impl Fs {
             // What nothing is said of is ours, whoever has it on the host.
             (seen.stat.st_uid, seen.stat.st_gid) = self.own;
             if matches!(kind, FileType::RegularFile | FileType::Directory)
-                && let Some(over) = xattr::override_of(spot)?
+                && let Some(over) = Override::read(spot)?
             {
                 over.apply(&mut seen.stat);
                 seen.overridden = true;

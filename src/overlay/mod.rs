@@ -36,6 +36,7 @@ mod inode;
 mod layer;
 mod namei;
 mod readdir;
+pub mod server;
 mod statfs;
 mod xattr;
 
@@ -47,10 +48,11 @@ use crate::sys::{self, Errno};
 use inode::{State, Table};
 use layer::{DIRECTORY, Descriptors, Place};
 use readdir::Listings;
-use rustix::fs::{Mode, fstat, mkdirat, openat};
+use rustix::fs::{FileType, Mode, fstat, mkdirat, openat};
+use serde::{Deserialize, Serialize};
 use statfs::Usage;
-use std::ffi::{CStr, CString};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::ffi::CStr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, OnceLock};
 
@@ -63,6 +65,8 @@ pub struct Overlay {
     pub upper: Option<Upper>,
     pub ownership: Ownership,
     pub limit: Limit,
+    /// What is below is not the whole of the lower directories, but this path in them, merged.
+    pub within: Option<Vec<u8>>,
 }
 
 /// The layer that is written to.
@@ -74,7 +78,7 @@ pub struct Upper {
 }
 
 /// Whose files are they?
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Ownership {
     /// As the disk says: the server may chown to any id that there is inside.
     Real,
@@ -83,40 +87,42 @@ pub enum Ownership {
 }
 
 /// How much the upper layer may hold.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Limit {
     pub bytes: Option<u64>,
     pub inodes: Option<u64>,
 }
 
-/// What a mount of `fuse` needs, for fsconfig(2), with the ids of the mounter's own user namespace. An overlay without upper is to be mounted
-/// read-only, and every one `nodev`: inside a user namespace a device would not work anyway.
-pub fn mount_options(device: BorrowedFd, uid: u32, gid: u32) -> Vec<(CString, Option<CString>)> {
-    let pair = |key: &str, value: String| (CString::new(key).unwrap_or_default(), CString::new(value).ok());
-    let flag = |key: &str| (CString::new(key).unwrap_or_default(), None);
-    vec![
-        pair("source", "sandbox".into()),
-        pair("subtype", "sandbox".into()),
-        pair("fd", device.as_raw_fd().to_string()),
-        pair("rootmode", "40755".into()),
-        pair("user_id", uid.to_string()),
-        pair("group_id", gid.to_string()),
-        flag("default_permissions"),
-        flag("allow_other"),
-    ]
-}
-
 /// Answer what is asked through `device`, an opened /dev/fuse that is mounted (or will be: this waits for the first request).
 /// Comes back when it is unmounted.
 pub fn serve(device: OwnedFd, overlay: Overlay) -> Result<()> {
+    open(overlay, 1)?.serve(device, threads())
+}
+
+/// So many threads are of use, for one overlay.
+fn threads() -> usize {
+    std::thread::available_parallelism().map_or(2, |n| n.get()).clamp(2, 8)
+}
+
+/// An overlay whose layers are there.
+#[derive(Debug)]
+struct Opened(Fs);
+
+/// Look at the layers. `of`: so many overlays share this process.
+fn open(overlay: Overlay, of: usize) -> Result<Opened> {
     // What is made has the mode that its maker wants.
     rustix::process::umask(Mode::empty());
     let (soft, hard) = sys::process::rlimit(libc::RLIMIT_NOFILE).doing("read", "the limit of descriptors")?;
     let _ = sys::process::set_rlimit(libc::RLIMIT_NOFILE, hard, hard);
     let most = if hard > soft { hard } else { soft };
-    let fs = Fs::new(overlay, (most / 2).min(8192) as usize).map_err(std::io::Error::from).doing("open", "the layers of the overlay")?;
-    let threads = std::thread::available_parallelism().map_or(2, |n| n.get()).clamp(2, 8);
-    fuse::serve(device, fs, threads).doing("serve", "the overlay")
+    let share = (most / 2).min(8192) as usize / of.max(1);
+    Fs::new(overlay, share).map(Opened).map_err(std::io::Error::from).doing("open", "the layers of the overlay")
+}
+
+impl Opened {
+    fn serve(self, device: OwnedFd, threads: usize) -> Result<()> {
+        fuse::serve(device, self.0, threads).doing("serve", "the overlay")
+    }
 }
 
 /// The file system: layers, and what the kernel knows of them.
@@ -185,22 +191,31 @@ impl Fs {
                 Some(Writable { dir: Arc::new(directory(upper.dir.as_fd(), c".")?), base, work, index })
             }
         };
+        if let Some(path) = &overlay.within {
+            lowers = within(lowers, path, overlay.ownership, &descriptors)?;
+        }
         if lowers.is_empty() && upper.is_none() {
             return Err(Errno::INVAL);
         }
         let top = overlay.lowers.first().or(overlay.upper.as_ref().map(|u| &u.dir));
         let uuid = top.and_then(|fd| directory(fd.as_fd(), c".").ok()).and_then(|fd| sys::xattr::filesystem_uuid(fd.as_fd()));
-        let origin_device = lowers.first().map(|place| place.device);
         let usage = Usage::of(upper.as_ref().map(|u| &*u.dir), overlay.limit)?;
-        let table = Table::default();
         // The first device has numbers as they are.
-        if let Some(upper) = &upper {
-            table.number(inode::Key::of(&fstat(&*upper.dir)?));
+        let first = upper.as_ref().map(|upper| fstat(&*upper.dir)).transpose()?;
+        let fs = Fs { uuid, ..Fs::of(upper, overlay.ownership, lowers, descriptors, usage) };
+        if let Some(stat) = &first {
+            fs.table.number(inode::Key::of(stat));
         }
+        Ok(fs)
+    }
+
+    fn of(upper: Option<Writable>, ownership: Ownership, lowers: Vec<Arc<Place>>, descriptors: Arc<Descriptors>, usage: Usage) -> Fs {
+        let origin_device = lowers.first().map(|place| place.device);
+        let table = Table::default();
         table.root(State { upper: upper.is_some(), lowers, ..State::default() });
-        Ok(Fs {
+        Fs {
             upper,
-            ownership: overlay.ownership,
+            ownership,
             own: (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw()),
             table,
             listings: Listings::default(),
@@ -209,9 +224,9 @@ impl Fs {
             made: AtomicU64::new(0),
             renaming: Mutex::new(()),
             plain_whiteouts: AtomicBool::new(true),
-            uuid,
+            uuid: None,
             origin_device,
-        })
+        }
     }
 
     /// The index of hard links, if there is one.
@@ -243,4 +258,40 @@ impl Fs {
             self.freed(&node);
         }
     }
+}
+
+/// So many links may be on the way.
+const MOST_LINKS: u32 = 40;
+
+/// The directories that are merged at `path` of an overlay of these; none, if nothing or no directory is there. Links are followed, within it.
+fn within(lowers: Vec<Arc<Place>>, path: &[u8], ownership: Ownership, descriptors: &Arc<Descriptors>) -> sys::Result<Vec<Arc<Place>>> {
+    let fs = Fs::of(None, ownership, lowers, descriptors.clone(), Usage::of(None, Limit::default())?);
+    let mut way = vec![fs.table.get(inode::ROOT)?];
+    let mut rest: Vec<Vec<u8>> = path.rsplit(|b| *b == b'/').map(<[u8]>::to_vec).collect();
+    let mut links = 0;
+    while let Some(name) = rest.pop() {
+        let Some(dir) = way.last() else { return Err(Errno::NOENT) };
+        match &*name {
+            b"" | b"." => continue,
+            b".." => {
+                way.truncate(way.len().saturating_sub(1).max(1));
+                continue;
+            }
+            _ => {}
+        }
+        let Some((node, _)) = fs.find(dir, &namei::component(&name)?, 0, false)? else { return Ok(Vec::new()) };
+        match node.kind {
+            FileType::Directory => way.push(node),
+            FileType::Symlink if links < MOST_LINKS => {
+                links += 1;
+                let target = fs.read_link(&node)?;
+                if target.first() == Some(&b'/') {
+                    way.truncate(1);
+                }
+                rest.extend(target.rsplit(|b| *b == b'/').map(<[u8]>::to_vec));
+            }
+            _ => return Ok(Vec::new()),
+        }
+    }
+    Ok(way.last().map(|dir| dir.lowers().to_vec()).unwrap_or_default())
 }

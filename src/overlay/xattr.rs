@@ -5,12 +5,13 @@
 //!
 //! A symbolic link cannot have attributes of ours: one that belongs to somebody else is kept as a file with its target as content.
 
+pub use crate::image::owner::{OVERRIDE, Override};
+
 use super::dir::{Creator, New};
 use super::inode::{Attributes, Changes, Key, Node};
 use super::layer::Spot;
 use super::namei::component;
 use super::{Fs, Ownership};
-pub use crate::image::ownership::{OVERRIDE, Override};
 use crate::sys::{self, Errno, Result};
 use rustix::fs::{FileType, Stat};
 use std::ffi::{CStr, CString};
@@ -31,14 +32,15 @@ const ACL: &[u8] = b"system.posix_acl_";
 const ACCESS_ACL: &CStr = c"system.posix_acl_access";
 pub const DEFAULT_ACL: &CStr = c"system.posix_acl_default";
 
-/// Who it belongs to and what it is, if an attribute says so.
-pub fn override_of(spot: &Spot) -> Result<Option<Override>> {
-    let mut value = [0u8; 128];
-    match spot.get_xattr(OVERRIDE, &mut value) {
-        // What cannot be read is no statement about the owner: the disk's word stands.
-        Ok(n) => Ok(value.get(..n).and_then(Override::parse)),
-        Err(Errno::NODATA | Errno::OPNOTSUPP | Errno::RANGE) => Ok(None),
-        Err(e) => Err(e),
+impl Override {
+    pub fn read(spot: &Spot) -> Result<Option<Override>> {
+        let mut value = [0u8; 128];
+        match spot.get_xattr(OVERRIDE, &mut value) {
+            // What cannot be read is no statement about the owner: the disk's word stands.
+            Ok(n) => Ok(value.get(..n).and_then(Override::parse)),
+            Err(Errno::NODATA | Errno::OPNOTSUPP | Errno::RANGE) => Ok(None),
+            Err(e) => Err(e),
+        }
     }
 }
 

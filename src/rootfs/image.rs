@@ -4,13 +4,15 @@
 //! writable layer that stays holds what the command wrote, and not what we had to make for it.
 #![forbid(unsafe_code)]
 
+use super::backend::Writes;
 use super::{Builder, LOCALHOST, PLAIN, cpath, cstring};
 use crate::error::{Doing, Error, Kind, Result};
 use crate::host::mounts::is_within;
 use crate::spec::ImageRoot;
 use crate::sys::mount::{NOEXEC, RDONLY};
 use crate::tape::step::{FEW_LOWERS, MOST_LOWERS};
-use crate::tape::{Create, Lower, Slot, Step};
+use crate::tape::{Create, Slot, Step};
+use std::ffi::CString;
 use std::path::Path;
 
 /// Lay the root; true: it is read-only.
@@ -25,8 +27,7 @@ pub fn lay(b: &mut Builder, image: &ImageRoot) -> Result<bool> {
     for (file, content) in [("base/etc/hosts", LOCALHOST), ("base/etc/resolv.conf", "")] {
         b.make(Step::MakeFile { path: cstring(file), content: content.as_bytes().into(), mode: 0o644 });
     }
-    let mut lower = image.layers.iter().rev().map(|dir| cpath(dir).map(Lower::At)).collect::<Result<Vec<_>>>()?;
-    lower.push(Lower::At(c"base".into()));
+    let lower = lowers(image)?;
     if lower.len() > FEW_LOWERS {
         b.make(Step::MakeDir { path: c"many".into(), mode: 0o700, owner: None });
     }
@@ -43,8 +44,9 @@ pub fn lay(b: &mut Builder, image: &ImageRoot) -> Result<bool> {
             (c"u0".into(), c"w0".into())
         }
     };
+    let writes = if image.writable.is_some() { Writes::Disk } else { Writes::Scratch };
     // Writable until our mount points are made; Pivot makes it read-only.
-    b.mount(Step::Overlay { lower: lower.into(), upper, work, attributes: b.plain_root(), slot: Slot::Mount });
+    b.over(Path::new("/"), lower, writes, [upper, work], b.plain_root())?;
     b.mount(Step::RootAt { at: c"r".into() });
     if is_seen(b, image) {
         // A mount of its own: nothing is written through it, and its `..` is itself.
@@ -53,6 +55,12 @@ pub fn lay(b: &mut Builder, image: &ImageRoot) -> Result<bool> {
         b.mount(Step::HandOver { slot: Slot::Mount });
     }
     Ok(b.site.spec.files.root_read_only)
+}
+
+/// What lies below the writable layer, the uppermost first.
+fn lowers(image: &ImageRoot) -> Result<Vec<CString>> {
+    let layers = image.layers.iter().rev().map(|dir| cpath(dir));
+    layers.chain([Ok(c"base".into())]).collect()
 }
 
 /// While it runs, what is written and then lost can be asked for: it has a name. // cli/running.rs
@@ -81,8 +89,7 @@ pub fn volumes(b: &mut Builder, image: &ImageRoot, read_only: bool) -> Result<()
         b.make(Step::MakeDir { path: work.clone(), mode: 0o700, owner: None });
         b.mount(Step::MakeInside { path: path.clone() });
         b.mount(Step::Resemble { path: upper.clone(), like: path.clone() });
-        let lower = [Lower::Inside(path)].into();
-        b.mount(Step::Overlay { lower, upper, work, attributes: PLAIN, slot: Slot::Mount });
+        b.over_inside(path, [upper, work], PLAIN);
         b.attach(Slot::Mount, volume, Create::Nothing, true)?;
     }
     Ok(())

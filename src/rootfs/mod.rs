@@ -1,7 +1,7 @@
 //! The tree that the process will see: planned here as steps for the child's tape.
 //!
 //! *What*: `plan` looks at the host (mounts, owners, what exists) and lays out scratch directories, overlays, binds, masks and
-//! pseudo file systems; `host` does the host's own tree, `dir` a root directory, `image` an image, `pseudo` /proc, /sys and /dev.
+//! pseudo file systems; `backend` decides whose overlays they are; `host` does the host's own tree, `dir` a root directory, `image` an image, `pseudo` /proc, /sys and /dev.
 //!
 //! *Why this way*: everything that is written lands in one tmpfs, the *scratch*, which belongs to our mount namespace alone and
 //! so vanishes with it, whatever kills us. What must be hidden below a copy-on-write layer is hidden by a whiteout in its upper
@@ -27,6 +27,7 @@
 //! | tmpfs with user xattrs | 6.6 | opaque directories | removing a directory of the host and making it again fails inside |
 #![forbid(unsafe_code)]
 
+mod backend;
 mod dir;
 mod host;
 mod image;
@@ -34,15 +35,17 @@ mod pseudo;
 
 pub use pseudo::procfs;
 
-use crate::error::{Doing, Error, Kind, Result};
+use crate::error::{Doing, Error, Result};
 use crate::host::caller::Caller;
 use crate::host::mounts::{MountPoint, is_within};
 use crate::image::lookup;
+use crate::overlay::server::Shape;
 use crate::spec::{Root, RootMode, Source, Spec};
 use crate::sys::mount::{NODEV, NOEXEC, NOSUID, RDONLY};
-use crate::tape::{Create, Lower, Recorder, Slot, Step};
+use crate::tape::{Barrier, Create, Recorder, Slot, Step};
 use crate::userns::Maps;
-use std::collections::BTreeSet;
+use backend::Writes;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{CString, OsString};
 use std::fs::Metadata;
 use std::os::unix::ffi::OsStrExt;
@@ -66,6 +69,8 @@ pub struct Site<'a> {
 /// The planned tree.
 pub struct Tree {
     steps: Vec<Step>,
+    /// Overlays that we serve, in the order of their steps.
+    pub served: Vec<Shape>,
     /// Sentences for the user: what cannot be had here.
     pub notes: Vec<String>,
     /// Owners are kept by attribute, and the kernel knows one id.
@@ -73,16 +78,7 @@ pub struct Tree {
 }
 
 pub fn plan(site: &Site) -> Result<Tree> {
-    let mut b = Builder {
-        site,
-        make: Vec::new(),
-        mount: Vec::new(),
-        layers: Vec::new(),
-        made: BTreeSet::new(),
-        count: 0,
-        notes: Vec::new(),
-        has_virtual_owners: false,
-    };
+    let mut b = Builder::new(site);
     b.make(Step::MakeDir { path: c"r".into(), mode: 0o755, owner: b.root_owner() });
     b.make(Step::MakeDir { path: c"empty".into(), mode: 0o555, owner: b.root_owner() });
     b.make(Step::MakeFile { path: c"blank".into(), content: Box::default(), mode: 0o444 });
@@ -128,6 +124,11 @@ struct Builder<'a> {
     site: &'a Site<'a>,
     /// Steps that prepare the scratch, before anything is mounted.
     make: Vec<Step>,
+    /// Steps that have overlays of ours mounted, to be served before anything else is.
+    serve: Vec<Step>,
+    served: Vec<Shape>,
+    /// Why they are ours: for each reason, where.
+    ours: BTreeMap<String, Vec<PathBuf>>,
     /// Steps that mount.
     mount: Vec<Step>,
     layers: Vec<Layer>,
@@ -145,7 +146,23 @@ const LOCALHOST: &str = "127.0.0.1\tlocalhost\n::1\tlocalhost\n";
 /// Attributes of every mount. // I3
 const PLAIN: u64 = NOSUID | NODEV;
 
-impl Builder<'_> {
+impl<'a> Builder<'a> {
+    fn new(site: &'a Site<'a>) -> Builder<'a> {
+        Builder {
+            site,
+            make: Vec::new(),
+            serve: Vec::new(),
+            served: Vec::new(),
+            ours: BTreeMap::new(),
+            mount: Vec::new(),
+            layers: Vec::new(),
+            made: BTreeSet::new(),
+            count: 0,
+            notes: Vec::new(),
+            has_virtual_owners: false,
+        }
+    }
+
     fn make(&mut self, step: Step) {
         self.make.push(step);
     }
@@ -154,12 +171,10 @@ impl Builder<'_> {
         self.mount.push(step);
     }
 
-    fn finish(self, read_only: bool) -> Tree {
-        let size = match self.site.spec.files.scratch_size {
-            Some(bytes) => bytes.0.to_string(),
-            None => "50%".to_string(),
-        };
-        let options = [("size", size.as_str()), ("nr_inodes", "1m"), ("mode", "755")];
+    fn finish(mut self, read_only: bool) -> Tree {
+        self.say_ours();
+        let (size, inodes) = self.scratch();
+        let options = [("size", size.as_str()), ("nr_inodes", inodes.as_str()), ("mode", "755")];
         let options = options.iter().map(|(k, v)| (cstring(k), Some(cstring(v)))).collect();
         let root = self.plain_root() | if read_only { RDONLY } else { 0 };
         let mut steps = vec![Step::PrivatePropagation];
@@ -168,9 +183,13 @@ impl Builder<'_> {
         // Over /sys, since that is never the source of a mount after this.
         steps.push(Step::EnterScratch { at: c"/sys".into() });
         steps.extend(self.make);
+        if !self.serve.is_empty() {
+            steps.extend(self.serve);
+            steps.push(Step::Await(Barrier::Served));
+        }
         steps.extend(self.mount);
         steps.push(Step::Pivot { attributes: root });
-        Tree { steps, notes: self.notes, has_virtual_owners: self.has_virtual_owners }
+        Tree { steps, served: self.served, notes: self.notes, has_virtual_owners: self.has_virtual_owners }
     }
 
     /// Attributes of the root itself. // I3
@@ -218,14 +237,7 @@ impl Builder<'_> {
         let work = format!("w{}", self.count);
         self.make(Step::MakeDir { path: cstring(&upper), mode, owner });
         self.make(Step::MakeDir { path: cstring(&work), mode: 0o700, owner: None });
-        let lower_at = [Lower::At(cpath(lower)?)].into();
-        self.mount(Step::Overlay {
-            lower: lower_at,
-            upper: cstring(&upper),
-            work: cstring(&work),
-            attributes: attributes | PLAIN,
-            slot: Slot::Mount,
-        });
+        self.over(point, vec![cpath(lower)?], Writes::Scratch, [cstring(&upper), cstring(&work)], attributes | PLAIN)?;
         self.attach(Slot::Mount, point, create, false)?;
         self.layers.push(Layer { point: point.to_path_buf(), upper, lower: Some(lower.to_path_buf()) });
         Ok(())
@@ -336,11 +348,6 @@ impl Builder<'_> {
                     let path = self.source(path)?;
                     if !path.is_dir() {
                         return Err(Error::usage(format!("cannot overlay {}: not a directory", path.display())));
-                    }
-                    let below = crate::host::mounts::submounts(self.site.mounts, &path).next();
-                    if let Some(m) = below {
-                        let what = format!("cannot overlay {}: {} is mounted below it", path.display(), m.point.display());
-                        return Err(Error::new(Kind::Unsupported, what).hint("name the directories beside the mount one by one"));
                     }
                     self.overlay(&path, &m.target, attributes, Create::Directory)?;
                 }

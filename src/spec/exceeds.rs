@@ -134,7 +134,20 @@ impl Spec {
     }
 
     fn files_exceed(&self, limit: &FilesPatch, home: &Path, uid: u32, over: &mut Over) {
-        let FilesPatch { mounts, hide, read_only, fresh, guard, root_read_only, shm_size, scratch_size, devices } = limit;
+        let FilesPatch {
+            mounts,
+            hide,
+            read_only,
+            fresh,
+            guard,
+            root_read_only,
+            shm_size,
+            scratch_size,
+            disk,
+            inodes,
+            overlay_backend: _, // one does what the other does
+            devices,
+        } = limit;
         let ours = &self.files;
 
         // What the flags show of the host, beyond what the limit shows itself: (host path, path inside, writable).
@@ -173,6 +186,12 @@ impl Spec {
         }
         if let Some(limit) = scratch_size.filter(|l| ours.scratch_size.is_none_or(|s| s > *l)) {
             over.say("files.scratch-size", ours.scratch_size.map_or("half of the memory".into(), |s| s.to_string()), limit);
+        }
+        if let Some(limit) = disk.filter(|l| ours.disk.is_none_or(|d| d > *l)) {
+            over.say("files.disk", ours.disk.map_or("no limit".into(), |d| d.to_string()), limit);
+        }
+        if let Some(limit) = inodes.filter(|l| ours.inodes.is_none_or(|n| n > *l)) {
+            over.say("files.inodes", ours.inodes.map_or("no limit".into(), |n| n.to_string()), limit);
         }
     }
 
@@ -376,6 +395,8 @@ mod tests {
             ("[files]\nroot-read-only = true", "[files]\nroot-read-only = true", ""),
             ("[files]\nshm-size = '64m'", "[files]\nshm-size = '1m'", "[files]\nshm-size = '65m'"),
             ("[files]\nscratch-size = '64m'", "[files]\nscratch-size = '64m'", ""),
+            ("[files]\ndisk = '64m'", "[files]\ndisk = '1m'", "[files]\ndisk = '65m'"),
+            ("[files]\ninodes = 100", "[files]\ninodes = 100", ""),
             ("[network]\nmode = 'none'", "", "[network]\nmode = 'host'"),
             ("[namespaces]\nipc = 'private'", "", "[namespaces]\nipc = 'host'"),
             ("[namespaces]\npid = 'private'", "", "[namespaces]\npid = 'host'"),
@@ -527,6 +548,9 @@ mod tests {
                     root_read_only: self.maybe(&[true, false]),
                     shm_size: self.maybe(&[Bytes(1), Bytes(2)]),
                     scratch_size: self.maybe(&[Bytes(1), Bytes(2)]),
+                    disk: self.maybe(&[Bytes(1), Bytes(2)]),
+                    inodes: self.maybe(&[1, 2]),
+                    overlay_backend: None,
                     devices: self.some(&[("/dev/k".into(), "/dev/k".into())]),
                 },
                 network: NetworkPatch {

@@ -24,7 +24,7 @@ pub mod storage;
 pub use limits::{Limits, LimitsPatch};
 pub use process::{IdMapping, Process, Stream, Ulimit, User};
 pub use restrict::{Control, Landlock, LandlockFiles, Reasoned, Restrict, Seccomp, SeccompProfile};
-pub use storage::{ImageRoot, Mount, Root, RootMode, Source};
+pub use storage::{Backend, ImageRoot, Mount, Root, RootMode, Source};
 
 use crate::error::{Error, Kind, Result};
 use crate::ident::{Bytes, Name};
@@ -73,6 +73,11 @@ pub struct Files {
     pub shm_size: Bytes,
     /// How much the sandbox may write to its copy-on-write layers and temporary directories, all together; None: half of the memory.
     pub scratch_size: Option<Bytes>,
+    /// How much the writable layer may hold, be it kept or not, in bytes and in inodes; None: what there is room for.
+    pub disk: Option<Bytes>,
+    pub inodes: Option<u64>,
+    #[serde(default)]
+    pub overlay_backend: Backend,
     /// Host devices to show, beyond the minimal /dev: (host path, path inside).
     pub devices: Vec<(PathBuf, PathBuf)>,
 }
@@ -199,6 +204,9 @@ pub struct FilesPatch {
     pub root_read_only: Option<bool>,
     pub shm_size: Option<Bytes>,
     pub scratch_size: Option<Bytes>,
+    pub disk: Option<Bytes>,
+    pub inodes: Option<u64>,
+    pub overlay_backend: Option<Backend>,
     #[serde(skip)]
     pub devices: Vec<(PathBuf, PathBuf)>,
 }
@@ -350,7 +358,8 @@ impl Patch {
         ours.ulimits.extend(ulimits);
         pick(&mut ours.preserve_fds, preserve_fds);
 
-        let FilesPatch { mounts, hide, read_only, fresh, guard, root_read_only, shm_size, scratch_size, devices } = files;
+        let FilesPatch { mounts, hide, read_only, fresh, guard, root_read_only, shm_size, scratch_size, disk, inodes, overlay_backend, devices } =
+            files;
         let ours = &mut self.files;
         lay(&mut ours.mounts, mounts);
         lay_reasoned(&mut ours.hide, hide);
@@ -360,6 +369,9 @@ impl Patch {
         pick(&mut ours.root_read_only, root_read_only);
         pick(&mut ours.shm_size, shm_size);
         pick(&mut ours.scratch_size, scratch_size);
+        pick(&mut ours.disk, disk);
+        pick(&mut ours.inodes, inodes);
+        pick(&mut ours.overlay_backend, overlay_backend);
         lay(&mut ours.devices, devices);
 
         let NetworkPatch { mode, add_host, dns } = network;
@@ -456,6 +468,9 @@ impl Patch {
                 root_read_only: must(f.root_read_only, "files.root-read-only")?,
                 shm_size: must(f.shm_size, "files.shm-size")?,
                 scratch_size: f.scratch_size,
+                disk: f.disk,
+                inodes: f.inodes,
+                overlay_backend: must(f.overlay_backend, "files.overlay-backend")?,
                 devices: f.devices,
             },
             process: Process {

@@ -3,6 +3,7 @@
 
 use crate::error::{Error, Result};
 use crate::ident::{Bytes, Digest};
+use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 use std::path::{Component, Path, PathBuf};
 use std::str::FromStr;
@@ -59,6 +60,19 @@ pub fn rootfs(s: &str) -> Result<Root> {
         return Err(Error::usage("bad --rootfs: DIR, DIR:O or DIR:rw"));
     }
     Ok(Root::Dir { path: PathBuf::from(path), mode })
+}
+
+/// Whose overlay lies over the layers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Backend {
+    /// The kernel's where it can, else ours
+    #[default]
+    Auto,
+    /// The kernel's own
+    Kernel,
+    /// Ours, served over FUSE
+    Fuse,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -2,10 +2,12 @@
 
 use super::{Result, check};
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use rustix::fs::{Mode, OFlags};
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, fsconfig_create, fsconfig_set_flag, fsconfig_set_string,
     fsmount, fsopen, move_mount, open_tree, unmount,
 };
+use rustix::path::DecInt;
 use std::ffi::CStr;
 
 pub const RDONLY: u64 = libc::MOUNT_ATTR_RDONLY;
@@ -26,6 +28,25 @@ pub fn filesystem<'a>(fstype: &CStr, options: impl Iterator<Item = (&'a CStr, Op
     }
     fsconfig_create(fs.as_fd())?;
     fsmount(fs.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::from_bits_retain(attributes as u32))
+}
+
+/// A FUSE file system, mounted nowhere yet, and the device by which it is served: it must be opened in the user namespace that mounts it. All who
+/// are inside that namespace may look into it, as far as modes and owners let them. kernel: fs/fuse/inode.c fuse_fill_super(), fuse_allow_current_process()
+pub fn fuse(attributes: u64) -> Result<(OwnedFd, OwnedFd)> {
+    let device = rustix::fs::open(c"/dev/fuse", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
+    let (uid, gid) = (DecInt::new(rustix::process::geteuid().as_raw()), DecInt::new(rustix::process::getegid().as_raw()));
+    let fd = DecInt::from_fd(&device);
+    let options = [
+        (c"source", Some(c"sandbox")),
+        (c"subtype", Some(c"sandbox")),
+        (c"fd", Some(fd.as_c_str())),
+        (c"rootmode", Some(c"40755")),
+        (c"user_id", Some(uid.as_c_str())),
+        (c"group_id", Some(gid.as_c_str())),
+        (c"default_permissions", None),
+        (c"allow_other", None),
+    ];
+    Ok((filesystem(c"fuse", options.into_iter(), attributes)?, device))
 }
 
 /// A new instance of a file system at `target`, from a list of options that may be a page long. man: mount(2)

@@ -1,13 +1,13 @@
 //! Trying, in a child that is thrown away, what no file tells: whether this host lets us do what a sandbox needs.
 //!
-//! Called by `cli::doctor` alone. Changes nothing that outlives the child, and never waits longer than it is told.
+//! Called by `cli::doctor`, and by `rootfs::backend` for file systems that few have. Changes nothing that outlives the child, and never waits longer than it is told.
 //! The child plays by the rules of the tape's child: system calls only, no allocation.
 
 use super::{Errno, Result, check, errno};
 use libc::{c_char, c_int, c_long, c_ulong, c_void};
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
 use std::io::Read;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::time::{Duration, Instant};
 
 /// What is tried, in this order; the first failure ends it.
@@ -93,6 +93,37 @@ pub fn namespaces(uid_map: &CStr, gid_map: &CStr, patience: Duration) -> Result<
     }
     drop(child);
     Ok(Answers { said })
+}
+
+/// Does the kernel's overlay take this directory as a lower one, in a user namespace?
+pub fn overlay(lower: BorrowedFd, patience: Duration) -> Result<()> {
+    let map = |id: u32| CString::new(format!("0 {id} 1")).map_err(|_| Errno::INVAL);
+    let (uid, gid) = (map(rustix::process::geteuid().as_raw())?, map(rustix::process::getegid().as_raw())?);
+    let options = CString::new(format!("lowerdir=/proc/self/fd/{},upperdir=u,workdir=w,userxattr", lower.as_raw_fd())).map_err(|_| Errno::INVAL)?;
+    let (ours, theirs) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+    let out = theirs.as_raw_fd();
+    // SAFETY: as in `namespaces`: system calls only, then _exit.
+    let child = unsafe {
+        Child::fork(|| {
+            let done: [&dyn Fn() -> c_int; 7] = [
+                &|| unshare(libc::CLONE_NEWUSER),
+                &|| put(c"/proc/self/setgroups", c"deny"),
+                &|| put(c"/proc/self/uid_map", &uid),
+                &|| put(c"/proc/self/gid_map", &gid),
+                &|| unshare(libc::CLONE_NEWNS),
+                &scratch,
+                &|| mount(c"overlay", c"m", c"overlay", 0, Some(&options)),
+            ];
+            let code = done.iter().map(|step| step()).find(|code| *code != 0).unwrap_or(0);
+            libc::write(out, (&raw const code).cast(), 4);
+        })?
+    };
+    drop(theirs);
+    let mut pipe = std::fs::File::from(ours);
+    let mut word = [0; 4];
+    let answered = readable(&pipe, Instant::now() + patience) && pipe.read_exact(&mut word).is_ok();
+    drop(child);
+    if answered { result(i32::from_ne_bytes(word)) } else { Err(Errno::TIMEDOUT) }
 }
 
 fn attempt(uid_map: &CStr, gid_map: &CStr, out: RawFd) {

@@ -64,6 +64,16 @@ pub fn set_capabilities(set: u64) -> Result<()> {
     rustix::thread::set_capabilities(None, CapabilitySets { effective: set, permitted: set, inheritable: CapabilitySet::empty() })
 }
 
+/// Keep these capabilities over an exec as somebody other than root. They must be permitted. man: capabilities(7), "Ambient"
+pub fn set_ambient(set: u64) -> Result<()> {
+    let had = rustix::thread::capabilities(None)?;
+    rustix::thread::set_capabilities(None, CapabilitySets { inheritable: CapabilitySet::from_bits_retain(set), ..had })?;
+    for one in (0..64).map(|n| 1u64 << n).filter(|bit| set & bit != 0) {
+        rustix::thread::configure_capability_in_ambient_set(CapabilitySet::from_bits_retain(one), true)?;
+    }
+    Ok(())
+}
+
 /// Keep the permitted set over the coming change of ids. man: capabilities(7) SECBIT_KEEP_CAPS
 pub fn keep_capabilities() -> Result<()> {
     rustix::thread::set_keep_capabilities(true)

@@ -11,7 +11,7 @@ use crate::sys::{Errno, Result, clone, confine, mount, path, process, signal, so
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use rustix::fs::{Mode, OFlags};
 use rustix::process::Signal;
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
 
 /// The child's two channels. // wire.rs
 pub struct Channels<'a> {
@@ -49,6 +49,8 @@ pub fn play(tape: &Tape, first: usize, channels: Channels) -> ! {
     }
     clone::exit(125)
 }
+
+const DIRECTORY: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 
 struct Player<'a> {
     channels: Channels<'a>,
@@ -155,6 +157,11 @@ impl Player<'_> {
                 let overlay = self.overlay(lower, upper, work, *attributes)?;
                 self.fill(*slot, overlay)
             }
+            Step::Served { lower, upper, work, attributes, at } => self.served(lower, [upper, work], *attributes, at),
+            Step::Take { at, slot } => {
+                let mount = path::handle(rustix::fs::CWD, at, Links::Refused)?;
+                self.fill(*slot, mount)
+            }
             Step::MakeInside { path } => path::make(self.get(Slot::Root)?, path, false, Links::Inside).map(drop),
             Step::Resemble { path, like } => {
                 let like = rustix::fs::fstat(path::handle(self.get(Slot::Root)?, like, Links::Inside)?)?;
@@ -216,6 +223,7 @@ impl Player<'_> {
             }
             Step::DropBounding { keep } => process::drop_bounding(*keep),
             Step::SetCapabilities(set) => process::set_capabilities(*set),
+            Step::AmbientCapabilities(set) => process::set_ambient(*set),
             Step::Chdir(path) => {
                 rustix::process::chdir(path.as_c_str())?;
                 // L6: a working directory outside the root ends here.
@@ -269,7 +277,6 @@ impl Player<'_> {
 
     /// Every directory by handle: no path is resolved twice, and none needs quoting for the option string.
     fn overlay(&self, lower: &[Lower], upper: &CStr, work: &CStr, attributes: u64) -> Result<OwnedFd> {
-        const DIRECTORY: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
         let open = |path: &CStr| rustix::fs::open(path, DIRECTORY, Mode::empty());
         let mut handles: [Option<OwnedFd>; MOST_LOWERS] = [const { None }; MOST_LOWERS];
         for (handle, lower) in handles.iter_mut().zip(lower) {
@@ -309,6 +316,21 @@ impl Player<'_> {
         let overlay = open(c"many")?;
         mount::attributes(overlay.as_fd(), attributes, 0, false)?;
         Ok(overlay)
+    }
+
+    fn served(&self, lower: &[CString], [upper, work]: [&CStr; 2], attributes: u64, at: &CStr) -> Result<()> {
+        let (mount, device) = mount::fuse(attributes)?;
+        mount::attach(mount.as_fd(), path::handle(rustix::fs::CWD, at, Links::Refused)?.as_fd())?;
+        let wire = self.channels.wire;
+        socket::send_fd(wire, wire::DEVICE, device.as_fd())?;
+        for path in lower {
+            // With what is mounted below, as it is now.
+            socket::send_fd(wire, wire::LOWER, mount::clone_tree(rustix::fs::CWD, path, true)?.as_fd())?;
+        }
+        for (byte, path) in [(wire::UPPER, upper), (wire::WORK, work)] {
+            socket::send_fd(wire, byte, rustix::fs::open(path, DIRECTORY, Mode::empty())?.as_fd())?;
+        }
+        Ok(())
     }
 
     fn attach(&mut self, slot: Slot, target: &CStr, create: Create, follow: bool) -> Result<()> {

@@ -29,6 +29,8 @@ pub enum Barrier {
     Mapped,
     /// The inner id maps are written; said by PID 1.
     Inner,
+    /// What was handed over by `Served` is served.
+    Served,
 }
 
 impl Barrier {
@@ -36,6 +38,7 @@ impl Barrier {
         match self {
             Barrier::Mapped => b'M',
             Barrier::Inner => b'I',
+            Barrier::Served => b'S',
         }
     }
 }
@@ -187,6 +190,20 @@ pub enum Step {
         attributes: u64,
         slot: Slot,
     },
+    /// An overlay of our own at the scratch directory `at`: a FUSE mount, whose device and layers go to the parent, which has it served.
+    /// It is not to be looked into before `Await(Barrier::Served)`.
+    Served {
+        lower: Box<[CString]>,
+        upper: CString,
+        work: CString,
+        attributes: u64,
+        at: CString,
+    },
+    /// Take the mount at the scratch directory `at` into `slot`.
+    Take {
+        at: CString,
+        slot: Slot,
+    },
     /// Make sure that there is a directory `path` below the root. // L1
     MakeInside {
         path: CString,
@@ -275,6 +292,8 @@ pub enum Step {
         groups: Groups,
     },
     SetCapabilities(u64),
+    /// Have these over the exec, too: only root keeps its own.
+    AmbientCapabilities(u64),
     Chdir(CString),
     NoNewPrivileges,
     /// Add `path` to the Landlock ruleset, with these rights.
@@ -333,6 +352,9 @@ impl Step {
             | Whiteout { .. }
             | CloneTree { .. }
             | Overlay { .. }
+            | Served { .. }
+            | Await(Barrier::Served)
+            | Take { .. }
             | MakeInside { .. }
             | Resemble { .. }
             | RootAt { .. }
@@ -349,6 +371,7 @@ impl Step {
             | DropBounding { .. }
             | BecomeUser { .. }
             | SetCapabilities(_)
+            | AmbientCapabilities(_)
             | Chdir(_)
             | NoNewPrivileges
             | LandlockPath { .. }
@@ -370,6 +393,7 @@ impl fmt::Display for Step {
         match self {
             Await(Barrier::Mapped) => f.write_str("wait for the id maps"),
             Await(Barrier::Inner) => f.write_str("wait for the inner id maps"),
+            Await(Barrier::Served) => f.write_str("wait until our overlays are served"),
             Unshare { names, .. } => write!(f, "unshare {names}"),
             LoopbackUp => f.write_str("bring lo up"),
             Filesystem { fstype, options, attributes, slot } => {
@@ -412,6 +436,12 @@ impl fmt::Display for Step {
                 let lower: Vec<_> = lower.iter().map(Lower::to_string).collect();
                 write!(f, "overlay {} (upper {}, work {}, userxattr){} as {slot:?}", lower.join(", "), s(upper), s(work), Attributes(*attributes))
             }
+            Served { lower, upper, work, attributes, at, .. } => {
+                let lower: Vec<_> = lower.iter().map(&s).collect();
+                let attributes = Attributes(*attributes);
+                write!(f, "mount an overlay of our own of {} (upper {}, work {}){attributes} at {}", lower.join(", "), s(upper), s(work), s(at))
+            }
+            Take { at, slot } => write!(f, "take the mount at {} as {slot:?}", s(at)),
             MakeInside { path } => write!(f, "make the directory {} inside, if missing", s(path)),
             Resemble { path, like } => write!(f, "give {} the owner and mode of {} inside", s(path), s(like)),
             RootAt { at } => write!(f, "attach the new root at {}", s(at)),
@@ -451,6 +481,7 @@ impl fmt::Display for Step {
             DropBounding { keep } => write!(f, "drop the bounding set to {}", Capabilities(*keep)),
             BecomeUser { uid, gid, groups } => write!(f, "become {uid}:{gid}, {groups}"),
             SetCapabilities(set) => write!(f, "set the capabilities to {}", Capabilities(*set)),
+            AmbientCapabilities(set) => write!(f, "keep the capabilities {} over the exec", Capabilities(*set)),
             Chdir(path) => write!(f, "enter {}", s(path)),
             NoNewPrivileges => f.write_str("give up new privileges"),
             LandlockPath { path, access, absent_is_fine, .. } => {

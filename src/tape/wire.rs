@@ -1,9 +1,9 @@
 //! What parent and child can say to each other. Two channels, each a descriptor inherited over the clone:
 //!
 //! - the *fault pipe*, child to parent: one `Fault` of 8 bytes, or end-of-file, which means that exec happened.
-//! - the *wire*, a seqpacket socket: one byte per `Barrier` from the parent; from the child one byte `b'L'` with the descriptor
-//!   of the writable layer, one byte `b'T'` with the terminal's, one byte `b'P'` with what `Step::Introduce` says and one byte `b'S'` with the
-//!   listener of a filter, one byte `b'C'` with that of the child that goes on in a sandbox that was
+//! - the *wire*, a seqpacket socket: one byte per `Barrier` from the parent; from the child, for each overlay that is to be served, one byte
+//!   with each of its descriptors (`DEVICE`, any number of `LOWER`, `UPPER`, `WORK`), one byte `b'L'` with the descriptor of the writable layer, one byte `b'T'` with the terminal's,
+//!   one byte `b'P'` with what `Step::Introduce` says and one byte `b'S'` with the listener of a filter, one byte `b'C'` with that of the child that goes on in a sandbox that was
 //!   joined, and at the end the workload's wait status (4 bytes, native order) from PID 1, which then waits for `FAREWELL` if there
 //!   is a cgroup to look at. End-of-file means that the other side is dead; a child that waits then leaves.
 
@@ -33,6 +33,12 @@ pub const FAREWELL: u8 = b'F';
 
 /// The byte that comes with the writable layer.
 pub const LAYER: u8 = b'L';
+
+/// The bytes that come with the parts of an overlay to be served, in this order.
+pub const DEVICE: u8 = b'D';
+pub const LOWER: u8 = b'l';
+pub const UPPER: u8 = b'u';
+pub const WORK: u8 = b'w';
 
 /// The byte that comes with the pidfd of the child that goes on.
 pub const CHILD: u8 = b'C';

@@ -1,25 +1,15 @@
-//! Virtual ownership: owner, mode, type and device number of a file as an extended attribute, where all on disk belongs to one user. In the
-//! form of containers/storage (`UID:GID:MODE[:TYPE]`), which podman and fuse-overlayfs write, too. Our overlay writes it; read by it, and by
-//! whoever packs a layer.
+//! Virtual ownership: who a file belongs to and what it is, in an extended attribute, where all on disk belongs to one user.
+//!
+//! Written where a layer is unpacked by a user with one id, read where such a layer is packed, and by our own overlay, which shows it.
+//! The form is that of containers/storage, which podman and fuse-overlayfs know: `UID:GID:MODE[:TYPE]`.
+#![forbid(unsafe_code)]
 
-use crate::sys::{Errno, Result};
 use rustix::fs::{FileType, Stat};
 use std::ffi::CStr;
 use std::fmt::Write;
-use std::os::fd::BorrowedFd;
+use std::os::fd::AsFd;
 
 pub const OVERRIDE: &CStr = c"user.containers.override_stat";
-/// Longer is none.
-const MOST: usize = 128;
-
-/// fstat(2), with what the attribute says instead.
-pub fn stat(fd: BorrowedFd) -> Result<Stat> {
-    let mut stat = rustix::fs::fstat(fd)?;
-    if let Some(over) = Override::read(fd)? {
-        over.apply(&mut stat);
-    }
-    Ok(stat)
-}
 
 /// Who a file belongs to and what it is, where the disk cannot say so.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,14 +79,11 @@ impl Override {
         Override { uid: stat.st_uid, gid: stat.st_gid, mode: stat.st_mode & 0o7777, kind: Some((kind, stat.st_rdev)) }
     }
 
-    /// What the attribute of an open file says.
-    fn read(fd: BorrowedFd) -> Result<Option<Override>> {
-        let mut value = [0u8; MOST];
-        match rustix::fs::fgetxattr(fd, OVERRIDE, &mut value[..]) {
-            Ok(n) => Ok(value.get(..n).and_then(Override::parse)),
-            Err(Errno::NODATA | Errno::OPNOTSUPP | Errno::RANGE) => Ok(None),
-            Err(e) => Err(e),
-        }
+    /// Of an open file; None: the disk's word stands, as where it cannot be read.
+    pub fn on(file: impl AsFd) -> Option<Override> {
+        let mut value = [0u8; 128];
+        let n = rustix::fs::fgetxattr(file, OVERRIDE, &mut value).ok()?;
+        value.get(..n).and_then(Override::parse)
     }
 
     pub fn apply(&self, stat: &mut Stat) {
@@ -113,37 +100,5 @@ impl Override {
             }
         }
         stat.st_mode = format | self.mode;
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_form_of_podman_is_read_and_written() {
-        let device = Some((FileType::CharacterDevice, rustix::fs::makedev(1, 3)));
-        for (text, uid, gid, mode, kind) in [
-            ("0:0:0755", 0, 0, 0o755, None),
-            ("33:44:4755:file", 33, 44, 0o4755, Some((FileType::RegularFile, 0))),
-            ("1:2:1777:dir", 1, 2, 0o1777, Some((FileType::Directory, 0))),
-            ("1:2:0777:symlink", 1, 2, 0o777, Some((FileType::Symlink, 0))),
-            ("0:5:0620:char-1-3", 0, 5, 0o620, device),
-        ] {
-            let over = Override { uid, gid, mode, kind };
-            assert_eq!(Override::parse(text.as_bytes()), Some(over), "{text}");
-            assert_eq!(over.text(), text);
-        }
-        for bad in ["", "0:0", "0:0:9", "a:0:755", "0:0:755:door", "0:0:755:char-1", "0:0:755:char-1-2-3", "0:0:755:file:x", "-1:0:755"] {
-            assert_eq!(Override::parse(bad.as_bytes()), None, "{bad}");
-        }
-    }
-
-    #[test]
-    fn a_type_only_changes_what_is_a_file_on_disk() {
-        let mut stat = rustix::fs::stat("/").unwrap();
-        Override::parse(b"7:8:0600:char-1-3").unwrap().apply(&mut stat);
-        assert_eq!(FileType::from_raw_mode(stat.st_mode), FileType::Directory);
-        assert_eq!((stat.st_uid, stat.st_gid, stat.st_mode & 0o7777), (7, 8, 0o600));
     }
 }
