@@ -186,7 +186,9 @@ impl Pile {
         let image = store.get(manifest.hex())?;
         // The run that wrote to it took the layers below as they are, and nothing is unpacked now.
         let there = image.layers.iter().all(|l| store.has_layer(&l.chain_id));
-        let store = store.squash_ids(there);
+        // For those alone: what is to be committed keeps its owners.
+        let squashed = image.layers.iter().any(|l| store.accept(l).is_err());
+        let store = store.squash_ids(there && squashed);
         let held = store.hold(&image)?;
         Ok(Pile { store, upper, command: command.join(" "), image, _kept: kept, _held: held })
     }
