@@ -16,6 +16,7 @@ pub mod birth; // a process of ours in a user namespace of its own
 pub mod role; // helpers: this program again, confined, for what must be done with other ids or hostile bytes
 pub mod image; // the store: OCI layout, layers, registry
 pub mod overlay; // our own overlay file system, served over FUSE
+pub mod owners; // which ids a workload with one id believes in
 pub mod rootfs; // the tree the process will see
 pub mod launch; // freeze a Spec into a Plan; bring it to life
 pub mod logs; // what a detached sandbox said, on disk, and read again

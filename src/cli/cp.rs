@@ -6,7 +6,7 @@ use crate::container::run::note;
 use crate::container::store::Sandboxes;
 use crate::error::{Doing, Error, Kind, Result};
 use crate::host::Caller;
-use crate::image::copy::{self, Notes, Path, Put, Take, What, pump};
+use crate::image::copy::{self, Notes, Path, Put, Putting, Take, What, pump};
 use clap::Args;
 use rustix::fs::{Mode, OFlags};
 use std::ffi::{OsStr, OsString};
@@ -127,27 +127,11 @@ pub fn run(args: CpArgs) -> Result<()> {
             let mut taking = opened.take(&take(path, false))?;
             let mut putting = other.put(put(dest, other.owner, 0))?;
             pump(&mut taking, &mut putting)?;
-            let taken = taking.finish();
-            if let Err(e) = &taken
-                && e.kind() != Kind::Io
-            {
-                return taken.map(drop);
-            }
-            let mut notes = putting.finish()?;
-            notes.extend(taken?);
-            notes
+            both(taking.finish(), putting)?
         }
         (Side::Host(path), Side::Sandbox(other, dest)) => {
             let mut putting = other.put(put(dest, other.owner, 0))?;
-            let taken = copy::take(top()?.as_fd(), &take(path, false), &mut putting, false);
-            if let Err(e) = &taken
-                && e.kind() != Kind::Io
-            {
-                return taken.map(drop);
-            }
-            let mut notes = putting.finish()?;
-            notes.extend(taken?);
-            notes
+            both(copy::take(top()?.as_fd(), &take(path, false), &mut putting, false), putting)?
         }
         (Side::Stream, Side::Sandbox(other, dest)) => {
             let mut putting = other.put(put(dest, other.owner, 0))?;
@@ -160,6 +144,16 @@ pub fn run(args: CpArgs) -> Result<()> {
         notes.iter().for_each(|sentence| note(sentence));
     }
     Ok(())
+}
+
+/// What both sides have to say. A side that broke off is the other's fault, if that knows one.
+fn both(taken: Result<Notes>, putting: Putting) -> Result<Notes> {
+    if taken.as_ref().is_err_and(|e| e.kind() != Kind::Io) {
+        return taken;
+    }
+    let mut notes = putting.finish()?;
+    notes.extend(taken?);
+    Ok(notes)
 }
 
 /// `SANDBOX:PATH`; what begins with a dot or a slash is the host's, whatever it has in it. man: docker-cp(1)

@@ -89,6 +89,7 @@ fn inspected(sandbox: &Sandbox) -> Value {
             json!({ "Test": test, "Interval": h.interval, "Timeout": h.timeout, "StartPeriod": h.start_period, "Retries": h.retries }),
         );
     }
+    let degraded: Vec<Value> = state.degraded.iter().map(|(control, why)| json!({ "Control": control, "Why": why })).collect();
     json!({
         "Id": config.id, "Created": rfc3339(config.created), "Path": command.first(), "Args": command.get(1..).unwrap_or_default(),
         "State": about, "Image": ps::image_id(sandbox).map(|hex| format!("sha256:{hex}")).unwrap_or_default(), "Name": config.name,
@@ -104,6 +105,7 @@ fn inspected(sandbox: &Sandbox) -> Value {
         "Mounts": mounts, "Config": settings,
         "Sandbox": {
             "Spec": spec, "Detached": config.options.detached, "Cgroup": state.cgroup, "Writes": config.writes, "Reason": state.reason,
+            "Degraded": degraded,
             "Monitor": state.stays.map(|p| p.pid), "Directory": sandbox.dir, "Cwd": config.cwd, "Manifest": config.image.as_ref().map(|i| &i.manifest),
         },
     })

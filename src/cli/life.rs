@@ -207,7 +207,7 @@ pub fn replace(sandboxes: &Sandboxes, config: &Config, wanted: bool) -> Result<(
     }
     match sandboxes.find(config.name.as_str()) {
         // What begins with these digits is not meant.
-        Ok(other) if other.config.name == config.name => remove(sandboxes, &other, true),
+        Ok(other) if other.config.name == config.name => remove(sandboxes, &other, doom(sandboxes, &other, true)?),
         Err(e) if e.kind() != Kind::NotFound => Err(e),
         _ => Ok(()),
     }
@@ -241,7 +241,11 @@ enum Which<'a> {
 
 /// Do it for each; the first that fails is the error.
 fn each(sandboxes: &Sandboxes, which: Which, act: impl Fn(&Sandbox) -> Result<()>) -> Result<()> {
-    let mut failed = None;
+    together(sandboxes, which, |_| Ok(()), |sandbox, ()| act(sandbox))
+}
+
+/// The same of what takes its time: all begin, and then each comes to its end.
+fn together<T>(sandboxes: &Sandboxes, which: Which, begin: impl Fn(&Sandbox) -> Result<T>, end: impl Fn(&Sandbox, T) -> Result<()>) -> Result<()> {
     let chosen: Vec<(String, Result<Sandbox>)> = match which {
         Which::Named(words) => words.iter().map(|word| (word.clone(), sandboxes.find(word))).collect(),
         Which::All(filters, holds) => {
@@ -249,8 +253,10 @@ fn each(sandboxes: &Sandboxes, which: Which, act: impl Fn(&Sandbox) -> Result<()
             all.map(|s| (s.config.name.to_string(), Ok(s))).collect()
         }
     };
-    for (word, sandbox) in chosen {
-        match sandbox.and_then(|s| act(&s)) {
+    let begun = chosen.into_iter().map(|(word, sandbox)| (word, sandbox.and_then(|s| begin(&s).map(|begun| (s, begun)))));
+    let mut failed = None;
+    for (word, sandbox) in begun.collect::<Vec<_>>() {
+        match sandbox.and_then(|(s, begun)| end(&s, begun)) {
             Ok(()) => print(&word),
             Err(e) => failed = failed.or(Some(e)),
         }
@@ -296,7 +302,8 @@ fn again(sandboxes: &Sandboxes, sandbox: &Sandbox) -> Result<()> {
 pub fn stop(args: StopArgs) -> Result<()> {
     let (sandboxes, filters) = (mine()?, ps::filters(&args.filter)?);
     let signal = args.signal.as_deref().map(process::signal).transpose()?;
-    each(&sandboxes, which(&args.sandboxes, &filters, |s| s.alive), |sandbox| end(&sandboxes, sandbox, signal, args.time))
+    let which = which(&args.sandboxes, &filters, |s| s.alive);
+    together(&sandboxes, which, |sandbox| ask(&sandboxes, sandbox, signal, args.time), |sandbox, asked| end(&sandboxes, sandbox, asked))
 }
 
 pub fn restart(args: RestartArgs) -> Result<()> {
@@ -307,7 +314,7 @@ pub fn restart(args: RestartArgs) -> Result<()> {
             return Err(Error::new(Kind::Conflict, format!("cannot restart the sandbox '{name}': it is gone when it ends"))
                 .hint(format!("sandbox stop {name}, and run it anew; with -d and without --rm it stays")));
         }
-        end(&sandboxes, sandbox, None, args.time)?;
+        end(&sandboxes, sandbox, ask(&sandboxes, sandbox, None, args.time)?)?;
         again(&sandboxes, &sandboxes.find(sandbox.config.id.as_str())?)?;
         sandboxes.say(sandbox, "restart", &[]);
         Ok(())
@@ -407,7 +414,7 @@ pub fn container(args: ContainerArgs) -> Result<()> {
     }
     let mut failed = None;
     for sandbox in &ended {
-        match remove(&sandboxes, sandbox, false) {
+        match doom(&sandboxes, sandbox, false).and_then(|asked| remove(&sandboxes, sandbox, asked)) {
             Ok(()) => print(sandbox.config.id.as_str()),
             Err(e) => failed = failed.or(Some(e)),
         }
@@ -417,20 +424,36 @@ pub fn container(args: ContainerArgs) -> Result<()> {
 
 /// How long who stays with a sandbox may take to see that it ended, and one that begins to say so.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// The longest that one may take to end, in seconds: a hundred years.
+const LONGEST: u64 = 100 * 365 * 24 * 3600;
 
-/// Ask, wait, kill; returns when it is over.
-fn end(sandboxes: &Sandboxes, sandbox: &Sandbox, signal: Option<i32>, seconds: Option<u64>) -> Result<()> {
+/// One that was asked to end.
+struct Asked {
+    stays: Found,
+    init: Found,
+    /// Then it is killed.
+    until: Instant,
+}
+
+/// Ask it to end. None: it is over.
+fn ask(sandboxes: &Sandboxes, sandbox: &Sandbox, signal: Option<i32>, seconds: Option<u64>) -> Result<Option<Asked>> {
     if !sandbox.alive {
-        return Ok(());
+        return Ok(None);
     }
     let _ = sandbox.unwanted(); // a full disk keeps nobody from ending it
-    let grace = Duration::from_secs(seconds.unwrap_or(sandbox.config.options.stop_timeout));
-    let Some((stays, init)) = reach(sandboxes, sandbox)? else { return Ok(()) };
+    let grace = Duration::from_secs(seconds.unwrap_or(sandbox.config.options.stop_timeout).min(LONGEST));
+    let Some((stays, init)) = reach(sandboxes, sandbox)? else { return Ok(None) };
     let _ = init.signal(signal.unwrap_or(sandbox.config.spec.process.stop_signal));
     // A stopped one could not act on it.
     let _ = if sandbox.is_paused() { sandbox.pause(false) } else { Ok(()) };
     let _ = init.signal(libc::SIGCONT);
-    if !is_over(init.pidfd.as_fd(), grace)? {
+    Ok(Some(Asked { stays, init, until: Instant::now() + grace }))
+}
+
+/// Wait for it, and kill it; returns when it is over.
+fn end(sandboxes: &Sandboxes, sandbox: &Sandbox, asked: Option<Asked>) -> Result<()> {
+    let Some(Asked { stays, init, until }) = asked else { return Ok(()) };
+    if !is_over(init.pidfd.as_fd(), until.saturating_duration_since(Instant::now()))? {
         let _ = init.signal(libc::SIGKILL);
     }
     sandboxes.say(sandbox, "stop", &[]);
@@ -494,10 +517,11 @@ pub fn rm(args: RmArgs) -> Result<()> {
         }
         false => args.sandboxes,
     };
+    let found = words.iter().map(|word| (word, sandboxes.find(word).and_then(|s| doom(&sandboxes, &s, args.force).map(|asked| (s, asked)))));
     let mut failed = None;
-    for word in &words {
-        let removed = match sandboxes.find(word) {
-            Ok(sandbox) => remove(&sandboxes, &sandbox, args.force),
+    for (word, sandbox) in found.collect::<Vec<_>>() {
+        let removed = match sandbox {
+            Ok((sandbox, asked)) => remove(&sandboxes, &sandbox, asked),
             Err(e) if e.kind() == Kind::NotFound => {
                 let neither = || {
                     Error::new(Kind::NotFound, format!("cannot find a sandbox or a kept layer '{word}'"))
@@ -516,17 +540,20 @@ pub fn rm(args: RmArgs) -> Result<()> {
     failed.map_or(Ok(()), Err)
 }
 
-fn remove(sandboxes: &Sandboxes, sandbox: &Sandbox, force: bool) -> Result<()> {
+/// Before it is removed: it does not run, or is killed.
+fn doom(sandboxes: &Sandboxes, sandbox: &Sandbox, force: bool) -> Result<Option<Asked>> {
     let name = &sandbox.config.name;
     if sandbox.alive && !force {
         let e = Error::new(Kind::Conflict, format!("cannot remove '{name}': it runs"));
         return Err(e.hint(format!("sandbox stop {name}, or sandbox rm -f {name}")));
     }
-    if sandbox.alive {
-        end(sandboxes, sandbox, Some(libc::SIGKILL), None)?;
-        if !sandbox.dir.exists() {
-            return Ok(()); // it went with its end
-        }
+    ask(sandboxes, sandbox, Some(libc::SIGKILL), None)
+}
+
+fn remove(sandboxes: &Sandboxes, sandbox: &Sandbox, asked: Option<Asked>) -> Result<()> {
+    end(sandboxes, sandbox, asked)?;
+    if sandbox.alive && !sandbox.dir.exists() {
+        return Ok(()); // it went with its end
     }
     store::remove(sandboxes.take(sandbox)?, &sandbox.config)
 }

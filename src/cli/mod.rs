@@ -2,7 +2,7 @@
 //!
 //! *What*: `Command` is pure clap; each command's file turns its arguments into a patch or calls the one function that does it.
 //!
-//! *Why this way*: `run` is the hot path, so its arguments are parsed by the subcommand's own parser when `run` is the first word;
+//! *Why this way*: `run` and `exec` are the hot paths, so their arguments are parsed by the subcommand's own parser when that is the first word;
 //! building the whole tree of commands costs more than the parse. (Rejected: a hand-written parser, a second truth about flags.)
 //!
 //! *Invariants*
@@ -149,30 +149,37 @@ enum PolicyCommand {
     },
 }
 
+fn only<A: Args>(args: Vec<OsString>, name: &'static str, act: impl FnOnce(A) -> ExitCode) -> ExitCode {
+    let command = clap::Command::new(name).bin_name(format!("sandbox {name}")).display_name(format!("sandbox-{name}"));
+    match A::augment_args(command).try_get_matches_from(args.into_iter().skip(1)).and_then(|m| A::from_arg_matches(&m)) {
+        Ok(args) => act(args),
+        Err(e) => usage(&e),
+    }
+}
+
+fn run(args: run::RunArgs, guessed: Option<crate::container::run::Guess>) -> ExitCode {
+    let json = args.json;
+    report(run::run(args, guessed), json)
+}
+
 /// The program, from arguments to exit code.
 pub fn main() -> ExitCode {
     let args: Vec<OsString> = std::env::args_os().collect();
-    // The hot path: only the parser of `run` is built.
-    if args.get(1).is_some_and(|word| word == "run") {
-        let guess = run::guess(args.get(2..).unwrap_or_default());
-        let command = run::RunArgs::augment_args(clap::Command::new("run").bin_name("sandbox run").display_name("sandbox-run"));
-        return match command.try_get_matches_from(args.into_iter().skip(1)).and_then(|m| run::RunArgs::from_arg_matches(&m)) {
-            Ok(args) => {
-                let json = args.json;
-                report(run::run(args, guess), json)
-            }
-            Err(e) => usage(&e),
-        };
+    // The hot paths: only the parser of that command is built.
+    match args.get(1).and_then(|word| word.to_str()) {
+        Some("run") => {
+            let guess = run::guess(args.get(2..).unwrap_or_default());
+            return only(args, "run", |args| run(args, guess));
+        }
+        Some("exec") => return only(args, "exec", |args| report(exec::run(args), false)),
+        _ => {}
     }
     let cli = match Cli::command().try_get_matches_from(args).and_then(|m| Cli::from_arg_matches(&m)) {
         Ok(cli) => cli,
         Err(e) => return usage(&e),
     };
     match cli.command {
-        Command::Run(args) => {
-            let json = args.json;
-            report(run::run(*args, None), json)
-        }
+        Command::Run(args) => run(*args, None),
         Command::Exec(args) => report(exec::run(args), false),
         Command::Top(args) => report(top::run(args).map(|()| 0), false),
         Command::Cp(args) => report(cp::run(args).map(|()| 0), false),

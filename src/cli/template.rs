@@ -7,7 +7,8 @@
 use crate::error::{Error, Result, printable};
 use serde_json::Value;
 
-const KNOWN: &str = "{{.Field}}, {{.Field.Field}}, {{json .}}, {{index .Field 0}}, {{len .Field}}, {{println .Field}}, {{range .Field}}..{{end}}";
+const KNOWN: &str = "{{.Field}}, {{.Field.Field}}, {{json .}}, {{index .Field 0}}, {{len .Field}}, {{join .Field \",\"}}, {{lower .Field}}, \
+                     {{upper .Field}}, {{println .Field}}, {{.Label \"KEY\"}}, {{range .Field}}..{{end}}";
 const DEEPEST: usize = 8;
 
 /// `template`, filled from `row`.
@@ -59,6 +60,20 @@ fn part<'a>(mut template: &'a str, row: &Value, out: &mut String, depth: usize) 
                     _ => return Err(bad(format!("{field} has no length"))),
                 };
                 out.push_str(&n.to_string());
+            }
+            ["lower", field] => *out += &shown(look(row, field)?).to_lowercase(),
+            ["upper", field] => *out += &shown(look(row, field)?).to_uppercase(),
+            ["join", field, ..] => {
+                let list = look(row, field)?.as_array().ok_or_else(|| bad(format!("{field} is no list")))?;
+                let between = action.split('"').nth(1).ok_or_else(|| bad("join by what?"))?;
+                *out += &list.iter().map(shown).collect::<Vec<_>>().join(between);
+            }
+            // In a row they are one word, as docker has them.
+            [".Label", key] => {
+                let labels = shown(look(row, ".Labels")?);
+                let labels = labels.split(',').map(|label| label.split_once('=').unwrap_or((label, "")));
+                let label = labels.filter(|(name, _)| *name == key.trim_matches('"')).map(|(_, value)| value);
+                out.extend(label);
             }
             ["println", field] => *out += &(shown(look(row, field)?) + "\n"),
             ["index", field, keys @ ..] if !keys.is_empty() => {
@@ -144,8 +159,7 @@ mod tests {
 
     #[test]
     fn what_scripts_use() {
-        let row =
-            serde_json::json!({ "ID": "abc", "Tags": ["x", "y"], "Config": { "Env": ["A=1"], "Labels": { "k": "v" } }, "None": null, "Size": 7 });
+        let row = serde_json::json!({ "ID": "abc", "Tags": ["x", "y"], "Config": { "Env": ["A=1"], "Labels": { "k": "v" } }, "None": null, "Size": 7, "Labels": "flag,a.b=1=2" });
         for (template, text) in [
             ("{{.ID}}", "abc"),
             ("{{ .ID }}:{{.Size}}", "abc:7"),
@@ -158,6 +172,8 @@ mod tests {
             ("{{range .Tags}}<{{.}}>{{end}}!", "<x><y>!"),
             ("{{range .None}}<{{.ID}}{{range .X}}{{end}}>{{end}}!", "!"),
             ("{{range .Tags}}{{println .}}{{end}}", "x\ny\n"),
+            ("{{join .Tags \", \"}} {{upper .ID}} {{lower .ID}}", "x, y ABC abc"),
+            ("{{.Label \"a.b\"}}|{{.Label \"flag\"}}|{{.Label \"none\"}}", "1=2||"),
             ("a\\tb", "a\tb"),
             ("{{.None.Deeper}}", ""),
         ] {

@@ -131,6 +131,23 @@ pub fn only(calls: &[&str]) -> Result<Program> {
     export(&filter(ScmpAction::Errno(libc::ENOSYS), &[ScmpArch::native()], &rules)?)
 }
 
+/// A filter that leaves these calls to whoever listens, those with an argument only if that has one of the values under the mask; nothing
+/// else, and no other architecture, is its matter. It decides with the policy's filter, whose refusals come first. man: seccomp(2)
+pub fn notify<'a>(calls: impl Iterator<Item = (&'a str, Option<(u32, u32, &'a [u32])>)>) -> Result<Program> {
+    let mut rules: Vec<Rule> = Vec::new();
+    for (name, only) in calls {
+        let Some(number) = ScmpSyscall::from_name(name).ok().map(i32::from).filter(|n| *n >= 0) else { continue };
+        let mut push = |when| rules.push(Rule { number, action: ScmpAction::Notify, when });
+        match only {
+            None => push(Vec::new()),
+            Some((argument, mask, values)) => values.iter().for_each(|value| push(vec![equal(argument, *value, mask)])),
+        }
+    }
+    let mut filter = filter(ScmpAction::Allow, &[ScmpArch::native()], &rules)?;
+    filter.set_act_badarch(ScmpAction::Allow).map_err(broken)?;
+    export(&filter)
+}
+
 /// `argument & mask == value`, in 32 bits. // I2
 pub(super) fn equal(argument: u32, value: u32, mask: u32) -> Term {
     Term::new(argument, ScmpCompareOp::MaskedEqual(mask.into()), value.into())

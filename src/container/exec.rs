@@ -69,19 +69,13 @@ pub fn run(sandbox: &Sandbox, wish: Wish, call: Call, io: Option<Io>, calls: Cal
     let name = &sandbox.config.name;
     let joined = match &sandbox.state.cgroup {
         None => None,
-        Some(top) => match cgroup::Joined::of(top, &target.cgroup_words()) {
-            None => {
-                return Err(Error::new(Kind::Denied, format!("cannot join the sandbox '{name}': it is not in its cgroup"))
-                    .hint("sandbox rm -f, and run it again"));
-            }
-            Some(joined) if joined.is_frozen() => {
-                return Err(
-                    Error::new(Kind::Conflict, format!("cannot run a command in '{name}': it is paused")).hint(format!("sandbox unpause {name}"))
-                );
-            }
-            joined => joined,
-        },
+        Some(top) => Some(cgroup::Joined::of(top, &target.cgroup_words()).ok_or_else(|| {
+            Error::new(Kind::Denied, format!("cannot join the sandbox '{name}': it is not in its cgroup")).hint("sandbox rm -f, and run it again")
+        })?),
     };
+    if joined.as_ref().map_or_else(|| sandbox.is_paused(), cgroup::Joined::is_frozen) {
+        return Err(Error::new(Kind::Conflict, format!("cannot run a command in '{name}': it is paused")).hint(format!("sandbox unpause {name}")));
+    }
     // Where there is no cgroup, what stands in for it holds here, too.
     let stand_ins = match joined {
         Some(_) => Vec::new(),

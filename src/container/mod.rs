@@ -189,6 +189,9 @@ pub struct State {
     pub cgroup: Option<PathBuf>,
     /// What is written and then lost.
     pub lost: Option<Lost>,
+    /// What is weaker than it was to be, and why.
+    #[serde(default)]
+    pub degraded: Vec<(Control, String)>,
     /// Nanoseconds since 1970.
     pub started: Option<u64>,
     pub finished: Option<u64>,

@@ -201,6 +201,7 @@ pub fn running(live: &Live, stays: State) -> Result<State> {
         init: Some(Process::new(pid)?),
         cgroup: live.cgroup.as_ref().map(|held| held.path().to_path_buf()),
         lost: live.layer.as_ref().map(lost).transpose()?,
+        degraded: live.degraded.clone(),
         started: Some(now()),
         ..stays
     })

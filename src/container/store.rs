@@ -26,6 +26,8 @@ use rustix::fs::{CWD, Dir, FileType, FlockOperation, Mode, OFlags, RenameFlags, 
 use rustix::io::Errno;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -44,6 +46,9 @@ pub struct Sandboxes {
 
 /// A directory that is no sandbox, and why.
 type Damaged = (Id, Error);
+
+/// Which are meant.
+type Wanted<'a> = &'a dyn Fn(&Id, &Name) -> bool;
 
 /// One of them, as it was when it was read.
 #[derive(Debug, Clone)]
@@ -226,7 +231,7 @@ impl Sandboxes {
     /// Nobody else takes a name while the answer lives.
     fn take_name(&self, name: &Name) -> Result<OwnedFd> {
         let names = self.lock_names()?;
-        if let Some(other) = self.all()?.0.into_iter().find(|s| s.config.name == *name) {
+        if let Some(other) = self.some(&|_, n| n == name)?.0.into_iter().find(|s| s.config.name == *name) {
             let e = Error::new(Kind::Conflict, format!("cannot use the name '{name}': the sandbox {} has it", other.config.id.short()));
             return Err(if other.alive {
                 e.hint(format!("sandbox stop {name}, or another name"))
@@ -278,30 +283,39 @@ impl Sandboxes {
 
     /// A made-up name that nobody has.
     pub fn made_up(&self, chance: &[u8]) -> Result<Name> {
-        let taken: Vec<Name> = self.all()?.0.into_iter().map(|s| s.config.name).collect();
-        names::made_up(chance, &|name| taken.contains(name))
+        let taken = RefCell::new(BTreeSet::new());
+        self.some(&|_, name| {
+            taken.borrow_mut().insert(name.clone());
+            false
+        })?;
+        names::made_up(chance, &|name| taken.borrow().contains(name))
     }
 
     /// All of them, the newest first. What died in the foreground is swept; what cannot be read is told.
     pub fn list(&self) -> Result<Vec<Sandbox>> {
-        let (all, damaged) = self.all()?;
+        let (all, damaged) = self.some(&|_, _| true)?;
         damaged.iter().for_each(|(_, e)| note(e.message()));
         Ok(all)
     }
 
-    /// And those whose records cannot be read.
-    fn all(&self) -> Result<(Vec<Sandbox>, Vec<Damaged>)> {
+    /// Where they are, as far as it is there.
+    fn roots(&self) -> impl Iterator<Item = Result<(&PathBuf, OwnedFd)>> {
+        std::iter::once(&self.kept).chain(&self.live).filter_map(|root| match dirs::open(root) {
+            Err(_) if std::fs::symlink_metadata(root).is_err() => None,
+            handle => Some(handle.map(|handle| (root, handle))),
+        })
+    }
+
+    /// Those that are wanted, and those whose records cannot be read. Of the others only the beginning is read: there may be hundreds.
+    fn some(&self, wanted: Wanted) -> Result<(Vec<Sandbox>, Vec<Damaged>)> {
         let (mut all, mut damaged) = (Vec::new(), Vec::new());
-        for root in std::iter::once(&self.kept).chain(&self.live) {
-            let handle = match dirs::open(root) {
-                Err(_) if std::fs::symlink_metadata(root).is_err() => continue,
-                handle => handle?,
-            };
+        for root in self.roots() {
+            let (root, handle) = root?;
             for entry in Dir::read_from(&handle).doing("read", root.display())?.flatten() {
                 let name = entry.file_name().to_string_lossy().into_owned();
                 let dir = root.join(&name);
                 match Id::try_from(name) {
-                    Ok(id) => match self.read(&handle, dir, &id) {
+                    Ok(id) => match self.read(&handle, dir, &id, wanted) {
                         Ok(sandbox) => all.extend(sandbox),
                         Err(e) => damaged.push((id, e)),
                     },
@@ -316,10 +330,10 @@ impl Sandboxes {
 
     /// By name, ID, or the beginning of an ID that no other has.
     pub fn find(&self, word: &str) -> Result<Sandbox> {
-        // The command may run a moment before its record says so.
+        // The command may run a moment before its record says so, and who stays with it may end a moment after.
         for _ in 0..20 {
             match self.look(word)? {
-                starting if starting.alive && matches!(starting.state.status, Status::Created | Status::Starting) => {
+                between if between.alive && matches!(between.state.status, Status::Created | Status::Starting | Status::Exited) => {
                     std::thread::sleep(Duration::from_millis(10))
                 }
                 found => return Ok(found),
@@ -329,11 +343,22 @@ impl Sandboxes {
     }
 
     fn look(&self, word: &str) -> Result<Sandbox> {
-        let (mut all, damaged) = self.all()?;
+        let missing = || Error::new(Kind::NotFound, format!("cannot find a sandbox '{word}'")).hint("sandbox ps -a lists them");
+        // No name is so long.
+        if let Ok(id) = Id::try_from(word.to_string()) {
+            for root in self.roots() {
+                let (root, handle) = root?;
+                if let Some(found) = self.read(&handle, root.join(word), &id, &|_, _| true)? {
+                    return Ok(found);
+                }
+            }
+            return Err(missing());
+        }
+        let begins = |id: &Id| !word.is_empty() && id.as_str().starts_with(word);
+        let (mut all, damaged) = self.some(&|id, name| name.as_str() == word || begins(id))?;
         if let Some(named) = all.iter().position(|s| s.config.name.as_str() == word) {
             return Ok(all.swap_remove(named));
         }
-        let begins = |id: &Id| !word.is_empty() && id.as_str().starts_with(word);
         let mut matching = all.into_iter().filter(|s| begins(&s.config.id));
         match (matching.next(), matching.next()) {
             (Some(found), None) => Ok(found),
@@ -344,7 +369,7 @@ impl Sandboxes {
             // What cannot be read may have been the one that is meant.
             (None, _) => match damaged.into_iter().max_by_key(|(id, _)| begins(id)) {
                 Some((_, e)) => Err(e),
-                None => Err(Error::new(Kind::NotFound, format!("cannot find a sandbox '{word}'")).hint("sandbox ps -a lists them")),
+                None => Err(missing()),
             },
         }
     }
@@ -366,8 +391,8 @@ impl Sandboxes {
             .hint(format!("sandbox stop {}", sandbox.config.name)))
     }
 
-    /// None: it is being removed, or died in the foreground and was swept. All is read by one handle. // I1
-    fn read(&self, root: &OwnedFd, dir: PathBuf, id: &Id) -> Result<Option<Sandbox>> {
+    /// None: it is not wanted, is being removed, or died in the foreground and was swept. All is read by one handle. // I1
+    fn read(&self, root: &OwnedFd, dir: PathBuf, id: &Id, wanted: Wanted) -> Result<Option<Sandbox>> {
         let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let handle = match openat(root, id.as_str(), flags, Mode::empty()) {
             Ok(handle) => handle,
@@ -378,11 +403,19 @@ impl Sandboxes {
         if stat.st_uid != rustix::process::geteuid().as_raw() || stat.st_mode & 0o022 != 0 {
             return Err(distrust(&dir, "it is no directory of yours that nobody else may write"));
         }
+        let kept = dir.starts_with(&self.kept);
+        let unwanted = || name(&handle, id).is_some_and(|name| !wanted(id, &name));
+        if kept && unwanted() {
+            return Ok(None); // and nobody else's lock was in the way
+        }
         let alive = making::lock(&handle, FlockOperation::NonBlockingLockShared).is_err();
-        if !alive && !dir.starts_with(&self.kept) {
+        if !alive && !kept {
             // What was written and lost is lost with who stayed.
             drop(handle);
             sweep(&dir);
+            return Ok(None);
+        }
+        if unwanted() {
             return Ok(None);
         }
         let (Some(config), Some(mut state)) = (parse::<Config>(&handle, &dir, "config.json")?, parse::<State>(&handle, &dir, "state.json")?) else {
@@ -450,6 +483,16 @@ fn distrust(dir: &Path, why: &str) -> Error {
 /// A record of the sandbox that has this directory.
 pub(super) fn record<T: DeserializeOwned>(dir: &Path, name: &str) -> Result<Option<T>> {
     parse(&open(dir)?, dir, name)
+}
+
+/// Its name, from the beginning of its record, as `put` writes it. None: the whole of it says more.
+fn name(handle: &OwnedFd, id: &Id) -> Option<Name> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let mut text = [0; 160];
+    let read = rustix::io::read(openat(handle, "config.json", flags, Mode::empty()).ok()?, &mut text).ok()?;
+    let text = str::from_utf8(text.get(..read)?).ok()?;
+    let (name, _) = text.strip_prefix(&format!("{{\"id\":\"{}\",\"name\":\"", id.as_str()))?.split_once('"')?;
+    name.parse().ok()
 }
 
 fn parse<T: DeserializeOwned>(handle: &OwnedFd, dir: &Path, name: &str) -> Result<Option<T>> {

@@ -10,6 +10,7 @@
 //! A layer may be *live*: somebody hostile writes to it meanwhile. Every name is opened as one component of a handle and never through a link,
 //! so what is read is always the layer's, though it may be of several times: that is a note, `Torn`, and no failure.
 
+use super::ownership;
 use super::pack::Packer;
 use super::tar::{self, Entry, Form, show};
 use super::whiteout::{self, Below, Stack};
@@ -223,11 +224,11 @@ impl<W: Write> Walk<W> {
     /// The top is an entry where nothing below says the same.
     fn top(&mut self, form: What, upper: &OwnedFd) -> Result<()> {
         let fail = |e| failed(b"", e);
-        let own = Entry { xattrs: xattrs(upper.as_fd(), b"")?, ..entry(b"", Form::Directory, &fstat(upper).map_err(fail)?) };
+        let own = Entry { xattrs: xattrs(upper.as_fd(), b"")?, ..entry(b"", Form::Directory, &ownership::stat(upper.as_fd()).map_err(fail)?) };
         if form == What::Layer
             && let Below::Directory(below) = self.below.look(b"").map_err(fail)?
         {
-            let stat = fstat(&below).map_err(fail)?;
+            let stat = ownership::stat(below.as_fd()).map_err(fail)?;
             let same = (own.mode, own.uid, own.gid) == (stat.st_mode & 0o7777, stat.st_uid, stat.st_gid);
             if same && own.xattrs == xattrs(below.as_fd(), b"")? {
                 return Ok(());
@@ -264,7 +265,7 @@ impl<W: Write> Walk<W> {
         if form == Form::Directory {
             let Some(inner) = self.torn.there(path, whiteout::open_dir(dir.as_fd(), name))? else { return Ok(()) };
             // Of the one that is open, as for files below.
-            own = Entry { xattrs: xattrs(inner.as_fd(), path)?, ..self.entry(path, form, &fstat(&inner).map_err(fail)?) };
+            own = Entry { xattrs: xattrs(inner.as_fd(), path)?, ..self.entry(path, form, &ownership::stat(inner.as_fd()).map_err(fail)?) };
             self.write(&own)?;
             if self.plain {
                 return if sys::path::is_made_up(inner.as_fd()) { Ok(()) } else { self.directory(&inner, path) };
@@ -304,6 +305,24 @@ impl<W: Write> Walk<W> {
         let stat = fstat(&file).map_err(|e| failed(path, e))?;
         if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
             return self.torn.changed(path);
+        }
+        let stat = ownership::stat(file.as_fd()).map_err(|e| failed(path, e))?;
+        let form = match FileType::from_raw_mode(stat.st_mode) {
+            FileType::RegularFile => Form::File,
+            FileType::Symlink => Form::Symlink,
+            FileType::Fifo => Form::Fifo,
+            _ => {
+                self.left_out += 1;
+                return Ok(());
+            }
+        };
+        if form != Form::File {
+            let mut own = self.entry(path, form, &stat);
+            if form == Form::Symlink {
+                File::from(file).take(libc::PATH_MAX as u64).read_to_end(&mut own.link).doing("read", format!("'{}'", show(path)))?;
+            }
+            self.linked(&stat, path);
+            return self.write(&own);
         }
         // Of the file that is open, all of it: the content of one must not come with the mode of another.
         let size = u64::try_from(stat.st_size).unwrap_or(0);

@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 use super::diff::{self, Packed, Upper, Walk, failed, join, names};
+use super::ownership;
 use super::pack::Packer;
 use super::tar::{Entry, Form};
 use super::whiteout::{self, Stack};
@@ -125,7 +126,7 @@ impl<W: Write> Walk<W> {
 
     /// A directory itself.
     pub(super) fn whole(&mut self, dir: &OwnedFd, path: &[u8]) -> Result<()> {
-        let stat = fstat(dir).map_err(|e| failed(path, e))?;
+        let stat = ownership::stat(dir.as_fd()).map_err(|e| failed(path, e))?;
         let own = Entry { xattrs: diff::xattrs(dir.as_fd(), path)?, ..self.entry(path, Form::Directory, &stat) };
         self.write(&own)
     }

@@ -29,6 +29,7 @@ pub mod kept;
 pub mod layout;
 pub mod lookup;
 pub mod making;
+pub mod ownership;
 pub mod pack;
 pub mod registry;
 pub mod remove;

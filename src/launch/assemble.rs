@@ -96,6 +96,9 @@ pub fn assemble(f: Frozen, tree: Tree) -> Result<(Tape, Option<OwnedFd>)> {
     }
 
     // Root.
+    if work.owners.is_some() {
+        tape.push(Step::Introduce);
+    }
     tree.record(&mut tape);
 
     // Process.
@@ -178,6 +181,9 @@ pub(super) fn seal(mut tape: Recorder, work: Workload, dies: bool, joined: bool)
     }
     sealed.push(Step::CloseOnExecFrom(3 + process.preserve_fds));
     sealed.push(Step::DefaultSignals { mask: work.facts.mask });
+    if let Some((program, flags)) = work.owners {
+        sealed.push(Step::Listen { program: program.into_filter(), flags });
+    }
     if let Some(filter) = work.filter {
         sealed.push(Step::Seccomp(filter.into_filter()));
     }

@@ -32,9 +32,11 @@
 use super::assemble::{adopted, process, seal};
 use super::explain::{self, Told};
 use super::plan::{self, Facts, Io};
+use crate::birth;
 use crate::error::{Doing, Error, Kind, Result};
 use crate::host::process::{Found, Process};
 use crate::host::{self, Caller};
+use crate::owners::{self, Place, Supervisor};
 use crate::spec::process::Ulimit;
 use crate::spec::{Control, Root, Share, Spec, Userns};
 use crate::sys::clone::{self, Child, NEWCGROUP, NEWIPC, NEWNET, NEWNS, NEWPID, NEWUSER, NEWUTS};
@@ -146,6 +148,33 @@ impl Target {
         hold(&tape.finish()?)
     }
 
+    /// Its root is an overlay of ours: the kernel tells us that much of it, and no more.
+    fn is_served(&self) -> Result<bool> {
+        let root = self.root()?;
+        let stat = rustix::fs::fstatfs(&root.handle).doing("look at", "the sandbox's root")?;
+        Ok(stat.f_type as u64 == owners::FUSE)
+    }
+
+    /// Where who answers for its ids has to be.
+    fn place(&self, facts: &Facts) -> Result<Place> {
+        let copy = |fd: Option<&OwnedFd>| fd.ok_or_else(ended)?.try_clone().doing("copy", "a descriptor");
+        let mounts = self.others.iter().find(|(_, kind, _)| *kind == NEWNS).map(|(.., fd)| fd);
+        // Nobody may copy a mount but in a mount namespace of his own.
+        let mut tape = Recorder::default();
+        tape.push(Step::DieWithParent(Phase::Identity));
+        tape.push(Step::Await(Barrier::Mapped));
+        tape.push(Step::PrivatePropagation);
+        tape.push(Step::Introduce);
+        tape.push(Step::Stay);
+        let tape = tape.finish()?;
+        let explain = |fault| explain::fault(&Told { tape: &tape, command: "", path: "" }, fault);
+        let begun = birth::begin(&userns::single(0, 0, &facts.caller))?.start(Vec::new());
+        let born = begun.bear(&tape, 0, NEWNS, 0, &mut |_| Ok(()), &explain)?;
+        let place = super::take_place(&born.wire);
+        born.kill();
+        Ok(Place { user: copy(self.users.first())?, mounts: copy(mounts)?, ..place? })
+    }
+
     /// Out of sight, and then into the namespace that owns the others. // E2
     fn outer(&self, tape: &mut Recorder) {
         tape.push(Step::NotDumpable(Phase::Identity));
@@ -178,6 +207,9 @@ pub struct Entry {
     pub ruleset: Option<OwnedFd>,
     pub io: Option<Io>,
     pub degraded: Vec<(Control, String)>,
+    /// Somebody has to answer for its ids.
+    supervised: Option<Place>,
+    detached: bool,
     oom_score: Option<i32>,
     command: String,
     path: String,
@@ -207,7 +239,12 @@ pub fn freeze(
     let etc = |name: &str| root.as_ref().and_then(|r| plan::read_below(&r.handle, &format!("etc/{name}")).ok()).unwrap_or_default();
     let who = plan::who(spec, facts, &target.maps, &etc)?;
     let mut degraded = Vec::new();
-    let work = plan::workload(spec, facts, &target.maps, who, io.as_ref(), stand_ins, cache, &mut degraded)?;
+    let mut work = plan::workload(spec, facts, &target.maps, who, io.as_ref(), stand_ins, cache, &mut degraded)?;
+    let mut supervised = None;
+    if !target.maps.is_full() && target.is_served()? {
+        work.owners = owners::filter()?;
+        supervised = work.owners.is_some().then(|| target.place(facts)).transpose()?;
+    }
     let (command, path, oom_score) = (work.command.clone(), work.path.clone(), work.oom_score);
 
     let mut tape = Recorder::default();
@@ -232,7 +269,7 @@ pub fn freeze(
         tape.push(Step::Join { namespace: namespace.as_raw_fd(), kind: NEWUSER, name: "inner user", phase: Phase::Seal });
     }
     let (tape, ruleset) = seal(tape, work, !detached, true)?;
-    Ok(Entry { tape, ruleset, io, degraded, oom_score, command, path })
+    Ok(Entry { tape, ruleset, io, degraded, supervised, detached, oom_score, command, path })
 }
 
 /// A command that runs in a sandbox.
@@ -245,6 +282,8 @@ pub struct Entered {
     pub terminal: Option<OwnedFd>,
     /// Signals that came meanwhile, for the command.
     pub calls: Vec<i32>,
+    /// Who answers for its ids; of a detached one, nobody's to end.
+    pub supervisor: Option<Supervisor>,
 }
 
 /// Signals that came while the command starts: how to see that there are some, and which is next.
@@ -256,6 +295,7 @@ pub struct Calls<'a> {
 /// Bring it to life. `place` puts a process into the sandbox's cgroup. On any error nothing of it is left.
 pub fn enter(entry: &Entry, place: &mut dyn FnMut(i32) -> Result<()>, mut calls: Calls) -> Result<Entered> {
     let told = Told { tape: &entry.tape, command: &entry.command, path: &entry.path };
+    let supervisor = entry.supervised.as_ref().map(|_| Supervisor::start()).transpose()?;
     let joiner = Joiner::new(&entry.tape)?;
     place(joiner.child.pid)?;
     if let Some(score) = entry.oom_score {
@@ -263,7 +303,7 @@ pub fn enter(entry: &Entry, place: &mut dyn FnMut(i32) -> Result<()>, mut calls:
         std::fs::write(&file, score.to_string()).doing("write", file)?;
     }
     joiner.go();
-    let mut coming = Coming { child: None, terminal: None, calls: Vec::new() };
+    let mut coming = Coming { child: None, terminal: None, listener: None, calls: Vec::new() };
     match coming.wait(&joiner, &mut calls) {
         Ok(None) => {}
         Ok(Some(fault)) => {
@@ -281,9 +321,20 @@ pub fn enter(entry: &Entry, place: &mut dyn FnMut(i32) -> Result<()>, mut calls:
         end(&pidfd);
         return Err(Error::new(Kind::Io, "cannot join the sandbox: no terminal came, since the joining process was killed"));
     }
+    let mut supervisor = supervisor;
+    if let (Some(answering), Some(place)) = (&supervisor, &entry.supervised) {
+        let answers = match coming.listener.take() {
+            Some(listener) => answering.answer(place, listener),
+            None => Err(Error::new(Kind::Io, "cannot join the sandbox: the joining process was killed")),
+        };
+        answers.inspect_err(|_| end(&pidfd))?;
+    }
+    if entry.detached {
+        supervisor.take().into_iter().for_each(Supervisor::leave);
+    }
     let pid = number(&pidfd)?;
     let Joiner { wire, .. } = joiner;
-    Ok(Entered { pid, pidfd, wire, terminal: coming.terminal, calls: coming.calls })
+    Ok(Entered { pid, pidfd, wire, terminal: coming.terminal, calls: coming.calls, supervisor })
 }
 
 /// A child of ours that plays a tape which begins in our own namespaces.
@@ -336,6 +387,7 @@ impl Joiner {
 struct Coming {
     child: Option<OwnedFd>,
     terminal: Option<OwnedFd>,
+    listener: Option<OwnedFd>,
     calls: Vec<i32>,
 }
 
@@ -393,6 +445,7 @@ impl Coming {
         match socket::recv_fd(joiner.wire.as_fd()) {
             Ok((wire::CHILD, Some(fd))) => self.child = Some(fd),
             Ok((wire::TERMINAL, Some(fd))) => self.terminal = Some(fd),
+            Ok((wire::LISTENER, Some(fd))) => self.listener = Some(fd),
             Ok(_) => return Err(Error::new(Kind::Bug, "an unexpected word from the joining process")),
             Err(Errno::PIPE | Errno::CONNRESET) => return Ok(false),
             Err(e) => return Err(e).doing("hear from", "the joining process"),

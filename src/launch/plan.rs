@@ -11,6 +11,7 @@ use crate::host::mounts::MountPoint;
 use crate::host::remedy::Missing;
 use crate::host::subid::Subids;
 use crate::image::lookup;
+use crate::owners;
 use crate::rootfs;
 use crate::spec::{Control, NetworkMode, Root, SeccompProfile, Share, Spec, Userns, process};
 use crate::sys;
@@ -83,6 +84,11 @@ impl Plan {
         self.tape.steps().iter().any(|s| matches!(s, Step::HandOver { .. }))
     }
 
+    /// Somebody has to answer for its ids.
+    pub fn is_supervised(&self) -> bool {
+        self.tape.steps().iter().any(|s| matches!(s, Step::Listen { .. }))
+    }
+
     /// The command gets a terminal of its own.
     pub fn has_terminal(&self) -> bool {
         self.io.is_none()
@@ -131,6 +137,8 @@ pub struct Workload<'a> {
     pub argv: Vec<CString>,
     pub oom_score: Option<i32>,
     pub filter: Option<seccomp::Program>,
+    /// A filter that leaves calls about ids to a supervisor, with its flags.
+    pub owners: Option<(seccomp::Program, u32)>,
     pub landlock: landlock::Piece,
     pub io: Option<&'a Io>,
     /// rlimits in the place of limits that cannot be had.
@@ -177,8 +185,14 @@ pub fn freeze(spec: &Spec, facts: &Facts, ids: Ids, limits: Planned, io: Option<
     let home = std::fs::canonicalize(&facts.caller.home).unwrap_or_else(|_| facts.caller.home.clone());
     let site = rootfs::Site { spec, caller: &facts.caller, maps: &maps, mounts: &facts.mounts, cwd: &facts.cwd, home: &home, own_cgroup };
     let tree = rootfs::plan(&site)?;
-    let work = workload(spec, facts, &maps, who, io.as_ref(), stand_ins, cache, &mut degraded)?;
+    let mut work = workload(spec, facts, &maps, who, io.as_ref(), stand_ins, cache, &mut degraded)?;
     let mut notes = tree.notes.clone();
+    if tree.has_virtual_owners {
+        work.owners = owners::filter()?;
+        if work.owners.is_none() {
+            notes.push("files belong to one user inside, and chown is refused: pretending others needs Linux 5.5".into());
+        }
+    }
     if facts.landlock_abi < SCOPES_SINCE && spec.network.mode == NetworkMode::Host {
         notes.push("the command can reach the host's abstract sockets: landlock scopes need Linux 6.12".into());
     }
@@ -246,6 +260,7 @@ pub fn workload<'a>(
         argv: spec.process.argv.iter().map(|a| cstr(a.as_bytes())).collect::<Result<_>>()?,
         oom_score: oom_score(spec),
         filter,
+        owners: None,
         landlock,
         io,
         who,

@@ -128,7 +128,7 @@ pub enum Event {
     Continued,
     /// The time limit is reached; the stop signal went to PID 1.
     TimedOut,
-    /// The caller's terminal was closed.
+    /// The caller's terminal was closed, or nobody reads what the sandbox shows on its own.
     HungUp,
     /// SIGKILL went to PID 1.
     Killed,
@@ -546,11 +546,10 @@ impl<'a> Watch<'a> {
         if has(|m| matches!(m, Mark::Link)) {
             self.monitor_says(now)?;
         }
-        self.pump(now);
-        Ok(())
+        self.pump(now)
     }
 
-    fn pump(&mut self, now: Instant) {
+    fn pump(&mut self, now: Instant) -> Result<()> {
         let last = self.gone.is_some();
         for (flow, _) in self.inward.iter_mut().filter(|(flow, _)| flow.is_due(None, now)) {
             flow.pump(false, now, None);
@@ -572,14 +571,24 @@ impl<'a> Watch<'a> {
         if self.inward.iter().any(|(flow, _)| flow.left()) {
             self.leave(Left::Detached);
         }
-        if matches!(self.sandbox, Sandbox::There { leash: false, .. }) && self.outward.iter().any(Flow::broken) {
-            self.leave(Left::Detached);
+        if self.outward.iter().any(Flow::broken) {
+            match self.sandbox {
+                Sandbox::There { leash: false, .. } => self.leave(Left::Detached),
+                // Who writes to a pipe gets SIGPIPE; a terminal that shows nothing any more is one that was closed.
+                _ if self.terminal.is_some() => {
+                    (self.on_event)(Event::HungUp);
+                    self.hang_up(now)?;
+                    self.forward(libc::SIGHUP)?;
+                }
+                _ => {}
+            }
         }
         let ended = self.inward.extract_if(.., |(flow, _)| flow.finished()).any(|(_, only)| only);
         if let Some(door) = self.door.as_mut().filter(|_| ended) {
             door.stdin = None;
         }
         self.outward.retain(|flow| !flow.finished());
+        Ok(())
     }
 
     /// Let go of a sandbox that goes on without us.
@@ -754,7 +763,7 @@ impl<'a> Watch<'a> {
         let due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
         if due(self.settle_at) {
             self.settle_at = None;
-            sys::process::forget_text();
+            sys::process::settle();
         }
         if let Some((_, rows, columns)) = self.redraw.take_if(|(at, ..)| *at <= now) {
             self.set_size(rows, columns);

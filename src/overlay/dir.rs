@@ -46,7 +46,8 @@ impl New<'_> {
 }
 
 impl Fs {
-    pub fn create(&self, parent: &Arc<Node>, name: &Arc<CStr>, new: New, mut by: Creator) -> Result<(Arc<Node>, Attributes)> {
+    /// `told`: the kernel will hear of it.
+    pub fn create(&self, parent: &Arc<Node>, name: &Arc<CStr>, new: New, mut by: Creator, told: bool) -> Result<(Arc<Node>, Attributes)> {
         if let New::Node(FileType::CharacterDevice, 0) = new {
             // It would be a whiteout.
             return Err(Errno::PERM);
@@ -80,7 +81,7 @@ impl Fs {
         let seen = self.dressed(&spot, stat)?;
         let found = Found { upper: true, ..Found::default() };
         let place = Name { parent: parent.clone(), name: name.clone(), upper: true };
-        let node = self.table.node(Key::of(&stat), seen.kind(), place, stat.st_nlink, found, true);
+        let node = self.table.node(Key::of(&stat), seen.kind(), place, stat.st_nlink, found, told);
         if let Some(fd) = fd {
             node.content.get_or_init(|| self.descriptors.slot()).put(Arc::new(fd));
         }

@@ -170,7 +170,7 @@ fn answer_xattr(reply: ReplyXattr, size: u32, value: Result<&[u8]>) {
 
 impl Face {
     fn create_node(&self, parent: INodeNo, name: &OsStr, new: New, by: Creator) -> Result<(u64, Attributes)> {
-        let (node, seen) = self.fs.create(&self.fs.table.get(parent.0)?, &component(name.as_bytes())?, new, by)?;
+        let (node, seen) = self.fs.create(&self.fs.table.get(parent.0)?, &component(name.as_bytes())?, new, by, true)?;
         Ok((node.id, seen))
     }
 }

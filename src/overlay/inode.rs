@@ -7,7 +7,7 @@
 //! a state, the table; a state is held for no system call and with no other state.
 
 use super::layer::{Place, Slot, Spot};
-use super::xattr::{self, Override};
+use super::xattr;
 use super::{Fs, Ownership};
 use crate::sys::{Errno, Result};
 use rustix::fs::{FileType, Stat, Timespec, Timestamps};
@@ -386,12 +386,15 @@ impl Fs {
     pub fn dressed(&self, spot: &Spot, stat: Stat) -> Result<Attributes> {
         let mut seen = Attributes { stat, disk: (stat.st_uid, stat.st_gid, stat.st_mode), overridden: false };
         let kind = FileType::from_raw_mode(stat.st_mode);
-        if self.ownership == Ownership::Virtual
-            && matches!(kind, FileType::RegularFile | FileType::Directory)
-            && let Some(over) = Override::read(spot)?
-        {
-            over.apply(&mut seen.stat);
-            seen.overridden = true;
+        if self.ownership == Ownership::Virtual {
+            // What nothing is said of is ours, whoever has it on the host.
+            (seen.stat.st_uid, seen.stat.st_gid) = self.own;
+            if matches!(kind, FileType::RegularFile | FileType::Directory)
+                && let Some(over) = xattr::override_of(spot)?
+            {
+                over.apply(&mut seen.stat);
+                seen.overridden = true;
+            }
         }
         Ok(seen)
     }
@@ -402,8 +405,12 @@ impl Fs {
         Ok(self.numbered(node, seen))
     }
 
-    /// With the number and link count that programs see.
+    /// With the number and link count that programs see; and with virtual ownership as ours, since the kernel knows no other id, and lets nobody
+    /// write to what belongs to none. // xattr.rs `OWNER`
     pub fn numbered(&self, node: &Node, mut seen: Attributes) -> Attributes {
+        if self.ownership == Ownership::Virtual {
+            (seen.stat.st_uid, seen.stat.st_gid) = self.own;
+        }
         if node.id != ROOT {
             seen.stat.st_ino = node.id;
         }

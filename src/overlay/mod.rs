@@ -39,7 +39,7 @@ mod readdir;
 mod statfs;
 mod xattr;
 
-pub use xattr::{Override, parse_links};
+pub use xattr::{NODE, OWNER, Override, parse_links};
 
 use crate::error::{Doing, Result};
 use crate::image::remove;
@@ -78,7 +78,7 @@ pub struct Upper {
 pub enum Ownership {
     /// As the disk says: the server may chown to any id that there is inside.
     Real,
-    /// As an extended attribute says: on disk everything belongs to the one user.
+    /// As an extended attribute says: on disk, and for the kernel, everything belongs to the one user. Who asks by `OWNER` hears the truth.
     Virtual,
 }
 
@@ -124,6 +124,8 @@ pub fn serve(device: OwnedFd, overlay: Overlay) -> Result<()> {
 struct Fs {
     upper: Option<Writable>,
     ownership: Ownership,
+    /// The ids of this process, to which all on disk belongs where ownership is virtual.
+    own: (u32, u32),
     table: Table,
     listings: Listings,
     descriptors: Arc<Descriptors>,
@@ -199,6 +201,7 @@ impl Fs {
         Ok(Fs {
             upper,
             ownership: overlay.ownership,
+            own: (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw()),
             table,
             listings: Listings::default(),
             descriptors,

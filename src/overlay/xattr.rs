@@ -1,123 +1,44 @@
 //! Extended attributes: those of programs, those of an overlay, and virtual ownership.
 //!
 //! *What*: programs see every attribute but the overlay's own (`user.overlay.`), whose names are escaped for them as the kernel does, so that an
-//! overlay inside an overlay works: inside `user.overlay.x` is `user.overlay.overlay.x` on disk. `Override` is virtual ownership: owner, mode, type
-//! and device number as text, in the form of containers/storage (`UID:GID:MODE[:TYPE]`). `Origin` is the kernel's record of what was copied up.
+//! overlay inside an overlay works: inside `user.overlay.x` is `user.overlay.overlay.x` on disk. Virtual ownership is an `Override`. `Origin` is the kernel's record of what was copied up.
 //!
 //! A symbolic link cannot have attributes of ours: one that belongs to somebody else is kept as a file with its target as content.
 
-use super::inode::{Attributes, Key, Node};
+use super::dir::{Creator, New};
+use super::inode::{Attributes, Changes, Key, Node};
 use super::layer::Spot;
+use super::namei::component;
 use super::{Fs, Ownership};
+pub use crate::image::ownership::{OVERRIDE, Override};
 use crate::sys::{self, Errno, Result};
 use rustix::fs::{FileType, Stat};
 use std::ffi::{CStr, CString};
-use std::fmt::Write;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 /// The kernel's own limit for a value and for a list. man: xattr(7)
 pub const MOST: usize = 64 << 10;
-pub const OVERRIDE: &CStr = c"user.containers.override_stat";
+/// Of every object with virtual ownership, for who answers for ids that the kernel cannot show: who it belongs to, as `UID:GID`. 4294967295 is
+/// the id that the kernel shows; to be set, the id as it is. // owners
+pub const OWNER: &CStr = c"system.sandbox.owner";
+/// Of a directory, only to be set: make a device in it, as `NAME/` and the text of an override.
+pub const NODE: &CStr = c"system.sandbox.node";
 const OWN: &[u8] = b"user.overlay.";
 const ESCAPED: &[u8] = b"user.overlay.overlay.";
 const ACL: &[u8] = b"system.posix_acl_";
 const ACCESS_ACL: &CStr = c"system.posix_acl_access";
 pub const DEFAULT_ACL: &CStr = c"system.posix_acl_default";
 
-/// Who a file belongs to and what it is, where the disk cannot say so.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Override {
-    pub uid: u32,
-    pub gid: u32,
-    /// Permissions only.
-    pub mode: u32,
-    /// What kind of file, with a device's number; None: what the disk says.
-    pub kind: Option<(FileType, u64)>,
-}
-
-impl Override {
-    pub fn parse(text: &[u8]) -> Option<Override> {
-        let mut parts = std::str::from_utf8(text).ok()?.trim_end_matches('\0').split(':');
-        let (uid, gid) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
-        let mode = u32::from_str_radix(parts.next()?, 8).ok()? & 0o7777;
-        let kind = match parts.next() {
-            None => None,
-            Some(word) => {
-                let mut words = word.split('-');
-                let kind = match words.next()? {
-                    "file" => FileType::RegularFile,
-                    "dir" => FileType::Directory,
-                    "symlink" => FileType::Symlink,
-                    "pipe" => FileType::Fifo,
-                    "socket" => FileType::Socket,
-                    "block" => FileType::BlockDevice,
-                    "char" => FileType::CharacterDevice,
-                    _ => return None,
-                };
-                let device = match kind {
-                    FileType::BlockDevice | FileType::CharacterDevice => {
-                        rustix::fs::makedev(words.next()?.parse().ok()?, words.next()?.parse().ok()?)
-                    }
-                    _ => 0,
-                };
-                words.next().is_none().then_some(())?;
-                Some((kind, device))
-            }
-        };
-        parts.next().is_none().then_some(Override { uid, gid, mode, kind })
-    }
-
-    pub fn text(&self) -> String {
-        let Override { uid, gid, mode, kind } = self;
-        let mut text = format!("{uid}:{gid}:{mode:04o}");
-        if let Some((kind, device)) = kind {
-            text.push_str(match kind {
-                FileType::Directory => ":dir",
-                FileType::Symlink => ":symlink",
-                FileType::Fifo => ":pipe",
-                FileType::Socket => ":socket",
-                FileType::BlockDevice => ":block",
-                FileType::CharacterDevice => ":char",
-                _ => ":file",
-            });
-            if matches!(kind, FileType::BlockDevice | FileType::CharacterDevice) {
-                let _ = write!(text, "-{}-{}", rustix::fs::major(*device), rustix::fs::minor(*device));
-            }
-        }
-        text
-    }
-
-    pub fn of(stat: &Stat) -> Override {
-        let kind = FileType::from_raw_mode(stat.st_mode);
-        Override { uid: stat.st_uid, gid: stat.st_gid, mode: stat.st_mode & 0o7777, kind: Some((kind, stat.st_rdev)) }
-    }
-
-    pub fn read(spot: &Spot) -> Result<Option<Override>> {
-        let mut value = [0u8; 128];
-        match spot.get_xattr(OVERRIDE, &mut value) {
-            // What cannot be read is no statement about the owner: the disk's word stands.
-            Ok(n) => Ok(value.get(..n).and_then(Override::parse)),
-            Err(Errno::NODATA | Errno::OPNOTSUPP | Errno::RANGE) => Ok(None),
-            Err(e) => Err(e),
-        }
-    }
-
-    pub fn apply(&self, stat: &mut Stat) {
-        (stat.st_uid, stat.st_gid) = (self.uid, self.gid);
-        let mut format = stat.st_mode & libc::S_IFMT;
-        if let Some((kind, device)) = self.kind
-            && FileType::from_raw_mode(format) == FileType::RegularFile
-            && kind != FileType::Directory
-        {
-            format = kind.as_raw_mode();
-            stat.st_rdev = device;
-            if !matches!(kind, FileType::RegularFile | FileType::Symlink) {
-                stat.st_size = 0;
-            }
-        }
-        stat.st_mode = format | self.mode;
+/// Who it belongs to and what it is, if an attribute says so.
+pub fn override_of(spot: &Spot) -> Result<Option<Override>> {
+    let mut value = [0u8; 128];
+    match spot.get_xattr(OVERRIDE, &mut value) {
+        // What cannot be read is no statement about the owner: the disk's word stands.
+        Ok(n) => Ok(value.get(..n).and_then(Override::parse)),
+        Err(Errno::NODATA | Errno::OPNOTSUPP | Errno::RANGE) => Ok(None),
+        Err(e) => Err(e),
     }
 }
 
@@ -257,6 +178,16 @@ impl Fs {
     }
 
     pub fn get_xattr(&self, node: &Arc<Node>, name: &CStr, value: &mut [u8]) -> Result<usize> {
+        if name == OWNER && self.ownership == Ownership::Virtual {
+            let spot = self.spot(node)?;
+            let seen = self.dressed(&spot, spot.stat()?)?;
+            let id = |id: u32, own: u32| if id == own { u32::MAX } else { id };
+            let text = format!("{}:{}", id(seen.stat.st_uid, self.own.0), id(seen.stat.st_gid, self.own.1));
+            if let Some(place) = value.get_mut(..text.len()) {
+                place.copy_from_slice(text.as_bytes());
+            }
+            return Ok(text.len());
+        }
         let name = self.on_disk(name)?;
         self.spot(node)?.get_xattr(&name, value)
     }
@@ -271,6 +202,10 @@ impl Fs {
     }
 
     pub fn set_xattr(&self, node: &Arc<Node>, name: &CStr, value: &[u8], flags: u32, by: (u32, u32)) -> Result<()> {
+        if self.ownership == Ownership::Virtual && (name == OWNER || name == NODE) {
+            let text = std::str::from_utf8(value).map_err(|_| Errno::INVAL)?;
+            return if name == OWNER { self.set_owner(node, text) } else { self.make_node(node, text) };
+        }
         let disk = self.on_disk(name).map_err(|e| if e == Errno::NODATA { Errno::PERM } else { e })?;
         self.copy_up(node)?;
         let spot = self.spot(node)?;
@@ -286,6 +221,21 @@ impl Fs {
             node.default_acl.store(0, Ordering::Relaxed);
         }
         Ok(())
+    }
+
+    fn set_owner(&self, node: &Arc<Node>, text: &str) -> Result<()> {
+        let id = |word: &str| word.parse::<u32>().map(|id| Some(id).filter(|id| *id != u32::MAX)).map_err(|_| Errno::INVAL);
+        let (uid, gid) = text.split_once(':').ok_or(Errno::INVAL)?;
+        let changes = Changes { uid: id(uid)?, gid: id(gid)?, ..Changes::default() };
+        self.set_attributes(node, &changes).map(drop)
+    }
+
+    fn make_node(&self, dir: &Arc<Node>, text: &str) -> Result<()> {
+        let (name, over) = text.split_once('/').ok_or(Errno::INVAL)?;
+        let Override { uid, gid, mode, kind } = Override::parse(over.as_bytes()).ok_or(Errno::INVAL)?;
+        let (kind, device) = kind.filter(|(kind, _)| matches!(kind, FileType::CharacterDevice | FileType::BlockDevice)).ok_or(Errno::INVAL)?;
+        let by = Creator { uid, gid, mode, umask: 0 };
+        self.create(dir, &component(name.as_bytes())?, New::Node(kind, device), by, false).map(drop)
     }
 
     pub fn remove_xattr(&self, node: &Arc<Node>, name: &CStr) -> Result<()> {
@@ -331,33 +281,6 @@ pub fn goes_along(name: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_form_of_podman_is_read_and_written() {
-        let device = Some((FileType::CharacterDevice, rustix::fs::makedev(1, 3)));
-        for (text, uid, gid, mode, kind) in [
-            ("0:0:0755", 0, 0, 0o755, None),
-            ("33:44:4755:file", 33, 44, 0o4755, Some((FileType::RegularFile, 0))),
-            ("1:2:1777:dir", 1, 2, 0o1777, Some((FileType::Directory, 0))),
-            ("1:2:0777:symlink", 1, 2, 0o777, Some((FileType::Symlink, 0))),
-            ("0:5:0620:char-1-3", 0, 5, 0o620, device),
-        ] {
-            let over = Override { uid, gid, mode, kind };
-            assert_eq!(Override::parse(text.as_bytes()), Some(over), "{text}");
-            assert_eq!(over.text(), text);
-        }
-        for bad in ["", "0:0", "0:0:9", "a:0:755", "0:0:755:door", "0:0:755:char-1", "0:0:755:char-1-2-3", "0:0:755:file:x", "-1:0:755"] {
-            assert_eq!(Override::parse(bad.as_bytes()), None, "{bad}");
-        }
-    }
-
-    #[test]
-    fn a_type_only_changes_what_is_a_file_on_disk() {
-        let mut stat = rustix::fs::stat("/").unwrap();
-        Override::parse(b"7:8:0600:char-1-3").unwrap().apply(&mut stat);
-        assert_eq!(FileType::from_raw_mode(stat.st_mode), FileType::Directory);
-        assert_eq!((stat.st_uid, stat.st_gid, stat.st_mode & 0o7777), (7, 8, 0o600));
-    }
 
     #[test]
     fn link_counts() {

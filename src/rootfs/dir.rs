@@ -4,6 +4,7 @@
 use super::{Builder, RDONLY, cpath};
 use crate::error::{Doing, Error, Kind, Result};
 use crate::host::mounts::submounts;
+use crate::overlay;
 use crate::spec::RootMode;
 use crate::tape::{Lower, Slot, Step};
 use std::path::{Path, PathBuf};
@@ -19,6 +20,7 @@ pub fn lay(b: &mut Builder, path: &Path, mode: RootMode) -> Result<bool> {
     let attributes = plain | if read_only { RDONLY } else { 0 };
     match mode {
         RootMode::ReadWrite => {
+            b.has_virtual_owners = !b.site.maps.is_full() && rustix::fs::getxattr(&path, overlay::OWNER, &mut [0u8; 0][..]).is_ok();
             b.mount(Step::CloneTree { path: cpath(&path)?, recursive: true, attributes, device: None, slot: Slot::Mount });
         }
         RootMode::Cow => {

@@ -68,10 +68,21 @@ pub struct Tree {
     steps: Vec<Step>,
     /// Sentences for the user: what cannot be had here.
     pub notes: Vec<String>,
+    /// Owners are kept by attribute, and the kernel knows one id.
+    pub has_virtual_owners: bool,
 }
 
 pub fn plan(site: &Site) -> Result<Tree> {
-    let mut b = Builder { site, make: Vec::new(), mount: Vec::new(), layers: Vec::new(), made: BTreeSet::new(), count: 0, notes: Vec::new() };
+    let mut b = Builder {
+        site,
+        make: Vec::new(),
+        mount: Vec::new(),
+        layers: Vec::new(),
+        made: BTreeSet::new(),
+        count: 0,
+        notes: Vec::new(),
+        has_virtual_owners: false,
+    };
     b.make(Step::MakeDir { path: c"r".into(), mode: 0o755, owner: b.root_owner() });
     b.make(Step::MakeDir { path: c"empty".into(), mode: 0o555, owner: b.root_owner() });
     b.make(Step::MakeFile { path: c"blank".into(), content: Box::default(), mode: 0o444 });
@@ -124,6 +135,7 @@ struct Builder<'a> {
     made: BTreeSet<OsString>,
     count: u32,
     notes: Vec<String>,
+    has_virtual_owners: bool,
 }
 
 const MOST_HOSTS: u64 = 1 << 20;
@@ -158,7 +170,7 @@ impl Builder<'_> {
         steps.extend(self.make);
         steps.extend(self.mount);
         steps.push(Step::Pivot { attributes: root });
-        Tree { steps, notes: self.notes }
+        Tree { steps, notes: self.notes, has_virtual_owners: self.has_virtual_owners }
     }
 
     /// Attributes of the root itself. // I3

@@ -2,7 +2,7 @@
 //! Must never allocate: the child has no allocator.
 
 use super::{Errno, Result, check};
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 /// One instruction of a classic BPF program. kernel: include/uapi/linux/filter.h struct sock_filter
 #[repr(C)]
@@ -49,6 +49,39 @@ pub fn seccomp_load(program: &[SockFilter]) -> Result<()> {
     let (mode, flags): (libc::c_uint, libc::c_uint) = (libc::SECCOMP_SET_MODE_FILTER, 0);
     // SAFETY: `prog` and the slice behind it outlive the call, which copies them; `len` is the slice's own length, and fits.
     check(unsafe { libc::syscall(libc::SYS_seccomp, mode, flags, &raw const prog) }).map(drop)
+}
+
+/// The flags of a filter whose calls somebody else answers: of those that this kernel has, None if it has none. man: seccomp_unotify(2),
+/// since 5.5, with continuing; who is being answered is not to be interrupted but by its death since 5.19.
+pub fn listening() -> Option<u32> {
+    const WAIT_KILLABLE_RECV: u32 = 1 << 5;
+    let listener = libc::SECCOMP_FILTER_FLAG_NEW_LISTENER as u32;
+    let none: *const SockFprog = core::ptr::null();
+    [listener | WAIT_KILLABLE_RECV, listener].into_iter().find(|flags| {
+        // SAFETY: the program is at no address, which the kernel refuses (EFAULT) once it has looked at the flags; nothing is loaded.
+        let probed = check(unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, *flags, none) });
+        probed == Err(Errno::FAULT)
+    })
+}
+
+/// The same as `seccomp_load`, with these flags of `listening`: who has the descriptor answers the calls that the program says.
+pub fn seccomp_listen(program: &[SockFilter], flags: u32) -> Result<OwnedFd> {
+    if program.is_empty() || program.len() > MAX_INSTRUCTIONS {
+        return Err(Errno::INVAL);
+    }
+    let prog = SockFprog { len: program.len() as libc::c_ushort, filter: program.as_ptr() };
+    // SAFETY: as in `seccomp_load`.
+    let fd = check(unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, &raw const prog) })?;
+    // SAFETY: with that flag the answer is a new descriptor, which nobody else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+}
+
+/// Have who answers woken on the processor of who asks: it waits for nothing else. man: seccomp_unotify(2), since 6.6; without it, slower.
+pub fn answer_nearby(listener: BorrowedFd) {
+    const SET_FLAGS: libc::c_ulong = 0x4008_2104;
+    const SYNC_WAKE_UP: libc::c_ulong = 1;
+    // SAFETY: the call takes an integer, and the descriptor is borrowed, hence open.
+    unsafe { libc::ioctl(listener.as_raw_fd(), SET_FLAGS as _, SYNC_WAKE_UP) };
 }
 
 /// Can this kernel filter system calls at all? man: seccomp(2) SECCOMP_GET_ACTION_AVAIL, since 4.14

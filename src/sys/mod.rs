@@ -21,6 +21,7 @@ pub mod process;
 pub mod pty;
 pub mod signal;
 pub mod socket;
+pub mod task;
 pub mod xattr;
 
 pub use rustix::io::Errno;

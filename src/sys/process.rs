@@ -123,11 +123,12 @@ pub fn default_signals() {
 }
 
 /// Wait for any signal of `set` (which must be blocked) and take it: its number, and the pid of who sent it as seen from here, 0 if that
-/// is in a pid namespace above ours. kernel: kernel/signal.c send_signal_locked()
-pub fn wait_signal(set: Set) -> Result<(i32, i32)> {
+/// is in a pid namespace above ours. Err(AGAIN): none came within `limit`. kernel: kernel/signal.c send_signal_locked()
+pub fn wait_signal(set: Set, limit: Option<libc::timespec>) -> Result<(i32, i32)> {
     let mut info = core::mem::MaybeUninit::<libc::siginfo_t>::zeroed();
-    // SAFETY: the set is 8 bytes as said, the siginfo is a live one of this frame; no timeout is asked for.
-    let got = unsafe { libc::syscall(libc::SYS_rt_sigtimedwait, &raw const set, info.as_mut_ptr(), core::ptr::null::<u8>(), 8) };
+    let limit = limit.as_ref().map_or(core::ptr::null(), core::ptr::from_ref);
+    // SAFETY: the set is 8 bytes as said, the siginfo and the limit, if there is one, are live ones of this frame.
+    let got = unsafe { libc::syscall(libc::SYS_rt_sigtimedwait, &raw const set, info.as_mut_ptr(), limit, 8) };
     let signal = check(got)? as i32;
     // SAFETY: zeroed is a valid siginfo, and the call has filled it.
     let info = unsafe { info.assume_init() };
@@ -177,9 +178,11 @@ pub fn show_as(name: &[u8]) {
     }
 }
 
-/// Drop our mappings of the program's own text, most of which was for starting: what is still needed comes back from the page
-/// cache, a page at a time. man: madvise(2) MADV_DONTNEED
-pub fn forget_text() {
+/// Give back the memory that was for starting: free memory, and our mappings of the program's own text, of which what is still needed
+/// comes back from the page cache. man: malloc_trim(3), madvise(2) MADV_DONTNEED
+pub fn settle() {
+    // SAFETY: no pointers; the one lock that it takes is free in a child, too, as there was one thread at the clone.
+    unsafe { libc::malloc_trim(0) };
     unsafe extern "C" {
         // Both are made by the linker. man: end(3)
         static __executable_start: u8;

@@ -90,8 +90,18 @@ fn serve(stay: Stay, workload: i32) -> ! {
         clone::exit(125);
     }
     let (wire, proc) = (crate::sys::inherit::inherited(&0), crate::sys::inherit::inherited(&1));
+    // A command that runs for so long may run for hours: then memory that was for starting is given back.
+    let mut settles = Some(libc::timespec { tv_sec: 0, tv_nsec: 50_000_000 });
     loop {
-        let Ok((signal, sender)) = process::wait_signal(Set::ALL) else { continue };
+        let (signal, sender) = match process::wait_signal(Set::ALL, settles) {
+            Ok(came) => came,
+            Err(errno) => {
+                if errno == Errno::AGAIN && settles.take().is_some() {
+                    process::settle();
+                }
+                continue;
+            }
+        };
         // Whoever is inside can signal us where landlock has no scopes (before Linux 6.12), but that is not for us to pass on.
         let above = if stay.owns_pids { 0 } else { rustix::process::getppid().map_or(0, |p| p.as_raw_nonzero().get()) };
         match signal {

@@ -105,6 +105,14 @@ impl Player<'_> {
             }
 
             Step::PrivatePropagation => mount::all_private(),
+            Step::Introduce => {
+                let open = |path: &CStr| rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
+                let (user, mounts) = (open(c"/proc/self/ns/user")?, open(c"/proc/self/ns/mnt")?);
+                let proc = mount::clone_tree(rustix::fs::CWD, c"/proc", true)?;
+                mount::attributes(proc.as_fd(), mount::RDONLY | mount::NOSUID | mount::NODEV | mount::NOEXEC, 0, true)?;
+                let all = [user.as_fd(), mounts.as_fd(), proc.as_fd()];
+                socket::send(self.channels.wire, &[wire::PLACE], &all, rustix::net::SendFlags::empty())
+            }
             Step::EnterScratch { at } => {
                 let target = rustix::fs::open(at.as_c_str(), OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
                 let scratch = self.take(Slot::Mount)?;
@@ -222,6 +230,10 @@ impl Player<'_> {
                 confine::landlock_add_path(crate::sys::inherit::inherited(ruleset), here.as_fd(), *access)
             }
             Step::LandlockEnforce { ruleset } => confine::landlock_restrict_self(crate::sys::inherit::inherited(ruleset)),
+            Step::Listen { program, flags } => {
+                let listener = confine::seccomp_listen(program, *flags)?;
+                socket::send_fd(self.channels.wire, wire::LISTENER, listener.as_fd())
+            }
             Step::Seccomp(program) => confine::seccomp_load(program),
 
             Step::CloseOnExecFrom(first) => process::close_on_exec_from(*first),

@@ -146,6 +146,8 @@ pub enum Step {
 
     // -- Root: relative paths start at the scratch tmpfs
     PrivatePropagation,
+    /// Give the parent our user and mount namespaces, and a copy of the host's procfs with nothing around it. // owners
+    Introduce,
     /// Attach the mount in `Slot::Mount` at a host path of our own mount namespace, and work there.
     EnterScratch {
         at: CString,
@@ -289,6 +291,11 @@ pub enum Step {
     DefaultSignals {
         mask: crate::sys::signal::Set,
     },
+    /// Leave calls of this program to whoever has the listener, which goes to the parent. // owners
+    Listen {
+        program: Box<[crate::sys::confine::SockFilter]>,
+        flags: u32,
+    },
     Seccomp(Box<[crate::sys::confine::SockFilter]>),
 
     // -- Exec
@@ -316,6 +323,7 @@ impl Step {
             | SetIds { .. } => Phase::Identity,
             DieWithParent(phase) | NotDumpable(phase) | Join { phase, .. } => *phase,
             PrivatePropagation
+            | Introduce
             | Filesystem { .. }
             | EnterScratch { .. }
             | MakeDir { .. }
@@ -347,6 +355,7 @@ impl Step {
             | LandlockEnforce { .. }
             | CloseOnExecFrom(_)
             | DefaultSignals { .. }
+            | Listen { .. }
             | Seccomp(_) => Phase::Seal,
             Stay | Exec { .. } => Phase::Exec,
         }
@@ -381,6 +390,7 @@ impl fmt::Display for Step {
             NotDumpable(_) => f.write_str("become undumpable"),
             DieWithParent(_) => f.write_str("ask to die with the parent"),
             PrivatePropagation => f.write_str("make all mounts private"),
+            Introduce => f.write_str("hand our namespaces and the host's procfs over to the parent"),
             EnterScratch { at } => write!(f, "attach the scratch at {}", s(at)),
             MakeDir { path, mode, owner } => {
                 write!(f, "make the directory {} {mode:04o}", s(path))?;
@@ -448,6 +458,7 @@ impl fmt::Display for Step {
                 write!(f, "let landlock allow {access:#x} below {}{absent}", s(path))
             }
             LandlockEnforce { .. } => f.write_str("enforce landlock"),
+            Listen { program, .. } => write!(f, "leave calls about ids to the supervisor ({} instructions)", program.len()),
             Seccomp(program) => write!(f, "load the seccomp filter ({} instructions)", program.len()),
             CloseOnExecFrom(first) => write!(f, "close descriptors from {first} on at exec"),
             DefaultSignals { .. } => f.write_str("reset signal actions, and the mask to the caller's"),

@@ -2,7 +2,8 @@
 //!
 //! - the *fault pipe*, child to parent: one `Fault` of 8 bytes, or end-of-file, which means that exec happened.
 //! - the *wire*, a seqpacket socket: one byte per `Barrier` from the parent; from the child one byte `b'L'` with the descriptor
-//!   of the writable layer, one byte `b'T'` with the terminal's, one byte `b'C'` with that of the child that goes on in a sandbox that was
+//!   of the writable layer, one byte `b'T'` with the terminal's, one byte `b'P'` with what `Step::Introduce` says and one byte `b'S'` with the
+//!   listener of a filter, one byte `b'C'` with that of the child that goes on in a sandbox that was
 //!   joined, and at the end the workload's wait status (4 bytes, native order) from PID 1, which then waits for `FAREWELL` if there
 //!   is a cgroup to look at. End-of-file means that the other side is dead; a child that waits then leaves.
 
@@ -35,6 +36,12 @@ pub const LAYER: u8 = b'L';
 
 /// The byte that comes with the pidfd of the child that goes on.
 pub const CHILD: u8 = b'C';
+
+/// The byte that comes with the user namespace, the mount namespace and a procfs.
+pub const PLACE: u8 = b'P';
+
+/// The byte that comes with a filter's listener.
+pub const LISTENER: u8 = b'S';
 
 /// The byte that comes with the terminal.
 pub const TERMINAL: u8 = b'T';

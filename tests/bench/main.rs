@@ -5,6 +5,7 @@
 //! slow, only if a program does not do its work.
 
 mod images;
+mod stay;
 
 use sandbox::host::{Caller, caller};
 use std::collections::BTreeSet;
@@ -335,6 +336,7 @@ fn root_directory(bench: &Bench) {
         }
     }
     image(bench, crun.as_ref());
+    stay::stay(bench, crun.as_ref());
 }
 
 /// The same tree as an image.

@@ -154,8 +154,9 @@ fn it_ends_with_us_and_with_the_sandbox() {
     rustix::process::kill_process(rustix::process::Pid::from_child(&asked), rustix::process::Signal::TERM).unwrap();
     let out = finish(asked, b"");
     assert_eq!((out.code(), out.stdout.contains("term")), (3, true), "{out:?}");
-    let interrupted = place.start(place.cli(&["exec", "one", "sh", "-c", "echo up; sleep 605; echo no"]), "up");
-    std::thread::sleep(Duration::from_millis(500)); // the shell has begun to sleep by then
+    // By find, since a shell may lose it: dash takes one that comes while it starts a program for nobody's.
+    let waits = ["exec", "one", "find", "/", "-maxdepth", "0", "-exec", "sh", "-c", "echo up; exec sleep 605", ";"];
+    let interrupted = place.start(place.cli(&waits), "up");
     rustix::process::kill_process(rustix::process::Pid::from_child(&interrupted), rustix::process::Signal::INT).unwrap();
     assert_eq!(finish(interrupted, b"").code(), 130);
     assert!(!runs("sleep 605"));

@@ -60,6 +60,7 @@ fn paused_is_what_the_kernel_says() {
     }
     assert!(place.sandbox(&["ps"]).ok().contains("(Paused)"));
     place.sandbox(&["pause", "p"]).refused("it is paused").hinted();
+    place.sandbox(&["exec", "p", "true"]).refused("it is paused").hinted();
     place.sandbox(&["unpause", "p"]).ok();
     assert_eq!(place.status("p"), "running");
     assert!(states(pid).iter().all(|s| *s != 'T'));
@@ -70,6 +71,52 @@ fn paused_is_what_the_kernel_says() {
     place.sandbox(&["pause", "asked"]).ok();
     place.sandbox(&["stop", "asked"]).ok();
     assert_eq!(place.looked_at("asked")["State"]["ExitCode"], 7);
+    place.gone();
+}
+
+#[test]
+fn what_is_weaker_is_said_later_too() {
+    let place = place();
+    let run = place.sandbox(&["run", "-d", "--name", "one", "--", "sleep", "600"]);
+    run.ok();
+    let degraded = place.looked_at("one")["Sandbox"]["Degraded"].clone();
+    let of_memory = degraded.as_array().unwrap().iter().find(|d| d["Control"] == "memory");
+    assert_eq!(of_memory.is_some(), run.unlimited.is_some(), "{degraded} {run:?}");
+    assert!(of_memory.is_none_or(|d| d["Why"].as_str().unwrap().starts_with("no limit on memory: ")), "{degraded}");
+    place.gone();
+}
+
+#[test]
+fn several_are_stopped_at_once() {
+    let place = place();
+    let names = ["a", "b", "c"];
+    names.iter().for_each(|name| drop(place.detached(name, &[], "trap '' TERM; sleep 600; sleep 600")));
+    let stopped = place.sandbox(&["stop", "-t", "4", "a", "b", "c"]);
+    assert_eq!(stopped.ok(), "a\nb\nc");
+    assert!(stopped.took < Duration::from_secs(3 * 4), "{stopped:?}");
+    names.iter().for_each(|name| assert_eq!(place.status(name), "exited"));
+    place.gone();
+}
+
+/// Hundreds are looked through for a name, and of those that are not meant only the beginning is read. // container/store.rs
+#[test]
+fn a_record_begins_with_what_is_looked_for() {
+    let place = place();
+    let id = place.detached("one", &[], "sleep 600");
+    let record = std::fs::read_to_string(place.records().join(&id).join("config.json")).unwrap();
+    assert!(record.starts_with(&format!("{{\"id\":\"{id}\",\"name\":\"one\",")), "{record}");
+    // Another one that is damaged is in nobody's way.
+    let other = place.detached("other", &[], "sleep 600");
+    let damaged = place.records().join(&other).join("config.json");
+    let whole = std::fs::read_to_string(&damaged).unwrap();
+    std::fs::write(&damaged, &whole[..whole.len() / 2]).unwrap();
+    assert_eq!(place.status("one"), "running");
+    assert_eq!(place.status(&id[..12]), "running");
+    place.sandbox(&["inspect", "none"]).refused("cannot find");
+    for word in ["other", &other, &other[..12]] {
+        place.sandbox(&["stop", word]).refused("cannot believe").hinted();
+    }
+    std::fs::write(&damaged, whole).unwrap();
     place.gone();
 }
 
@@ -149,7 +196,8 @@ fn filters_and_formats_are_dockers() {
         (&["label=team", "label=x"], "one"),
         (&["health=none", "network=none"], "one three two"),
         (&[&format!("id={}", &one[..7])], "one"),
-        (&["since=one", "until=0s"], ""),
+        (&["since=three"], ""),
+        (&["until=24h"], ""),
         (&["ancestor=debian"], ""),
     ] {
         assert_eq!(names(filters), found, "{filters:?}");

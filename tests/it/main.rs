@@ -21,6 +21,7 @@ mod machine;
 mod matrix;
 mod oldkernel;
 mod oracle;
+mod owners;
 mod policy;
 mod restart;
 mod run;

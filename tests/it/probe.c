@@ -15,6 +15,7 @@
 #include <mqueue.h>
 #include <netinet/in.h>
 #include <poll.h>
+#include <pthread.h>
 #include <pty.h>
 #include <sched.h>
 #include <signal.h>
@@ -1209,6 +1210,244 @@ static int cmd_peek(const char *until) {
     return 0;
 }
 
+/* -------------------------------------------------------------------------------------------------- ids that are not mapped */
+
+static void is(const char *name, int holds) {
+    printf("%s=%s\n", name, holds ? "OK" : "WRONG");
+    fflush(stdout);
+}
+
+static int owned(const char *path, uid_t uid, gid_t gid) {
+    struct stat st;
+    return !lstat(path, &st) && st.st_uid == uid && st.st_gid == gid;
+}
+
+/* How it ends in a child. */
+static int in_child(int (*life)(void)) {
+    fflush(stdout);
+    pid_t pid = fork();
+    if (!pid) _exit(life());
+    int status = 0;
+    waitpid(pid, &status, 0);
+    return WIFEXITED(status) ? WEXITSTATUS(status) : 128;
+}
+
+static void become(uid_t uid, gid_t gid) {
+    gid_t groups[] = {gid, 77};
+    if (setgroups(2, groups) || setresgid(gid, gid, gid) || setresuid(uid, uid, uid)) say("become", -1), _exit(99);
+}
+
+/* 0: these are its ids. */
+static int has_ids(uid_t uid, gid_t gid) {
+    uid_t u[3];
+    gid_t g[3], list[64];
+    if (getresuid(&u[0], &u[1], &u[2]) || getresgid(&g[0], &g[1], &g[2])) return 1;
+    for (int i = 0; i < 3; i++)
+        if (u[i] != uid || g[i] != gid) return 2;
+    if (getuid() != uid || geteuid() != uid || getgid() != gid || getegid() != gid) return 3;
+    return getgroups(64, list) == 2 && list[0] == gid && list[1] == 77 && getgroups(0, NULL) == 2 && getgroups(1, list) < 0 ? 0 : 4;
+}
+
+static int life_user(void) {
+    become(33, 44);
+    is("user_ids", !has_ids(33, 44));
+    say("user_setuid_0", setuid(0));
+    say("user_setresgid_0", setresgid(0, -1, -1));
+    say("user_setgroups", setgroups(0, NULL));
+    say("user_chown_own_to_other", chown("own", 34, -1));
+    say("user_chgrp_own_to_own_group", chown("own", -1, 77));
+    say("user_chgrp_own_to_other", chown("own", -1, 78));
+    say("user_chown_others", chown("f", 33, 44));
+    say("user_mknod", mknod("n", S_IFCHR | 0644, makedev(1, 3)));
+    struct rlimit none = {RLIM_INFINITY, RLIM_INFINITY};
+    say("user_setrlimit", setrlimit(RLIMIT_LOCKS, &none));
+    is("user_after_setrlimit", !has_ids(33, 44));
+    return 0;
+}
+
+static int life_steps(void) {
+    say("seteuid", seteuid(33));
+    is("seteuid_ids", getuid() == 0 && geteuid() == 33);
+    say("seteuid_chown", chown("f", 1, 1));
+    say("seteuid_back", seteuid(0));
+    say("setreuid", setreuid(5, 6));
+    uid_t r, e, v;
+    is("setreuid_ids", !getresuid(&r, &e, &v) && r == 5 && e == 6 && v == 6);
+    say("setreuid_swap", setreuid(6, 5));
+    is("setfsuid", syscall(SYS_setfsuid, 6) == 5 && syscall(SYS_setfsuid, 99) == 6 && syscall(SYS_setfsuid, -1) == 6);
+    return 0;
+}
+
+static int life_exec(void) {
+    become(33, 44);
+    execl("/proc/self/exe", "probe", "believes", "33", "44", NULL);
+    return 98;
+}
+
+/* Who sets them may be long gone. */
+static int life_orphan(void) {
+    int out[2];
+    char answer = 9;
+    if (pipe(out)) return 97;
+    if (!fork()) {
+        become(33, 44);
+        if (!fork()) {
+            usleep(200000);
+            answer = has_ids(33, 44);
+            _exit(write(out[1], &answer, 1) != 1);
+        }
+        _exit(0);
+    }
+    close(out[1]);
+    return read(out[0], &answer, 1) == 1 ? answer : 96;
+}
+
+/* As chown(2), stat(2), mknod(2) and credentials(7) say, in the working directory. */
+static int cmd_owners(void) {
+    struct stat st, lst;
+    struct statx stx;
+    int fd = open("f", O_CREAT | O_RDWR, 0755), at = open(".", O_DIRECTORY | O_RDONLY), path;
+    if (fd < 0 || at < 0 || fchmod(fd, 06755)) return perror("f"), 1;
+    is("born", owned("f", 0, 0));
+    say("chown", chown("f", 33, 44));
+    is("lstat", owned("f", 33, 44));
+    is("stat", !stat("f", &st) && st.st_uid == 33 && st.st_gid == 44);
+    is("suid_is_gone", !(st.st_mode & 06000));
+    is("fstat", !fstat(fd, &st) && st.st_uid == 33 && st.st_gid == 44);
+    is("fstatat", !fstatat(at, "f", &st, 0) && st.st_uid == 33);
+    is("fstatat_empty", !fstatat(fd, "", &st, AT_EMPTY_PATH) && st.st_uid == 33);
+    is("statx", !statx(at, "f", 0, STATX_BASIC_STATS, &stx) && stx.stx_uid == 33 && stx.stx_gid == 44 && stx.stx_size == 0);
+    is("statx_empty", !statx(fd, "", AT_EMPTY_PATH, STATX_BASIC_STATS, &stx) && stx.stx_uid == 33);
+    is("raw_stat", !syscall(SYS_stat, "f", &st) && st.st_uid == 33);
+    is("absolute", ({ char here[4096], file[8192]; snprintf(file, sizeof file, "%s/f", getcwd(here, sizeof here)); owned(file, 33, 44); }));
+    say("chown_keeps_uid", chown("f", -1, 55));
+    is("chown_kept_uid", owned("f", 33, 55));
+    say("fchown", fchown(fd, 0, 0));
+    is("fchown_back", owned("f", 0, 0));
+    say("fchownat", fchownat(at, "f", 4000000000u, 70000, 0));
+    is("fchownat_large", owned("f", 4000000000u, 70000));
+    path = open("f", O_PATH);
+    say("fchown_path", fchown(path, 1, 1));
+    say("fchownat_empty", fchownat(path, "", 33, 55, AT_EMPTY_PATH));
+    is("fchownat_empty_did", owned("f", 33, 55));
+    if (symlink("f", "l")) return perror("l"), 1;
+    say("lchown", lchown("l", 5, 6));
+    is("lchown_did", owned("l", 5, 6) && owned("f", 33, 55));
+    is("lchown_is_link", !lstat("l", &lst) && S_ISLNK(lst.st_mode) && !stat("l", &st) && st.st_uid == 33);
+    say("chown_through_link", chown("l", 7, 8));
+    is("chown_through_link_did", owned("l", 5, 6) && owned("f", 7, 8));
+    say("nofollow", fchownat(at, "l", 9, 9, AT_SYMLINK_NOFOLLOW));
+    is("nofollow_did", owned("l", 9, 9) && owned("f", 7, 8));
+    say("mkdir", mkdir("d", 0755));
+    say("chown_dir", chown("d", 33, 33));
+    is("chown_dir_did", owned("d", 33, 33));
+    say("write_in_it", close(open("d/x", O_CREAT | O_WRONLY, 0644)));
+    say("link", link("f", "d/hard"));
+    is("hard_link", owned("d/hard", 7, 8));
+    say("rename", rename("d/hard", "d/other"));
+    is("renamed", owned("d/other", 7, 8));
+    say("unlink", unlink("d/other"));
+    say("write_to_it", write(fd, "x", 1));
+    say("truncate", truncate("f", 0));
+
+    say("none", chown("none", 1, 1));
+    say("notdir", chown("f/x", 1, 1));
+    say("empty", chown("", 1, 1));
+    say("fault", chown((char *)8, 1, 1));
+    say("toolong", chown(({ static char big[5000]; memset(big, 'x', 4999); big; }), 1, 1));
+    say("badfd", fchown(999, 1, 1));
+    say("badflags", fchownat(at, "f", 1, 1, 0x80));
+    symlink("loop", "loop");
+    say("loop", chown("loop", 1, 1));
+    say("stat_none", stat("none", &st));
+    say("stat_fault", syscall(SYS_stat, "f", (void *)8));
+    say("elsewhere", chown("/dev/shm", 33, 33));
+    say("proc", chown("/proc/self/stat", 33, 33));
+    say("magic", chown("/proc/self/cwd/f", 33, 33));
+    chown("f", 7, 8);
+
+    umask(022);
+    say("mknod", mknod("c", S_IFCHR | 0666, makedev(1, 3)));
+    is("mknod_did", !stat("c", &st) && st.st_mode == (S_IFCHR | 0644) && st.st_rdev == makedev(1, 3) && owned("c", 0, 0));
+    is("mknod_cannot_be_opened", open("c", O_RDONLY) < 0);
+    say("mknod_again", mknod("c", S_IFCHR | 0666, makedev(1, 3)));
+    say("mknod_over_file", mknod("f", S_IFBLK | 0666, makedev(8, 1)));
+    say("mknod_none", mknod("none/c", S_IFCHR | 0666, makedev(1, 3)));
+    say("mknodat", mknodat(at, "b", S_IFBLK | 0600, makedev(259, 70000)));
+    is("mknodat_did", !stat("b", &st) && st.st_mode == (S_IFBLK | 0600) && st.st_rdev == makedev(259, 70000));
+    say("mknod_fifo", mknod("p", S_IFIFO | 0644, 0));
+    say("chown_fifo", chown("p", 3, 4));
+    is("chown_fifo_did", owned("p", 3, 4));
+    say("chown_device", chown("c", 0, 6));
+    is("chown_device_did", owned("c", 0, 6) && !stat("c", &st) && S_ISCHR(st.st_mode));
+    say("unlink_device", unlink("c"));
+    say("mknod_anew", mknod("c", S_IFCHR | 0600, makedev(1, 5)));
+
+    close(open("own", O_CREAT | O_WRONLY, 0644));
+    chown("own", 33, 44);
+    in_child(life_user);
+    is("user_chgrp_did", owned("own", 33, 77));
+    in_child(life_steps);
+    is("exec", !in_child(life_exec));
+    is("orphan", !in_child(life_orphan));
+    is("parent_is_as_before", getuid() == 0 && geteuid() == 0 && owned("f", 7, 8));
+    return 0;
+}
+
+static void *swap_names(void *unused) {
+    (void)unused;
+    for (;;) {
+        rename("to_in", "x"), symlink("in", "to_in");
+        rename("to_out", "x"), symlink("/out/f", "to_out");
+    }
+}
+
+static char shared_path[64];
+
+static void *swap_memory(void *unused) {
+    (void)unused;
+    for (;;) memcpy(shared_path, "/out/f", 7), memcpy(shared_path, "././in", 7);
+}
+
+/* Paths that change while they are looked at: between a file of the tree and one of a volume. */
+static int cmd_owners_race(int seconds) {
+    pthread_t a, b;
+    struct stat st;
+    close(open("in", O_CREAT | O_WRONLY, 0644));
+    symlink("in", "x"), symlink("in", "to_in"), symlink("/out/f", "to_out");
+    strcpy(shared_path, "././in");
+    if (pthread_create(&a, NULL, swap_names, NULL) || pthread_create(&b, NULL, swap_memory, NULL)) return perror("thread"), 1;
+    long done = 0, odd = 0;
+    for (time_t end = time(NULL) + seconds; time(NULL) < end; done++) {
+        const char *path = done % 2 ? "x" : shared_path;
+        chown(path, 33, 44);
+        mknod("in", S_IFCHR | 0666, makedev(1, 3));
+        if (!stat("/out/f", &st) && (st.st_uid || st.st_gid)) odd++;
+    }
+    printf("odd=%ld\nin=%s\n", odd, owned("in", 33, 44) ? "OK" : "WRONG");
+    fprintf(stderr, "%ld rounds\n", done);
+    fflush(stdout);
+    _exit(0);
+}
+
+/* As many calls as can be, from as many processes. */
+static int cmd_owners_flood(int processes, int seconds) {
+    for (int i = 1; i < processes && fork(); i++) {}
+    struct stat st;
+    for (time_t end = time(NULL) + seconds; time(NULL) < end;) stat("/", &st), getuid(), chown("/tmp", 1, 1), setgroups(0, NULL);
+    return 0;
+}
+
+/* So many sets of ids as there can be, and what then is said. */
+static int cmd_owners_many(void) {
+    long n = 0;
+    while (n < 20000 && !setegid(n + 1) && !setegid(0)) n++;
+    say("many", n < 20000 ? -1 : 0);
+    is("some", n > 1000);
+    is("known", !setegid(7) && getegid() == 7);
+    return 0;
+}
+
 int main(int argc, char **argv) {
     const char *cmd = argc > 1 ? argv[1] : "";
     const char *one = argc > 2 ? argv[2] : "";
@@ -1251,6 +1490,11 @@ int main(int argc, char **argv) {
     if (!strcmp(cmd, "cgroup")) return cmd_cgroup();
     if (!strcmp(cmd, "swap")) return cmd_swap(argv + 2);
     if (!strcmp(cmd, "peek")) return cmd_peek(one);
+    if (!strcmp(cmd, "owners")) return cmd_owners();
+    if (!strcmp(cmd, "believes")) return has_ids(atoi(one), atoi(argv[3]));
+    if (!strcmp(cmd, "owners-race")) return cmd_owners_race(atoi(one));
+    if (!strcmp(cmd, "owners-flood")) return cmd_owners_flood(atoi(one), atoi(argv[3]));
+    if (!strcmp(cmd, "owners-many")) return cmd_owners_many();
     fprintf(stderr, "probe: no such check: %s\n", cmd);
     return 99;
 }

@@ -4,6 +4,7 @@
 
 use crate::support::*;
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 struct Seen {
     text: String,
@@ -47,6 +48,21 @@ fn a_shell_with_it() {
     let place = place();
     let seen = play(&place, &["=$ ", "+echo $((6*7))\\r", "=42", "+exit 5\\r"], &["-it", "-e", "PS1=$ ", "--", "sh"]);
     seen.well("5");
+}
+
+/// As by SIGPIPE without a terminal.
+#[test]
+fn it_ends_when_nobody_reads_any_more() {
+    let place = place();
+    place.sandbox(&["run", "-d", "--name", "one", "--", "sleep", "600"]).ok();
+    for words in ["run -- yes", "run -t -- yes", "exec one yes", "exec -t one yes"] {
+        let script = format!("{} {words} | head -n 1", program().display());
+        let output = finish(place.command("sh").args(["-c", &script]).spawn().unwrap(), b"");
+        assert_eq!(output.ok().trim_end(), "y", "{words}: {output:?}");
+        assert!(within(Duration::from_secs(5), || place.processes().iter().all(|(_, line)| !line.contains("yes"))), "{words}");
+    }
+    place.sandbox(&["rm", "-f", "one"]).ok();
+    place.nothing_left();
 }
 
 #[test]

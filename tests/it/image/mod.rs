@@ -4,7 +4,7 @@
 
 pub mod build;
 mod crash;
-mod run;
+pub mod run;
 mod hostile;
 mod registry;
 mod running;

@@ -654,7 +654,7 @@ fn debian_as_its_root() {
 }
 
 /// A minimal Debian, made once and kept in the user's cache.
-fn debian() -> Option<std::path::PathBuf> {
+pub fn debian() -> Option<std::path::PathBuf> {
     let cache = std::env::var_os("XDG_CACHE_HOME").map(std::path::PathBuf::from).filter(|p| p.is_absolute());
     let cache = cache.or_else(|| Some(std::path::PathBuf::from(std::env::var_os("HOME")?).join(".cache")))?;
     let kept = cache.join("sandbox-it").join("debian-sudo.tar");

@@ -1,0 +1,256 @@
+//! One id, and a tree in which everybody owns something: what is pretended, what that costs others, and who it can hurt.
+//!
+//! The user is `sandboxplain`, who has no subordinate ids. What the calls answer is compared with what they answer to root outside.
+
+use crate::support::*;
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command};
+use std::time::Duration;
+
+/// A place of who has no subordinate ids. None: nobody can become that user.
+fn plain() -> Option<Place> {
+    let account = accounts().plain.clone()?;
+    mode(&account.home, 0o755);
+    Some(Place::of(account))
+}
+
+const NEEDS_PLAIN: &str = "needs root, to become another user";
+
+/// A directory over which our overlay is mounted by hand, so that what is written stays on disk.
+struct Mounted {
+    server: Child,
+    point: PathBuf,
+    upper: PathBuf,
+}
+
+impl Mounted {
+    fn over(place: &Place, lower: &str) -> Mounted {
+        let [upper, work, point] = ["upper", "work", "point"].map(|name| place.dir(name));
+        let options = format!("lowerdir={},upperdir={},workdir={},virtual", place.at(lower), upper.display(), work.display());
+        let server = place.cli(&["overlay", "-o", &options, &place.at("point")]).spawn().expect("sandbox overlay");
+        let device = std::fs::metadata(&place.home).unwrap().dev();
+        // Nobody but its user may look at it: then that is an error here.
+        let mounted = || std::fs::metadata(&point).map_or(true, |m| m.dev() != device);
+        assert!(within(Duration::from_secs(10), mounted), "it is not mounted");
+        Mounted { server, point, upper }
+    }
+
+    fn rootfs(&self) -> String {
+        format!("{}:rw", self.point.display())
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.point).status();
+        let _ = self.server.wait();
+    }
+}
+
+fn answers(text: &str) -> BTreeMap<String, String> {
+    text.lines().filter_map(|l| l.split_once('=')).map(|(k, v)| (k.to_string(), v.to_string())).collect()
+}
+
+/// Of what is on disk below, that which is anybody else's, a device, or privileged.
+fn foreign(place: &Place, dir: &Path) -> String {
+    let (uid, gid) = (place.account.uid.to_string(), place.account.gid.to_string());
+    let odd = ["!", "-uid", &uid, "-o", "!", "-gid", &gid, "-o", "-type", "b", "-o", "-perm", "/6000"];
+    let out = Command::new("find").arg(dir).args(odd).output().unwrap();
+    assert!(out.status.success(), "{out:?}");
+    String::from_utf8(out.stdout).unwrap()
+}
+
+#[test]
+fn calls_about_ids_answer_as_to_root_outside() {
+    let Some(place) = plain() else { return skip(NEEDS_PLAIN) };
+    tiny_root(&place, "root");
+    let dir = base().join("owners");
+    std::fs::create_dir(&dir).unwrap();
+    let outside = Command::new(base().join("probe")).arg("owners").current_dir(&dir).output().unwrap();
+    let outside = answers(&String::from_utf8(outside.stdout).unwrap());
+    let mounted = Mounted::over(&place, "root");
+    let out = place.sandbox(&["run", "--rootfs", &mounted.rootfs(), "-w", "/root", "probe", "owners"]);
+    out.ok();
+    let inside = out.answers();
+    assert!(inside.len() > 80, "{out:?}");
+    let mut wanted = outside;
+    for (call, answer) in [
+        // File systems that keep no owners, and paths by magic links, which are the kernel's alone.
+        ("elsewhere", "EINVAL"),
+        ("proc", "EINVAL"),
+        ("magic", "EINVAL"),
+        // A device is one in name only.
+        ("mknod_cannot_be_opened", "OK"),
+        // He may write to the directory, so it is the device that is refused.
+        ("user_mknod", "EPERM"),
+    ] {
+        wanted.insert(call.into(), answer.into());
+    }
+    let all: BTreeSet<_> = inside.keys().chain(wanted.keys()).collect();
+    let differ: Vec<_> = all.into_iter().filter(|call| inside.get(*call) != wanted.get(*call)).collect();
+    assert!(differ.is_empty(), "{differ:?}: {inside:#?}");
+    assert_eq!(foreign(&place, &mounted.upper), "");
+}
+
+#[test]
+fn a_path_that_changes_while_it_is_looked_at_leads_to_nothing_of_others() {
+    let Some(place) = plain() else { return skip(NEEDS_PLAIN) };
+    tiny_root(&place, "root");
+    let volume = place.dir("out");
+    let file = place.file("out/f", "mine");
+    give(&place.file("out/roots", "root's"), 0, 0);
+    let before = std::fs::metadata(&file).unwrap();
+    let mounted = Mounted::over(&place, "root");
+    let bind = format!("{}:/out", volume.display());
+    let out = place.sandbox(&["run", "--rootfs", &mounted.rootfs(), "-v", &bind, "-w", "/root", "probe", "owners-race", "5"]);
+    out.ok();
+    assert_eq!(out.answers(), answers("odd=0\nin=OK"), "{out:?}");
+    let after = std::fs::metadata(&file).unwrap();
+    let known = |m: &std::fs::Metadata| (m.uid(), m.gid(), m.mode(), m.ino(), m.mtime());
+    assert_eq!(known(&after), known(&before));
+    assert_eq!(rustix::fs::listxattr(&file, &mut [0u8; 64][..]), Ok(0));
+    assert_eq!(foreign(&place, &mounted.upper), "");
+}
+
+#[test]
+fn who_floods_the_supervisor_holds_up_nobody_else() {
+    let Some(place) = plain() else { return skip(NEEDS_PLAIN) };
+    tiny_root(&place, "root");
+    let mounted = Mounted::over(&place, "root");
+    let rootfs = mounted.rootfs();
+    let flood = place.cli(&["run", "--rootfs", &rootfs, "probe", "owners-flood", "20", "6"]).spawn().unwrap();
+    std::thread::sleep(Duration::from_millis(500));
+    let out = place.sandbox(&["run", "--rootfs", &rootfs, "sh", "-c", "touch /root/f && chown 33 /root/f && stat -c %u /root/f"]);
+    assert_eq!(out.ok(), "33");
+    finish(flood, b"").ok();
+    let out = place.sandbox(&["run", "--rootfs", &rootfs, "probe", "owners-many"]);
+    assert_eq!(out.answers(), answers("many=EAGAIN\nsome=OK\nknown=OK"), "{out:?}");
+}
+
+/// The process of that word which a process of ours has started.
+fn child(of: u32, word: &str) -> Option<u32> {
+    let all = std::fs::read_to_string(format!("/proc/{of}/task/{of}/children")).ok()?;
+    let is = |pid: &&str| std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.split(|b| *b == 0).nth(1) == Some(word.as_bytes()));
+    all.split_whitespace().find(is)?.parse().ok()
+}
+
+fn field(status: &str, name: &str) -> String {
+    status.lines().find_map(|l| l.strip_prefix(name)?.strip_prefix(':')).unwrap_or_default().trim().to_string()
+}
+
+#[test]
+fn the_supervisor_is_confined_out_of_sight_and_ends_with_the_workload() {
+    let Some(place) = plain() else { return skip(NEEDS_PLAIN) };
+    tiny_root(&place, "root");
+    let mounted = Mounted::over(&place, "root");
+    let run = place.cli(&["run", "--rootfs", &mounted.rootfs(), "sh", "-c", "cat /proc/[0-9]*/cmdline | grep -c owners; echo up; exec sleep 60"]);
+    let mut run = place.start(run, "up");
+    let first = place.supervisor(&run);
+    let supervisor = child(first, "@owners").expect("a supervisor");
+    let proc = |name: &str| format!("/proc/{supervisor}/{name}");
+    let status = std::fs::read_to_string(proc("status")).unwrap();
+    // dac_override, dac_read_search, fowner, sys_chroot, sys_ptrace
+    let known = ["NoNewPrivs", "Seccomp", "CapEff", "CapPrm", "CapBnd", "CapInh", "CapAmb", "Threads"].map(|name| field(&status, name));
+    let set = "00000000000c000e";
+    assert_eq!(known, ["1", "2", set, set, set, "0000000000000000", "0000000000000000", "1"]);
+    // Not dumpable: its files are root's. Neither the host's user namespace nor its tree, but the host's pids.
+    assert_eq!(std::fs::metadata(proc("environ")).unwrap().uid(), 0);
+    assert_eq!(std::fs::read(proc("environ")).unwrap(), b"");
+    let ours = |name: &str| std::fs::read_link(format!("/proc/self/ns/{name}")).unwrap() == std::fs::read_link(proc(&format!("ns/{name}"))).unwrap();
+    assert_eq!(["user", "mnt", "pid"].map(ours), [false, false, true]);
+    let open: Vec<_> = std::fs::read_dir(proc("fd")).unwrap().map(|e| std::fs::read_link(e.unwrap().path()).unwrap()).collect();
+    assert!(open.len() < 10, "{open:?}");
+    run.kill().unwrap();
+    run.wait().unwrap();
+    assert!(within(Duration::from_secs(10), || !Path::new(&proc("status")).exists()), "it is still there");
+}
+
+#[test]
+fn who_has_many_ids_has_no_supervisor() {
+    let place = place();
+    need!(subuids(&place.account).is_some(), "needs subordinate ids");
+    tiny_root(&place, "root");
+    let out = place.sandbox(&["run", "--dry-run", "--rootfs", &place.at("root"), "true"]);
+    assert!(!out.ok().contains("supervisor"), "{out:?}");
+}
+
+#[test]
+fn a_command_that_joins_believes_the_same() {
+    let Some(place) = plain() else { return skip(NEEDS_PLAIN) };
+    tiny_root(&place, "root");
+    let mounted = Mounted::over(&place, "root");
+    let rootfs = mounted.rootfs();
+    place.sandbox(&["run", "-d", "--name", "ids", "--rootfs", &rootfs, "sh", "-c", "touch /root/f; chown 33:44 /root/f; exec sleep 60"]).ok();
+    let seen = || place.sandbox(&["exec", "ids", "stat", "-c", "%u:%g", "/root/f"]).ok() == "33:44";
+    assert!(within(Duration::from_secs(10), seen), "33:44 is not seen");
+    let script = "chown 5 /root/f; stat -c %u:%g /root/f; probe owners-many | grep known";
+    assert_eq!(place.sandbox(&["exec", "ids", "sh", "-c", script]).ok(), "5:44\nknown=OK");
+    // One that is left behind has who answers for it, too.
+    place.sandbox(&["exec", "-d", "ids", "sh", "-c", "sleep 1; chown 6:7 /root/f; touch /root/done"]).ok();
+    assert!(within(Duration::from_secs(10), || mounted.upper.join("root/done").exists()));
+    assert_eq!(place.sandbox(&["exec", "ids", "stat", "-c", "%u:%g", "/root/f"]).ok(), "6:7");
+    place.sandbox(&["rm", "-f", "ids"]).ok();
+}
+
+#[test]
+fn a_layer_is_packed_with_the_owners_that_are_pretended() {
+    let Some(place) = plain() else { return skip(NEEDS_PLAIN) };
+    tiny_root(&place, "root");
+    let mounted = Mounted::over(&place, "root");
+    std::fs::copy("/bin/chmod", place.path("root/bin/chmod")).unwrap();
+    let script = "mkdir -p d/inner; touch d/f d/shut; ln -s f d/l; mknod d/c c 1 3; mkfifo d/p; chown -h 33:44 d d/f d/l d/p; chmod 4711 d/f; chown 0:0 d/shut; chmod 0 d/shut";
+    let script = script.replace("mknod d/c c 1 3; mkfifo d/p;", "probe owners >/dev/null; mv c d/c; mv p d/p;");
+    place.sandbox(&["run", "--rootfs", &mounted.rootfs(), "-w", "/root", "sh", "-ec", &script]).ok();
+    assert_eq!(foreign(&place, &mounted.upper), "");
+    let tar = place.path("packed.tar");
+    let mut pack = place.cli(&["layer", "pack", &place.at("upper"), &place.at("root")]);
+    finish(pack.stdout(std::fs::File::create(&tar).unwrap()).spawn().unwrap(), b"").ok();
+    let listed = Command::new("tar").args(["--numeric-owner", "-tvf"]).arg(&tar).output().unwrap();
+    let listed = String::from_utf8(listed.stdout).unwrap();
+    let seen: Vec<String> = listed
+        .lines()
+        .filter(|l| l.contains("root/d"))
+        .map(|l| l.split_whitespace().collect::<Vec<_>>())
+        .map(|w| format!("{} {} {}", w[0], w[1], w[5..].join(" ")))
+        .collect();
+    let wanted = [
+        "drwxr-xr-x 33/44 root/d/",
+        "-rws--x--x 33/44 root/d/f",
+        "drwxr-xr-x 0/0 root/d/inner/",
+        "lrwxrwxrwx 33/44 root/d/l -> f",
+        "prw-r--r-- 33/44 root/d/p",
+        "---------- 0/0 root/d/shut",
+        "-rw-r--r-- 0/0 root/d/x",
+    ];
+    assert_eq!(seen, wanted);
+}
+
+/// What the issue asks for: a package with a user of its own, on a host where nobody has subordinate ids.
+#[test]
+fn debian_installs_a_package_that_makes_a_user() {
+    let Some(place) = plain() else { return skip(NEEDS_PLAIN) };
+    let Some(tar) = crate::image::run::debian() else { return skip("needs mmdebstrap and a Debian mirror") };
+    let root = place.dir("debian");
+    let unpacked = place.command("tar").args(["--no-same-owner", "--exclude=./dev/*", "-xpf"]).arg(tar).arg("-C").arg(root).output().unwrap();
+    assert!(unpacked.status.success(), "{}", String::from_utf8_lossy(&unpacked.stderr));
+    place.file(
+        "deb.sh",
+        concat!(
+            "set -e; mkdir -p /p/DEBIAN /p/opt/svc; echo hi > /p/opt/svc/f\n",
+            "printf 'Package: own-user\\nVersion: 1\\nArchitecture: all\\nMaintainer: x <x@example.org>\\nDescription: x\\n' > /p/DEBIAN/control\n",
+            "printf '#!/bin/sh\\nset -e\\nuseradd -r -u 555 -U -m -d /var/lib/svc svc\\nchown -R svc:svc /opt/svc\\n' > /p/DEBIAN/postinst\n",
+            "chmod 755 /p/DEBIAN/postinst; dpkg-deb -b /p /own.deb >/dev/null; apt-get install -y /own.deb >/dev/null 2>&1\n",
+            "cd /root; touch f; chown 33:33 f; mknod d c 1 3; stat -c '%F %u:%g %t,%T' f d /opt/svc/f /var/lib/svc\n",
+            "su svc -s /bin/sh -c 'id; cd; pwd'; dpkg -s own-user | grep Status\n",
+        ),
+    );
+    let mounted = Mounted::over(&place, "debian");
+    std::fs::copy(place.path("deb.sh"), place.path("debian/deb.sh")).unwrap();
+    let out = place.sandbox(&["run", "--rootfs", &mounted.rootfs(), "sh", "/deb.sh"]);
+    let wanted = "regular empty file 33:33 0,0\ncharacter special file 0:0 1,3\nregular file 555:555 0,0\ndirectory 555:555 0,0\n\
+                  uid=555(svc) gid=555(svc) groups=555(svc)\n/var/lib/svc\nStatus: install ok installed";
+    assert_eq!(out.ok(), wanted, "{out:?}");
+    assert_eq!(foreign(&place, &mounted.upper), "");
+}
