@@ -105,13 +105,9 @@ pub fn run(args: ExecArgs) -> Result<u8> {
         (None, Some(master)) => Streams::Terminal { master, interactive },
         (None, None) => return Err(Error::new(Kind::Bug, "no terminal came")),
     };
+    // They came while there was nobody to be told: they come again, to who stays.
     for call in entered.calls {
-        // As `stay` would; what is about our own terminal is over.
-        match call {
-            libc::SIGINT | libc::SIGQUIT => drop(crate::sys::process::kill(-entered.pid, call)),
-            libc::SIGTSTP | libc::SIGCONT | libc::SIGWINCH => {}
-            _ => drop(crate::sys::signal::pidfd_send(entered.pidfd.as_fd(), call)),
-        }
+        let _ = crate::sys::process::kill(rustix::process::getpid().as_raw_nonzero().get(), call);
     }
     let joined = init.map(|init| Joined { group: entered.pid, sandbox: init.pidfd });
     let stop_signal = sandbox.config.spec.process.stop_signal;

@@ -499,7 +499,9 @@ pub fn kill(args: KillArgs) -> Result<()> {
         if signal == libc::SIGKILL {
             let _ = sandbox.unwanted();
         }
-        init.signal(signal).doing("signal", format!("the sandbox '{}'", sandbox.config.name))?;
+        // An init of ours would stop itself, and pass nothing on any more; this way it stops everybody. // tape/init.rs
+        let told = if signal == libc::SIGSTOP && sandbox.config.spec.process.init { libc::SIGTSTP } else { signal };
+        init.signal(told).doing("signal", format!("the sandbox '{}'", sandbox.config.name))?;
         sandboxes.say(sandbox, "kill", &[("signal", signal.to_string())]);
         Ok(())
     })

@@ -329,6 +329,12 @@ impl Output {
     }
 }
 
+/// The children of a process.
+pub fn children(pid: u32) -> Vec<u32> {
+    let list = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+    list.split_whitespace().filter_map(|pid| pid.parse().ok()).collect()
+}
+
 /// Run to the end, or to the watchdog.
 #[track_caller]
 pub fn finish(mut child: Child, stdin: &[u8]) -> Output {
@@ -591,6 +597,22 @@ impl Place {
     #[track_caller]
     pub fn sandbox<S: AsRef<OsStr>>(&self, args: &[S]) -> Output {
         finish(self.cli(args).spawn().expect("start"), b"")
+    }
+
+    /// PID 1 of a sandbox, by its name or ID, as its record says; without any command of ours.
+    pub fn init_of(&self, word: &str) -> Option<u32> {
+        let homes = [".local/share/sandbox", ".cache/sandbox/live"].map(|dir| self.path(dir).join("sandboxes"));
+        homes.iter().flat_map(std::fs::read_dir).flatten().flatten().find_map(|e| {
+            let read = |file: &str| serde_json::from_str::<serde_json::Value>(&std::fs::read_to_string(e.path().join(file)).ok()?).ok();
+            let config = read("config.json")?;
+            let pid = (config["name"] == word || config["id"] == word).then(|| read("state.json"))??["init"]["pid"].as_u64()?;
+            u32::try_from(pid).ok()
+        })
+    }
+
+    /// The command of a sandbox.
+    pub fn command_of(&self, word: &str) -> Option<u32> {
+        children(self.init_of(word)?).first().copied()
     }
 
     /// `sandbox run FLAGS -- sh -c SCRIPT`.
