@@ -208,7 +208,7 @@ fn a_layer_is_committed_with_the_owners_that_are_pretended() {
     // A link of others is root's once it is unpacked, with a note. // image/tree.rs
     let wanted = wanted.replace("d/l lrwxrwxrwx 33:44", "d/l lrwxrwxrwx 0:0");
     assert_eq!(place.sandbox(&["run", "localhost/new", "sh", "-c", stat]).ok(), wanted);
-    assert_eq!(foreign(&place, &place.home), "");
+    assert_eq!(foreign(&place, &place.path(".local")), "");
 }
 
 /// What the issue asks for: a package with a user of its own, on a host where nobody has subordinate ids.
