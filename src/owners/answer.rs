@@ -150,7 +150,7 @@ impl Named {
     }
 }
 
-const RLIMIT_LOCKS: u32 = libc::RLIMIT_LOCKS as u32;
+const RLIMIT_LOCKS: u32 = libc::RLIMIT_LOCKS;
 /// kernel: include/uapi/linux/magic.h FUSE_SUPER_MAGIC
 pub const FUSE: u64 = 0x6573_5546;
 

@@ -58,7 +58,7 @@ use std::process::{Child, Command, ExitCode, Stdio};
 /// The filter of a workload for which is answered, and its flags; None: this kernel leaves no calls to others.
 pub fn filter() -> Result<Option<(Program, u32)>> {
     let Some(flags) = confine::listening() else { return Ok(None) };
-    const LOCKS: &[u32] = &[libc::RLIMIT_LOCKS as u32];
+    const LOCKS: &[u32] = &[libc::RLIMIT_LOCKS];
     let devices: &[u32] = &[libc::S_IFCHR, libc::S_IFBLK];
     let calls = CALLS.iter().map(|(name, call)| match call {
         Call::Mknod => (*name, Some((1, libc::S_IFMT, devices))),
@@ -228,7 +228,7 @@ fn prepare(socket: &OwnedFd) -> Result<Option<(Desk, OwnedFd)>> {
     let born = Ids::born(rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
     let confined = || {
         for (resource, most) in [(libc::RLIMIT_AS, MEMORY), (libc::RLIMIT_NOFILE, DESCRIPTORS), (libc::RLIMIT_CORE, 0)] {
-            process::set_rlimit(resource as u32, most, most)?;
+            process::set_rlimit(resource, most, most)?;
         }
         process::drop_bounding(CAPABILITIES)?;
         process::set_capabilities(CAPABILITIES)?;
