@@ -89,6 +89,11 @@ complete -c sandbox -n "__fish_sandbox_using_subcommand run" -s v -l volume -d '
 complete -c sandbox -n "__fish_sandbox_using_subcommand run" -l mount -d 'The same in keys: type=bind,source=PATH,target=PATH,...' -r
 complete -c sandbox -n "__fish_sandbox_using_subcommand run" -l tmpfs -d 'Mount an empty tmpfs; options size=, mode=, ro, noexec' -r
 complete -c sandbox -n "__fish_sandbox_using_subcommand run" -l shm-size -d 'Size of /dev/shm, in bytes or with a unit (k, m, g)' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand run" -l disk -d 'How much the writable layer may hold, in bytes or with a unit (k, m, g)' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand run" -l inodes -d 'How many files and directories the writable layer may have' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand run" -l overlay-backend -d 'Whose overlay lies over the layers: auto, kernel or fuse' -r -f -a "auto\t'The kernel\'s where it can, else ours'
+kernel\t'The kernel\'s own'
+fuse\t'Ours, served over FUSE'"
 complete -c sandbox -n "__fish_sandbox_using_subcommand run" -l device -d 'Show a host device, with the access that you have to it' -r
 complete -c sandbox -n "__fish_sandbox_using_subcommand run" -s e -l env -d 'Set a variable; NAME alone copies yours' -r
 complete -c sandbox -n "__fish_sandbox_using_subcommand run" -l env-file -d 'Read variables from a file, one NAME[=VALUE] a line' -r -F
@@ -227,6 +232,11 @@ complete -c sandbox -n "__fish_sandbox_using_subcommand create" -s v -l volume -
 complete -c sandbox -n "__fish_sandbox_using_subcommand create" -l mount -d 'The same in keys: type=bind,source=PATH,target=PATH,...' -r
 complete -c sandbox -n "__fish_sandbox_using_subcommand create" -l tmpfs -d 'Mount an empty tmpfs; options size=, mode=, ro, noexec' -r
 complete -c sandbox -n "__fish_sandbox_using_subcommand create" -l shm-size -d 'Size of /dev/shm, in bytes or with a unit (k, m, g)' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand create" -l disk -d 'How much the writable layer may hold, in bytes or with a unit (k, m, g)' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand create" -l inodes -d 'How many files and directories the writable layer may have' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand create" -l overlay-backend -d 'Whose overlay lies over the layers: auto, kernel or fuse' -r -f -a "auto\t'The kernel\'s where it can, else ours'
+kernel\t'The kernel\'s own'
+fuse\t'Ours, served over FUSE'"
 complete -c sandbox -n "__fish_sandbox_using_subcommand create" -l device -d 'Show a host device, with the access that you have to it' -r
 complete -c sandbox -n "__fish_sandbox_using_subcommand create" -s e -l env -d 'Set a variable; NAME alone copies yours' -r
 complete -c sandbox -n "__fish_sandbox_using_subcommand create" -l env-file -d 'Read variables from a file, one NAME[=VALUE] a line' -r -F
