@@ -360,6 +360,8 @@ impl Fs {
             }
         }
         if last {
+            // It may never have been opened here.
+            let _ = node.charged.compare_exchange(u64::MAX, seen.stat.st_blocks as u64, Ordering::Relaxed, Ordering::Relaxed);
             self.table.detach(node);
             if node.has_upper() && self.table.get(node.id).is_err() {
                 self.freed(node);

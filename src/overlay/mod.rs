@@ -167,7 +167,11 @@ impl Fs {
         let descriptors = Descriptors::new(budget.max(64));
         let mut lowers = Vec::new();
         for fd in &overlay.lowers {
-            let fd = directory(fd.as_fd(), c".")?;
+            let fd = match directory(fd.as_fd(), c".") {
+                // One that may not be listed may still be gone through.
+                Err(Errno::ACCESS) => rustix::io::fcntl_dupfd_cloexec(fd, 3)?,
+                other => other?,
+            };
             let device = fstat(&fd)?.st_dev;
             lowers.push(Place::top(fd, device, &descriptors));
         }
