@@ -6,10 +6,10 @@
 
 use super::xattr;
 use crate::sys::{self, Errno, Result};
-use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Stat, Timestamps, Uid, fstat, openat, statat};
+use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, Stat, Timestamps, Uid, fstat, linkat, openat, statat};
 use std::collections::VecDeque;
 use std::ffi::CStr;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
@@ -304,6 +304,18 @@ impl Spot {
         match self {
             Spot::Name(dir, name) => rustix::fs::utimensat(dir, name.as_ref(), times, AtFlags::SYMLINK_NOFOLLOW),
             Spot::Own(fd) => rustix::fs::futimens(fd, times),
+        }
+    }
+
+    /// Give it one more name.
+    pub fn link(&self, dir: BorrowedFd, name: &CStr) -> Result<()> {
+        match self {
+            Spot::Name(from, old) => linkat(from, old.as_ref(), dir, name, AtFlags::empty()),
+            Spot::Own(fd) => match linkat(fd, c"", dir, name, AtFlags::EMPTY_PATH) {
+                // Before Linux 6.10 only a capability opens this way.
+                Err(Errno::NOENT) => linkat(CWD, format!("/proc/self/fd/{}", fd.as_raw_fd()), dir, name, AtFlags::SYMLINK_FOLLOW),
+                other => other,
+            },
         }
     }
 

@@ -2,7 +2,10 @@
 //!
 //! First every file of `corpus/TARGET/` as it is, then mutations of them for `FUZZ_SECONDS` (2) each. An input that brings a new kind of
 //! answer is kept for the run, so that mutations build on each other. A panic, a broken promise, or a second of processor time ends the
-//! run with status 1 and the input, to be put into the corpus. Deterministic but for the time it has; must never change a file.
+//! run with status 1 and the input, to be put into the corpus. Deterministic but for the time it has; must never change a file, but for those of
+//! `overlay` in a directory of its own.
+
+mod overlay;
 
 use sandbox::cli::run::RunArgs;
 use sandbox::error::Result;
@@ -30,7 +33,7 @@ use std::time::{Duration, Instant};
 /// An input to the kind of answer it got. Panics where a promise is broken.
 type Target = fn(&[u8]) -> String;
 
-const TARGETS: [(&str, Target); 31] = [
+const TARGETS: [(&str, Target); 33] = [
     ("volume", volume),
     ("mount", |b| plain(text(b).and_then(|s| Mount::keys(&s).ok_text()))),
     ("tmpfs", |b| plain(text(b).and_then(|s| Mount::tmpfs(&s).ok_text()))),
@@ -62,6 +65,8 @@ const TARGETS: [(&str, Target); 31] = [
     ("moment", moment),
     ("ask", ask),
     ("override", overridden),
+    ("request", overlay::request),
+    ("tree", overlay::tree),
 ];
 
 // -------------------------------------------------------------------------------------------------------------- targets
@@ -597,5 +602,6 @@ fn main() {
         println!("fuzz {name:10} ok: {count:7} inputs, {} kinds of answer", kinds.len());
         passed += 1;
     }
+    overlay::sweep();
     println!("\ntest result: ok. {passed} passed; 0 failed; 0 ignored; 0 measured; {} filtered out", TARGETS.len() - passed);
 }
