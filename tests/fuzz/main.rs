@@ -572,7 +572,12 @@ fn main() {
     }
     let wanted: Vec<&String> = words.iter().filter(|w| !w.starts_with('-')).collect();
     let seconds = std::env::var("FUZZ_SECONDS").ok().and_then(|s| s.parse().ok()).unwrap_or(2.0);
-    std::panic::set_hook(Box::new(|info| *PANIC.lock().unwrap() = info.to_string()));
+    // The first one is the cause: a thread of a server may have died before the target did.
+    std::panic::set_hook(Box::new(|info| {
+        let mut kept = PANIC.lock().unwrap();
+        let then = if kept.is_empty() { "" } else { ", then " };
+        kept.push_str(&format!("{then}{info}"));
+    }));
     std::thread::spawn(|| {
         loop {
             std::thread::sleep(Duration::from_secs(1));

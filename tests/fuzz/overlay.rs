@@ -147,7 +147,13 @@ impl Client {
         if matches!(opcode, FORGET | BATCH_FORGET) {
             return Ok(Vec::new());
         }
-        let (n, _) = recv(socket, &mut self.buffer[..], RecvFlags::empty()).unwrap_or_else(|e| panic!("no answer to {opcode}: {e}"));
+        let n = loop {
+            let (n, _) = recv(socket, &mut self.buffer[..], RecvFlags::empty()).unwrap_or_else(|e| panic!("no answer to {opcode}: {e}"));
+            // One that cannot be read is answered, even if it said that something is forgotten: the kernel does not listen.
+            if n != 16 || long(&self.buffer, 8) == self.unique {
+                break n;
+            }
+        };
         let answer = &self.buffer[..n];
         assert!(n >= 16 && word(answer, 0) as usize == n && long(answer, 8) == self.unique, "a wrong header for {opcode}: {answer:?}");
         match word(answer, 4).cast_signed() {
@@ -213,6 +219,14 @@ pub fn request(bytes: &[u8]) -> String {
             // What fits into a packet.
             let size = word(&payload, 16).min(64 << 10);
             payload[16..20].copy_from_slice(&size.to_ne_bytes());
+        }
+        // The kernel counts right, and the crate relies on it.
+        let text = payload.iter().skip(8).position(|b| *b == 0).map_or(payload.len(), |n| 8 + n + 1);
+        for (counted, at, from) in [(WRITE, 16, 40), (SETXATTR, 0, text)] {
+            if opcode == counted && payload.len() >= from.max(20) {
+                let length = (payload.len() - from) as u32;
+                payload[at..at + 4].copy_from_slice(&length.to_ne_bytes());
+            }
         }
         let node = nodes[usize::from(*node) % nodes.len()];
         let answer = client.ask(opcode, node, &payload);
@@ -391,6 +405,8 @@ impl Play<'_> {
         let at = self.node(&dirs, dir);
         let there = self.tree.dir(dir).get(name).copied();
         match kind % 16 {
+            // The kernel looks first.
+            0..=4 if there.is_some() => None,
             0 => {
                 let made = self.client.ask(MKDIR, at, &named(&words(&[0o755, 0]), name));
                 self.made(dir, name, made, What::Dir(BTreeMap::new()), 0o755)
@@ -408,10 +424,10 @@ impl Play<'_> {
                 let file = self.known(some).filter(|f| !self.tree.is_dir(*f) && self.tree.count(*f) > 0)?;
                 let answer = self.client.ask(LINK, at, &named(&longs(&[self.nodes[&file].0]), name));
                 if let Ok(entry) = &answer {
-                    assert!(self.tree.dir(dir).insert(name.to_vec(), file).is_none(), "a link where something stands");
+                    self.tree.dir(dir).insert(name.to_vec(), file);
                     self.told(file, entry);
                 }
-                self.expected("link", answer.err(), if there.is_some() { libc::EEXIST } else { 0 })
+                self.expected("link", answer.err(), 0)
             }
             5 => {
                 let answer = self.client.ask(UNLINK, at, &named(b"", name)).err();
@@ -522,13 +538,12 @@ impl Play<'_> {
     }
 
     fn made(&mut self, dir: usize, name: &[u8], answer: Result<Vec<u8>, i32>, what: What, mode: u32) -> Option<String> {
-        let expected = if self.tree.dir(dir).contains_key(name) { libc::EEXIST } else { 0 };
         if let Ok(entry) = &answer {
             let made = self.tree.add(what, mode);
             self.tree.dir(dir).insert(name.to_vec(), made);
             self.told(made, entry);
         }
-        self.expected("make", answer.err(), expected)
+        self.expected("make", answer.err(), 0)
     }
 
     fn rename(&mut self, from: (usize, &[u8]), to: (usize, &[u8]), flags: u32) -> Option<String> {

@@ -60,7 +60,10 @@ struct Side {
 impl Side {
     fn new(kind: Kind, lower: &[PathBuf], dir: &Path, name: &str) -> Side {
         let layers = Layers::new(lower, &dir.join(name));
-        Side { kind, layers, at: dir.join(format!("m{name}")), mounted: None, world: None }
+        // With a directory of its own above, for paths that lead out of it.
+        let above = dir.join(format!("m{name}"));
+        std::fs::create_dir(&above).expect("a directory");
+        Side { kind, layers, at: above.join("top"), mounted: None, world: None }
     }
 
     fn mount(&mut self) {
