@@ -938,6 +938,10 @@ impl World {
         }
     }
 
+    pub fn is_removed(&self, slot: usize) -> bool {
+        calls::fstat(self.fd(slot)).is_ok_and(|stat| stat.st_nlink == 0)
+    }
+
     /// The number of a file that is there.
     pub fn number(&self, path: &Name) -> Option<u64> {
         calls::stat(self.at(), &path.0, 0).ok().map(|stat| stat.st_ino)
