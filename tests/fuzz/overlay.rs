@@ -127,7 +127,7 @@ impl Client {
         sockopt::set_socket_timeout(&ours, sockopt::Timeout::Recv, Some(Duration::from_secs(20))).unwrap();
         let open = |path: &PathBuf| OwnedFd::from(File::open(path).unwrap());
         let upper = Some(Upper { dir: open(&ground.upper), work: open(&ground.work) });
-        let overlay = Overlay { lowers: ground.lowers.iter().map(open).collect(), upper, ownership, limit };
+        let overlay = Overlay { lowers: ground.lowers.iter().map(open).collect(), upper, ownership, limit, within: None };
         // It ends with an error: a socket that is closed is no device that was unmounted.
         let server = std::thread::spawn(move || drop(serve(theirs, overlay)));
         let mut client = Client { socket: Some(ours), server: Some(server), unique: 0, buffer: vec![0; 256 << 10] };
