@@ -283,14 +283,21 @@ impl Fs {
         let to = Spot::Own(Arc::new(file));
         to.set_xattr(xattr::OVERRIDE, over.text().as_bytes(), 0)?;
         to.set_times(&times_of(&self.spot(node)?.stat()?))?;
-        let name = read(&node.state).names.iter().find(|n| n.upper).cloned().ok_or(Errno::PERM)?;
-        let parent = self.upper_dir(&name.parent)?;
-        let _names = write(&name.parent.names);
         let stat = to.stat()?;
-        rustix::fs::renameat(self.work()?, made.name.as_c_str(), &*parent, name.name.as_ref())?;
-        made.placed();
+        let names: Vec<_> = read(&node.state).names.iter().filter(|n| n.upper).cloned().collect();
+        if names.is_empty() {
+            return Err(Errno::PERM);
+        }
+        for name in names {
+            let parent = self.upper_dir(&name.parent)?;
+            let _names = write(&name.parent.names);
+            let link = self.made();
+            rustix::fs::linkat(self.work()?, made.name.as_c_str(), self.work()?, link.name.as_c_str(), AtFlags::empty())?;
+            rustix::fs::renameat(self.work()?, link.name.as_c_str(), &*parent, name.name.as_ref())?;
+            link.placed();
+            self.list_forget(&name.parent);
+        }
         self.table.also(node, Key::of(&stat), false);
-        self.list_forget(&name.parent);
         Ok(())
     }
 }

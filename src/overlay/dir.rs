@@ -251,16 +251,16 @@ impl Fs {
         if read(&parent.state).gone {
             return Err(Errno::NOENT);
         }
-        let Spot::Name(from, old) = self.spot(node)? else { return Err(Errno::NOENT) };
+        let file = self.spot(node)?;
         let dir = self.upper_dir(parent)?;
-        match rustix::fs::linkat(&*from, old.as_ref(), &*dir, name.as_ref(), AtFlags::empty()) {
+        match file.link(dir.as_fd(), name) {
             Err(Errno::EXIST) => {
                 let stat = stat_at(dir.as_fd(), name)?.ok_or(Errno::EXIST)?;
                 if !layer::is_whiteout(dir.as_fd(), name, &stat, || layer::marks(dir.as_fd()))? {
                     return Err(Errno::EXIST);
                 }
                 let made = self.made();
-                rustix::fs::linkat(&*from, old.as_ref(), self.work()?, made.name.as_c_str(), AtFlags::empty())?;
+                file.link(self.work()?, &made.name)?;
                 renameat(self.work()?, made.name.as_c_str(), &*dir, name.as_ref())?;
                 made.placed();
             }
@@ -293,6 +293,7 @@ impl Fs {
         if node.has_upper() {
             self.pin(&node, &seen);
         }
+        let _moving = node.moving();
         match (stands, covered) {
             (true, false) => unlinkat(&*dir, name.as_ref(), AtFlags::empty())?,
             (true, true) => {
@@ -360,6 +361,8 @@ impl Fs {
             }
         }
         if last {
+            // It may never have been opened here.
+            let _ = node.charged.compare_exchange(u64::MAX, seen.stat.st_blocks as u64, Ordering::Relaxed, Ordering::Relaxed);
             self.table.detach(node);
             if node.has_upper() && self.table.get(node.id).is_err() {
                 self.freed(node);
@@ -391,6 +394,7 @@ impl Fs {
             let fd = self.upper_dir(&node)?;
             write(&node.state).pinned = Some(fd);
         }
+        let _moving = node.moving();
         match (stands, covered) {
             (true, false) => match unlinkat(&*dir, name.as_ref(), AtFlags::REMOVEDIR) {
                 // Whiteouts are left in it.
@@ -493,6 +497,7 @@ impl Fs {
         {
             self.open_ground(target, was_covered)?;
             self.purify(target, &old);
+            let _moving = (source.moving(), target.moving());
             renameat_with(&*old, from.1.as_ref(), &*new, to.1.as_ref(), RenameFlags::EXCHANGE)?;
             self.moved(&source, from, to);
             self.moved(target, to, from);
@@ -513,6 +518,7 @@ impl Fs {
             }
         }
         let there = stat_at(new.as_fd(), to.1)?;
+        let _moving = (source.moving(), target.as_ref().map(|(target, _)| target.moving()));
         if source.is_dir() && there.is_some() {
             // An empty directory, perhaps with whiteouts in it, or a whiteout: a directory cannot be renamed over either.
             renameat_with(&*old, from.1.as_ref(), &*new, to.1.as_ref(), RenameFlags::EXCHANGE)?;
@@ -540,8 +546,8 @@ impl Fs {
         self.moved(&source, from, to);
         self.list_remove(from.0, from.1);
         self.list_add(to.0, to.1, source.kind);
-        match target {
-            Some((target, seen)) => self.lost(&target, to.0, to.1, &seen, stands),
+        match &target {
+            Some((target, seen)) => self.lost(target, to.0, to.1, seen, stands),
             None => Ok(()),
         }
     }
@@ -551,11 +557,11 @@ impl Fs {
         if node.is_dir() || self.stands(node, at.0, at.1) {
             return Ok(());
         }
-        let Spot::Name(from, old) = self.spot(node)? else { return Err(Errno::STALE) };
+        let file = self.spot(node)?;
         let _names = write(&at.0.names);
         let dir = self.upper_dir(at.0)?;
         let times = times_of(&fstat(&*dir)?);
-        rustix::fs::linkat(&*from, old.as_ref(), &*dir, at.1.as_ref(), AtFlags::empty())?;
+        file.link(dir.as_fd(), at.1)?;
         // Nothing has changed for those who look.
         let _ = rustix::fs::futimens(&*dir, &times);
         let links = {

@@ -24,20 +24,22 @@ impl Fs {
         let slot = node.content.get_or_init(|| self.descriptors.slot());
         // The layer is asked for under the slot's lock: `copy_up` first says that it changed, then clears the slot.
         slot.get_or(|| {
-            let upper = node.has_upper();
-            let spot = self.spot(node)?;
-            let open = |flags| match spot.open(flags)? {
-                // Pinned meanwhile.
-                fd if matches!(spot, Spot::Own(_)) => rustix::io::fcntl_dupfd_cloexec(&*fd, 0),
-                fd => Arc::try_unwrap(fd).map_err(|_| Errno::IO),
-            };
-            match upper {
-                true => match open(OFlags::RDWR) {
-                    Err(Errno::ACCESS) => open(OFlags::RDONLY),
-                    other => other,
-                },
-                false => open(OFlags::RDONLY),
-            }
+            node.steadily(|| {
+                let upper = node.has_upper();
+                let spot = self.spot(node)?;
+                let open = |flags| match spot.open(flags)? {
+                    // Pinned meanwhile.
+                    fd if matches!(spot, Spot::Own(_)) => rustix::io::fcntl_dupfd_cloexec(&*fd, 0),
+                    fd => Arc::try_unwrap(fd).map_err(|_| Errno::IO),
+                };
+                match upper {
+                    true => match open(OFlags::RDWR) {
+                        Err(Errno::ACCESS) => open(OFlags::RDONLY),
+                        other => other,
+                    },
+                    false => open(OFlags::RDONLY),
+                }
+            })
         })
     }
 
@@ -125,8 +127,7 @@ impl Fs {
     }
 
     pub fn read_link(&self, node: &Arc<Node>) -> Result<Vec<u8>> {
-        let spot = self.spot(node)?;
-        match spot.read_link() {
+        self.ask(node, |spot| match spot.read_link() {
             // A link of somebody else: see `xattr`.
             Err(Errno::INVAL | Errno::NOENT) if node.kind == FileType::Symlink => {
                 let fd = spot.open(OFlags::RDONLY)?;
@@ -136,7 +137,7 @@ impl Fs {
                 Ok(target)
             }
             other => other,
-        }
+        })
     }
 
     /// What is done to a file that may then take more room.

@@ -16,7 +16,7 @@ use fuser::{
 use rustix::fs::{Timespec, Timestamps, UTIME_NOW, UTIME_OMIT};
 use std::cell::RefCell;
 use std::ffi::{CString, OsStr};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -34,8 +34,10 @@ struct Face {
 pub fn serve(device: OwnedFd, fs: Fs, threads: usize) -> std::io::Result<()> {
     let mut config = Config::default();
     config.n_threads = Some(threads);
-    // A queue for each thread, where /dev/fuse can be opened again.
-    config.clone_fd = std::fs::OpenOptions::new().read(true).write(true).open("/dev/fuse").is_ok();
+    // A queue for each thread, where this device can be opened again.
+    let again = std::fs::OpenOptions::new().read(true).write(true).open("/dev/fuse").map_err(|_| Errno::NOENT);
+    let number = |fd: BorrowedFd| rustix::fs::fstat(fd).map(|s| s.st_rdev);
+    config.clone_fd = again.and_then(|again| Ok(number(again.as_fd())? == number(device.as_fd())?)).unwrap_or(false);
     config.acl = SessionACL::All;
     Session::from_fd(Face { fs }, device, SessionACL::All, config)?.run()
 }

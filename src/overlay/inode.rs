@@ -15,7 +15,7 @@ use std::collections::HashMap;
 use std::ffi::CStr;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak};
 
 /// The number of the top in requests, whatever it shows to programs.
 pub const ROOT: u64 = 1;
@@ -23,6 +23,8 @@ pub const ROOT: u64 = 1;
 const DEVICE_SHIFT: u32 = 54;
 /// Numbers for what has no number of its own.
 const SPARE: u64 = 1 << 62;
+/// Said by nobody else: a directory on the way is being renamed.
+const MOVED: Errno = Errno::AGAIN;
 
 pub fn read<T>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
     lock.read().unwrap_or_else(PoisonError::into_inner)
@@ -64,6 +66,17 @@ pub struct Node {
     pub charged: AtomicU64,
     /// How often the kernel was told of it and has not forgotten it; changed under the table's lock.
     lookups: AtomicU64,
+    /// How often a name of it went away, twice; odd while one does.
+    moves: AtomicU64,
+}
+
+/// While this lives, a name of the node goes away, on disk and then in its state: who looks by name waits, or looks again.
+pub struct Moving<'a>(&'a Node);
+
+impl Drop for Moving<'_> {
+    fn drop(&mut self) {
+        self.0.moves.fetch_add(1, Ordering::Release);
+    }
 }
 
 #[derive(Debug, Default)]
@@ -107,6 +120,26 @@ impl Node {
     pub fn lowers(&self) -> Vec<Arc<Place>> {
         read(&self.state).lowers.clone()
     }
+
+    /// The kernel does this with the inode locked, so there is only one at a time.
+    pub fn moving(&self) -> Moving<'_> {
+        self.moves.fetch_add(1, Ordering::AcqRel);
+        Moving(self)
+    }
+
+    /// Look by name, again if it moved meanwhile: another file may stand there now.
+    pub fn steadily<T>(&self, mut look: impl FnMut() -> T) -> T {
+        loop {
+            let before = self.moves.load(Ordering::Acquire);
+            if before % 2 == 0 {
+                let seen = look();
+                if self.moves.load(Ordering::Acquire) == before {
+                    return seen;
+                }
+            }
+            std::thread::yield_now();
+        }
+    }
 }
 
 impl Drop for Node {
@@ -143,8 +176,29 @@ pub struct Table {
 
 #[derive(Debug, Default)]
 struct Maps {
+    /// What the kernel knows.
     ids: HashMap<u64, Arc<Node>>,
-    keys: HashMap<Key, Arc<Node>>,
+    /// That, and what it has forgotten and others still need: a directory in which a file with several names has one.
+    keys: HashMap<Key, Weak<Node>>,
+}
+
+impl Maps {
+    fn find(&self, key: Key) -> Option<Arc<Node>> {
+        self.keys.get(&key)?.upgrade()
+    }
+
+    fn has(&self, key: Key, node: &Node) -> bool {
+        self.keys.get(&key).is_some_and(|known| std::ptr::eq(known.as_ptr(), node))
+    }
+
+    /// Its keys are no longer its own.
+    fn take_keys(&mut self, node: &Node, state: &mut State) {
+        for key in std::mem::take(&mut state.keys) {
+            if self.has(key, node) {
+                self.keys.remove(&key);
+            }
+        }
+    }
 }
 
 impl Table {
@@ -166,7 +220,7 @@ impl Table {
 
     /// The number of a key that may have a node already.
     pub fn shown(&self, key: Key) -> u64 {
-        match read(&self.maps).keys.get(&key) {
+        match read(&self.maps).find(key) {
             Some(node) if node.id != ROOT => node.id,
             _ => self.number(key),
         }
@@ -179,7 +233,9 @@ impl Table {
             n => n,
         };
         let mut maps = write(&self.maps);
-        let known = maps.keys.get(&key).filter(|node| node.kind == kind).cloned();
+        // Of what was forgotten, the number may have gone to another one.
+        let free = |maps: &Maps, node: &Node| maps.ids.get(&node.id).is_none_or(|n| std::ptr::eq(&**n, node));
+        let known = maps.find(key).filter(|node| node.kind == kind && free(&maps, node));
         if let Some(node) = known {
             let mut state = write(&node.state);
             let (is_upper, is_indexed) = (state.upper, state.index.is_some());
@@ -201,15 +257,15 @@ impl Table {
             };
             drop(state);
             if ours {
-                if told {
-                    node.lookups.fetch_add(1, Ordering::Relaxed);
+                if told && node.lookups.fetch_add(1, Ordering::Relaxed) == 0 {
+                    maps.ids.insert(node.id, node.clone());
                 }
                 return node;
             }
         }
         let free = |id: u64| id > ROOT && !maps.ids.contains_key(&id);
         let id = if free(wish) { wish } else { SPARE | self.spare.fetch_add(1, Ordering::Relaxed) };
-        let keys = if maps.keys.contains_key(&key) { Vec::new() } else { vec![key] };
+        let keys = if maps.find(key).is_some() { Vec::new() } else { vec![key] };
         let state = State {
             upper: found.upper,
             lowers: found.lowers,
@@ -223,7 +279,7 @@ impl Table {
         let node = Arc::new(Node::new(id, kind, state, u64::from(told)));
         if told {
             maps.ids.insert(id, node.clone());
-            keys.into_iter().for_each(|key| drop(maps.keys.insert(key, node.clone())));
+            keys.into_iter().for_each(|key| drop(maps.keys.insert(key, Arc::downgrade(&node))));
         }
         node
     }
@@ -238,20 +294,21 @@ impl Table {
     pub fn also(&self, node: &Arc<Node>, key: Key, keep_old: bool) {
         let mut maps = write(&self.maps);
         let mut state = write(&node.state);
+        // Not what is there for one request only.
+        let known = maps.ids.get(&node.id).is_some_and(|known| Arc::ptr_eq(known, node)) || state.keys.iter().any(|key| maps.has(*key, node));
         if !keep_old {
-            state.keys.drain(..).for_each(|old| drop(maps.keys.remove(&old)));
+            maps.take_keys(node, &mut state);
         }
-        // Only what the kernel knows is in the table.
-        if maps.ids.get(&node.id).is_some_and(|known| Arc::ptr_eq(known, node)) {
+        if known {
             state.keys.push(key);
-            maps.keys.insert(key, node.clone());
+            maps.keys.insert(key, Arc::downgrade(node));
         }
     }
 
     /// Nobody can find it by a name any more.
     pub fn detach(&self, node: &Node) {
         let mut maps = write(&self.maps);
-        write(&node.state).keys.drain(..).for_each(|old| drop(maps.keys.remove(&old)));
+        maps.take_keys(node, &mut write(&node.state));
     }
 
     /// The kernel hears of a node that it knows once more.
@@ -273,7 +330,9 @@ impl Table {
             return None;
         }
         let node = maps.ids.remove(&id)?;
-        write(&node.state).keys.drain(..).for_each(|old| drop(maps.keys.remove(&old)));
+        if maps.keys.len() > 4 * maps.ids.len() + 1024 {
+            maps.keys.retain(|_, node| node.strong_count() > 0);
+        }
         Some(node)
     }
 }
@@ -294,6 +353,7 @@ impl Node {
             default_acl: AtomicU8::new(0),
             charged: AtomicU64::new(u64::MAX),
             lookups: AtomicU64::new(lookups),
+            moves: AtomicU64::new(0),
         }
     }
 }
@@ -328,6 +388,15 @@ pub struct Changes {
 impl Fs {
     /// The handle of a directory in the upper layer.
     pub fn upper_dir(&self, node: &Arc<Node>) -> Result<Arc<OwnedFd>> {
+        loop {
+            match self.upper_dir_now(node) {
+                Err(MOVED) => std::thread::yield_now(),
+                other => return other,
+            }
+        }
+    }
+
+    fn upper_dir_now(&self, node: &Arc<Node>) -> Result<Arc<OwnedFd>> {
         // Not by recursion: a tree can be deeper than a stack.
         let (mut way, mut at) = (Vec::new(), node.clone());
         let mut fd = loop {
@@ -337,6 +406,7 @@ impl Fs {
             if let Some(fd) = at.content.get().and_then(|slot| slot.get()) {
                 break fd;
             }
+            let before = at.moves.load(Ordering::Acquire);
             let (pinned, name) = {
                 let state = read(&at.state);
                 (state.pinned.clone(), state.names.iter().find(|n| n.upper).cloned())
@@ -345,12 +415,15 @@ impl Fs {
                 break fd;
             }
             let name = name.ok_or(Errno::STALE)?;
-            way.push((at, name.name));
+            way.push((at, name.name, before));
             at = name.parent;
         };
-        while let Some((node, name)) = way.pop() {
+        while let Some((node, name, before)) = way.pop() {
             let slot = node.content.get_or_init(|| self.descriptors.slot());
-            fd = slot.get_or(|| rustix::fs::openat(&fd, name.as_ref(), super::layer::DIRECTORY, rustix::fs::Mode::empty()))?;
+            fd = slot.get_or(|| {
+                let fd = rustix::fs::openat(&fd, name.as_ref(), super::layer::DIRECTORY, rustix::fs::Mode::empty());
+                if before % 2 == 0 && node.moves.load(Ordering::Acquire) == before { fd } else { Err(MOVED) }
+            })?;
         }
         Ok(fd)
     }
@@ -382,6 +455,11 @@ impl Fs {
         }
     }
 
+    /// Ask about it where it is.
+    pub fn ask<T>(&self, node: &Arc<Node>, mut ask: impl FnMut(&Spot) -> Result<T>) -> Result<T> {
+        node.steadily(|| self.spot(node).and_then(|spot| ask(&spot)))
+    }
+
     /// `stat`, with what is kept beside it.
     pub fn dressed(&self, spot: &Spot, stat: Stat) -> Result<Attributes> {
         let mut seen = Attributes { stat, disk: (stat.st_uid, stat.st_gid, stat.st_mode), overridden: false };
@@ -400,8 +478,7 @@ impl Fs {
     }
 
     pub fn attributes(&self, node: &Arc<Node>) -> Result<Attributes> {
-        let spot = self.spot(node)?;
-        let seen = self.dressed(&spot, spot.stat()?)?;
+        let seen = self.ask(node, |spot| self.dressed(spot, spot.stat()?))?;
         Ok(self.numbered(node, seen))
     }
 

@@ -6,10 +6,10 @@
 
 use super::xattr;
 use crate::sys::{self, Errno, Result};
-use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Stat, Timestamps, Uid, fstat, openat, statat};
+use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, Stat, Timestamps, Uid, chmodat, chownat, fstat, linkat, openat, statat};
 use std::collections::VecDeque;
 use std::ffi::CStr;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
@@ -252,7 +252,10 @@ impl Spot {
     pub fn get_xattr(&self, key: &CStr, value: &mut [u8]) -> Result<usize> {
         match self {
             Spot::Name(dir, name) => sys::xattr::get(dir.as_fd(), name, key, value),
-            Spot::Own(fd) => rustix::fs::fgetxattr(fd, key, value),
+            Spot::Own(fd) => match rustix::fs::fgetxattr(fd, key, &mut *value) {
+                Err(Errno::BADF) => rustix::fs::getxattr(path_of(fd), key, value),
+                other => other,
+            },
         }
     }
 
@@ -265,29 +268,33 @@ impl Spot {
     pub fn list_xattrs(&self) -> Result<Vec<u8>> {
         whole(|buffer| match self {
             Spot::Name(dir, name) => sys::xattr::list(dir.as_fd(), name, buffer),
-            Spot::Own(fd) => rustix::fs::flistxattr(fd, buffer),
+            Spot::Own(fd) => match rustix::fs::flistxattr(fd, &mut *buffer) {
+                Err(Errno::BADF) => rustix::fs::listxattr(path_of(fd), buffer),
+                other => other,
+            },
         })
     }
 
     pub fn set_xattr(&self, key: &CStr, value: &[u8], flags: u32) -> Result<()> {
+        let with = rustix::fs::XattrFlags::from_bits_retain(flags);
         match self {
             Spot::Name(dir, name) => sys::xattr::set(dir.as_fd(), name, key, value, flags),
-            Spot::Own(fd) => rustix::fs::fsetxattr(fd, key, value, rustix::fs::XattrFlags::from_bits_retain(flags)),
+            Spot::Own(fd) => by_path(fd, rustix::fs::fsetxattr(fd, key, value, with), |path| rustix::fs::setxattr(path, key, value, with)),
         }
     }
 
     pub fn remove_xattr(&self, key: &CStr) -> Result<()> {
         match self {
             Spot::Name(dir, name) => sys::xattr::remove(dir.as_fd(), name, key),
-            Spot::Own(fd) => rustix::fs::fremovexattr(fd, key),
+            Spot::Own(fd) => by_path(fd, rustix::fs::fremovexattr(fd, key), |path| rustix::fs::removexattr(path, key)),
         }
     }
 
     pub fn chown(&self, uid: Option<u32>, gid: Option<u32>) -> Result<()> {
         let (uid, gid) = (uid.map(Uid::from_raw), gid.map(Gid::from_raw));
         match self {
-            Spot::Name(dir, name) => rustix::fs::chownat(dir, name.as_ref(), uid, gid, AtFlags::SYMLINK_NOFOLLOW),
-            Spot::Own(fd) => rustix::fs::fchown(fd, uid, gid),
+            Spot::Name(dir, name) => chownat(dir, name.as_ref(), uid, gid, AtFlags::SYMLINK_NOFOLLOW),
+            Spot::Own(fd) => chownat(fd, c"", uid, gid, AtFlags::EMPTY_PATH),
         }
     }
 
@@ -295,15 +302,27 @@ impl Spot {
     pub fn chmod(&self, mode: u32) -> Result<()> {
         let mode = Mode::from_raw_mode(mode & 0o7777);
         match self {
-            Spot::Name(dir, name) => rustix::fs::chmodat(dir, name.as_ref(), mode, AtFlags::empty()),
-            Spot::Own(fd) => rustix::fs::fchmod(fd, mode),
+            Spot::Name(dir, name) => chmodat(dir, name.as_ref(), mode, AtFlags::empty()),
+            Spot::Own(fd) => by_path(fd, rustix::fs::fchmod(fd, mode), |path| chmodat(CWD, path, mode, AtFlags::empty())),
         }
     }
 
     pub fn set_times(&self, times: &Timestamps) -> Result<()> {
         match self {
             Spot::Name(dir, name) => rustix::fs::utimensat(dir, name.as_ref(), times, AtFlags::SYMLINK_NOFOLLOW),
-            Spot::Own(fd) => rustix::fs::futimens(fd, times),
+            Spot::Own(fd) => by_path(fd, rustix::fs::futimens(fd, times), |path| rustix::fs::utimensat(CWD, path, times, AtFlags::empty())),
+        }
+    }
+
+    /// Give it one more name.
+    pub fn link(&self, dir: BorrowedFd, name: &CStr) -> Result<()> {
+        match self {
+            Spot::Name(from, old) => linkat(from, old.as_ref(), dir, name, AtFlags::empty()),
+            Spot::Own(fd) => match linkat(fd, c"", dir, name, AtFlags::EMPTY_PATH) {
+                // Before Linux 6.10 only a capability opens this way.
+                Err(Errno::NOENT) => linkat(CWD, path_of(fd), dir, name, AtFlags::SYMLINK_FOLLOW),
+                other => other,
+            },
         }
     }
 
@@ -322,6 +341,15 @@ impl Spot {
             Err(e) => Err(e),
         }
     }
+}
+
+/// For what a descriptor of a socket or a device cannot do, since it does not open them.
+fn by_path(fd: &OwnedFd, done: Result<()>, again: impl FnOnce(String) -> Result<()>) -> Result<()> {
+    if done == Err(Errno::BADF) { again(path_of(fd)) } else { done }
+}
+
+fn path_of(fd: &OwnedFd) -> String {
+    format!("/proc/self/fd/{}", fd.as_raw_fd())
 }
 
 /// What `read` gives, in a buffer that is large enough for it.

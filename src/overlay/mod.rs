@@ -21,9 +21,16 @@
 //! - reading does not change access times.
 //! - a copied-up file is not synced: as after a write, only fsync(2) makes it durable.
 //! - a directory from below can be renamed, by copying up all of it: the kernel's overlay with `userxattr` neither writes nor follows redirects.
-//! - a file with several names stays one file over a copy-up, as with the kernel's `index=on`.
-//! - what was stored through a shared mapping may be missing in an answer to SEEK_HOLE until it is synced.
+//! - a file with several names stays one file over a copy-up, as with the kernel's `index=on`; and over link(2), after which the kernel's, in a
+//!   user namespace, checks permissions by the old name against the mode of before.
+//! - what was removed while it was open for reading has no link, and can be changed by its descriptor: the kernel's counts one, and says EEXIST.
 //! - with virtual ownership there are no ACLs, and devices are kept but cannot be opened.
+//!
+//! *When the server dies*, of whatever, the kernel ends the connection: every request gets an error (ENOTCONN; ECONNABORTED if it was on the way),
+//! nothing can be changed or synced, and what is not in the kernel's cache cannot be read (SIGBUS in a mapping). What is in the cache can be, by
+//! known names, open files and mappings: no request is made that could be refused. It is what was acknowledged last, never other bytes, since no
+//! write waits in the cache; only what was stored by a shared mapping and not synced is lost. Who mounts watches the server (its pidfd) and ends
+//! those who use the mount. The upper layer is as O4 says, and the next server goes on with it.
 #![forbid(unsafe_code)]
 #![deny(clippy::indexing_slicing)]
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
@@ -167,7 +174,11 @@ impl Fs {
         let descriptors = Descriptors::new(budget.max(64));
         let mut lowers = Vec::new();
         for fd in &overlay.lowers {
-            let fd = directory(fd.as_fd(), c".")?;
+            let fd = match directory(fd.as_fd(), c".") {
+                // One that may not be listed may still be gone through.
+                Err(Errno::ACCESS) => rustix::io::fcntl_dupfd_cloexec(fd, 3)?,
+                other => other?,
+            };
             let device = fstat(&fd)?.st_dev;
             lowers.push(Place::top(fd, device, &descriptors));
         }

@@ -4,7 +4,7 @@
 //! thrown its listing away: a program that reads on gets every name that stays exactly once. The key of the hash is new for each mount.
 
 use super::Fs;
-use super::inode::{Attributes, Key, Node, ROOT, read};
+use super::inode::{Attributes, Key, Node, read};
 use super::layer::{self, DIRECTORY, Marks, lock};
 use crate::overlay::Ownership;
 use crate::sys::{Errno, Result};
@@ -234,37 +234,42 @@ impl Fs {
     }
 
     /// Names after a position, until `put` (number, position, kind, name) has no room for more.
-    pub fn read_dir(&self, node: &Arc<Node>, mut after: u64, mut put: impl FnMut(u64, u64, FileType, &[u8]) -> bool) -> Result<()> {
-        let above = read(&node.state).names.first().map_or_else(|| node.clone(), |n| n.parent.clone());
-        for (position, name, dir) in [(1, &b"."[..], node), (FIRST, b"..", &above)] {
-            if after < position && put(dir.id, position, FileType::Directory, name) {
-                return Ok(());
-            }
-        }
-        loop {
-            let batch = self.batch(node, after)?;
-            let Some((last, _)) = batch.last() else { return Ok(()) };
-            after = *last;
-            for (position, entry) in batch {
-                let (number, kind) = match entry.number.map_or(0, |key| self.table.shown(key)) {
+    pub fn read_dir(&self, node: &Arc<Node>, after: u64, mut put: impl FnMut(u64, u64, FileType, &[u8]) -> bool) -> Result<()> {
+        self.walk(node, after, |position, at| {
+            let (number, kind, name) = match &at {
+                At::Dot(dir, name) => (dir.id, FileType::Directory, *name),
+                At::Name(entry) => match entry.number.map_or(0, |key| self.table.shown(key)) {
                     0 => match self.find(node, &entry.name, entry.from, false)? {
-                        Some((child, _)) => (child.id, child.kind),
-                        None => continue,
+                        Some((child, _)) => (child.id, child.kind, entry.name.to_bytes()),
+                        None => return Ok(false),
                     },
-                    number => (number, entry.kind),
-                };
-                if put(number, position, kind, entry.name.to_bytes()) {
-                    return Ok(());
-                }
-            }
-        }
+                    number => (number, entry.kind, entry.name.to_bytes()),
+                },
+            };
+            Ok(put(number, position, kind, name))
+        })
     }
 
     /// The same with what each name is; the kernel hears of every node that was put.
-    pub fn read_dir_plus(&self, node: &Arc<Node>, mut after: u64, mut put: impl FnMut(Option<&Attributes>, u64, u64, &[u8]) -> bool) -> Result<()> {
+    pub fn read_dir_plus(&self, node: &Arc<Node>, after: u64, mut put: impl FnMut(Option<&Attributes>, u64, u64, &[u8]) -> bool) -> Result<()> {
+        self.walk(node, after, |position, at| match &at {
+            At::Dot(dir, name) => Ok(put(None, dir.id, position, name)),
+            At::Name(entry) => {
+                let Some((child, seen)) = self.find(node, &entry.name, entry.from, true)? else { return Ok(false) };
+                let full = put(Some(&seen), child.id, position, entry.name.to_bytes());
+                if full {
+                    self.forget(child.id, 1);
+                }
+                Ok(full)
+            }
+        })
+    }
+
+    /// Give `put` what comes after a position, until it says that it is full.
+    fn walk(&self, node: &Arc<Node>, mut after: u64, mut put: impl FnMut(u64, At) -> Result<bool>) -> Result<()> {
         let above = read(&node.state).names.first().map_or_else(|| node.clone(), |n| n.parent.clone());
         for (position, name, dir) in [(1, &b"."[..], node), (FIRST, b"..", &above)] {
-            if after < position && put(None, dir.id.max(ROOT), position, name) {
+            if after < position && put(position, At::Dot(dir, name))? {
                 return Ok(());
             }
         }
@@ -273,12 +278,16 @@ impl Fs {
             let Some((last, _)) = batch.last() else { return Ok(()) };
             after = *last;
             for (position, entry) in batch {
-                let Some((child, seen)) = self.find(node, &entry.name, entry.from, true)? else { continue };
-                if put(Some(&seen), child.id, position, entry.name.to_bytes()) {
-                    self.forget(child.id, 1);
+                if put(position, At::Name(entry))? {
                     return Ok(());
                 }
             }
         }
     }
+}
+
+/// What stands at a position of a listing.
+enum At<'a> {
+    Dot(&'a Node, &'static [u8]),
+    Name(Entry),
 }

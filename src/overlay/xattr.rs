@@ -191,11 +191,11 @@ impl Fs {
             return Ok(text.len());
         }
         let name = self.on_disk(name)?;
-        self.spot(node)?.get_xattr(&name, value)
+        self.ask(node, |spot| spot.get_xattr(&name, value))
     }
 
     pub fn list_xattrs(&self, node: &Arc<Node>) -> Result<Vec<u8>> {
-        let names = match self.spot(node)?.list_xattrs() {
+        let names = match self.ask(node, Spot::list_xattrs) {
             Err(Errno::OPNOTSUPP) => Vec::new(),
             other => other?,
         };

@@ -2,7 +2,10 @@
 //!
 //! First every file of `corpus/TARGET/` as it is, then mutations of them for `FUZZ_SECONDS` (2) each. An input that brings a new kind of
 //! answer is kept for the run, so that mutations build on each other. A panic, a broken promise, or a second of processor time ends the
-//! run with status 1 and the input, to be put into the corpus. Deterministic but for the time it has; must never change a file.
+//! run with status 1 and the input, to be put into the corpus. Deterministic but for the time it has; must never change a file, but for those of
+//! `overlay` in a directory of its own.
+
+mod overlay;
 
 use sandbox::cli::run::RunArgs;
 use sandbox::error::Result;
@@ -30,7 +33,7 @@ use std::time::{Duration, Instant};
 /// An input to the kind of answer it got. Panics where a promise is broken.
 type Target = fn(&[u8]) -> String;
 
-const TARGETS: [(&str, Target); 31] = [
+const TARGETS: [(&str, Target); 33] = [
     ("volume", volume),
     ("mount", |b| plain(text(b).and_then(|s| Mount::keys(&s).ok_text()))),
     ("tmpfs", |b| plain(text(b).and_then(|s| Mount::tmpfs(&s).ok_text()))),
@@ -62,6 +65,8 @@ const TARGETS: [(&str, Target); 31] = [
     ("moment", moment),
     ("ask", ask),
     ("override", overridden),
+    ("request", overlay::request),
+    ("tree", overlay::tree),
 ];
 
 // -------------------------------------------------------------------------------------------------------------- targets
@@ -567,7 +572,12 @@ fn main() {
     }
     let wanted: Vec<&String> = words.iter().filter(|w| !w.starts_with('-')).collect();
     let seconds = std::env::var("FUZZ_SECONDS").ok().and_then(|s| s.parse().ok()).unwrap_or(2.0);
-    std::panic::set_hook(Box::new(|info| *PANIC.lock().unwrap() = info.to_string()));
+    // The first one is the cause: a thread of a server may have died before the target did.
+    std::panic::set_hook(Box::new(|info| {
+        let mut kept = PANIC.lock().unwrap();
+        let then = if kept.is_empty() { "" } else { ", then " };
+        kept.push_str(&format!("{then}{info}"));
+    }));
     std::thread::spawn(|| {
         loop {
             std::thread::sleep(Duration::from_secs(1));
@@ -597,5 +607,6 @@ fn main() {
         println!("fuzz {name:10} ok: {count:7} inputs, {} kinds of answer", kinds.len());
         passed += 1;
     }
+    overlay::sweep();
     println!("\ntest result: ok. {passed} passed; 0 failed; 0 ignored; 0 measured; {} filtered out", TARGETS.len() - passed);
 }

@@ -6,7 +6,7 @@ use crate::op::Dice;
 use crate::sides::{Kind, Layers, Mounted};
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
-use std::io::{ErrorKind, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
@@ -72,6 +72,36 @@ pub fn many_writers() {
     for n in 0..WRITERS {
         assert_eq!(fs::read_to_string(at.join(format!("own{n}"))).unwrap().lines().count(), LINES);
     }
+    mount.unmount();
+}
+
+/// Who has a file open that is replaced is told of that file, not of the one which stands there now.
+pub fn replaced_while_open() {
+    let (mount, at, _) = mounted("replaced", |lower| fs::write(lower.join("name"), vec![1; 100]).unwrap());
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let _over = Over(&stop);
+        for _ in 0..3 {
+            scope.spawn(|| {
+                while !stop.load(Ordering::Relaxed) {
+                    let mut file = File::open(at.join("name")).unwrap();
+                    let before = file.metadata().unwrap();
+                    let mut content = Vec::new();
+                    file.read_to_end(&mut content).unwrap();
+                    let after = file.metadata().unwrap();
+                    let size = u64::from(content[0]) * 100;
+                    assert!(before.len() == size && after.len() == size && content.len() as u64 == size, "{} {} {size}", before.len(), after.len());
+                    assert_eq!(before.ino(), after.ino());
+                }
+            });
+        }
+        for round in 0..4000_u32 {
+            let n = 1 + (round % 7) as u8;
+            let (temporary, name) = (at.join("temporary"), at.join("name"));
+            fs::write(&temporary, vec![n; usize::from(n) * 100]).unwrap();
+            fs::rename(&temporary, &name).unwrap();
+        }
+    });
     mount.unmount();
 }
 

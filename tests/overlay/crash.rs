@@ -1,13 +1,17 @@
 //! The server is killed at any moment, `OVERLAY_KILLS` times (50): clients get errors and do not hang, and the upper layer is intact, as the
 //! kernel's overlay reads it: each file is of before or of after, what was acknowledged is there, and lower files are whole or copied whole.
 
-use crate::ground::{self, knob};
+use crate::calls;
+use crate::ground::{self, has, knob};
 use crate::op::Dice;
 use crate::sides::{Kind, Layers, Mounted};
 use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
-use std::io::Write;
+use std::io::{Read, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -185,4 +189,61 @@ pub fn killed_server() {
         assert!(rest.is_empty(), "what a killed server was making is still in the work directory after the next mount: {rest:?}");
     }
     println!("  {kills} times; clients had their errors after at most {:.0} ms", slowest.as_secs_f64() * 1000.0);
+}
+
+/// What a server leaves that was killed, for those who have files open: what the kernel has cached is what was written last; the rest cannot be
+/// read, nothing can be changed, and nobody is told that something is safe which is not.
+pub fn dead_server() {
+    if Kind::ours() == Kind::Kernel || Kind::ours() == Kind::Plain {
+        return println!("  (there is no server to kill)");
+    }
+    let lower = ground::fresh("dead/lower");
+    for name in ["known", "far", "mapped", "shared"] {
+        fs::write(lower.join(name), lower_content(20)).unwrap();
+    }
+    fs::create_dir_all(lower.join("dir/below")).unwrap();
+    let at = ground::fresh("dead/merged");
+    let mut mount = Mounted::new(Kind::ours(), &Layers::new(&[lower], &ground::fresh("dead/layers")), &at);
+    let path = |name: &str| at.join(name).into_os_string().into_encoded_bytes();
+    let open = |name: &str, flags: i32| calls::open(libc::AT_FDCWD, &path(name), flags, 0).unwrap();
+    let (known, far, shared, dir) =
+        (open("known", libc::O_RDWR), open("far", libc::O_RDONLY), open("shared", libc::O_RDWR), open("dir", libc::O_RDONLY));
+    let wanted = [b"changed", &lower_content(20)[7..]].concat();
+    calls::pwrite(known.as_raw_fd(), b"changed", 0).unwrap();
+    assert_eq!(calls::pread(known.as_raw_fd(), wanted.len(), 0).unwrap(), wanted);
+    let mut mapping = has("python3").then(|| {
+        let script = "import mmap, sys; f = open('mapped'); m = mmap.mmap(f.fileno(), 0, prot=mmap.PROT_READ); print('m', end='', flush=True); sys.stdin.read(1); m[50000]";
+        let mut child = Command::new("python3").args(["-c", script]).current_dir(&at).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("python3");
+        child.stdout.take().expect("a pipe").read_exact(&mut [0]).expect("it is mapped");
+        child
+    });
+    let start = calls::mapped(shared.as_raw_fd(), 0, 4096, true, true, |page| {
+        page[0] = b'!';
+        mount.kill();
+        Instant::now()
+    });
+    assert!(calls::pread(known.as_raw_fd(), wanted.len(), 0).is_ok_and(|read| read == wanted), "what is cached stays readable, and the same");
+    let dirfd = dir.as_raw_fd();
+    for (what, answer) in [
+        ("pread of what is not cached", calls::pread(far.as_raw_fd(), 100, 0).map(|b| b.len() as i64)),
+        ("stat of a name that is not known", calls::stat(dirfd, b"below", 0).map(|_| 0)),
+        ("open of one below it", calls::open(libc::AT_FDCWD, &path("dir/below/none"), libc::O_RDONLY, 0).map(|_| 0)),
+        ("a listing", calls::Entries::of(dir, 4096).rest().map(|e| e.len() as i64)),
+        ("pwrite", calls::pwrite(known.as_raw_fd(), b"x", 0)),
+        ("ftruncate", calls::ftruncate(known.as_raw_fd(), 5)),
+        ("fsync", calls::fsync(known.as_raw_fd())),
+        ("fsync of what was stored by a mapping", calls::fsync(shared.as_raw_fd())),
+        ("chmod", calls::chmod(libc::AT_FDCWD, &path("known"), 0o600)),
+        ("setxattr", calls::set_xattr(&path("known"), "user.a", b"x", 0, true)),
+        ("mkdir", calls::mkdir(libc::AT_FDCWD, &path("new"), 0o755)),
+        ("rename", calls::rename(libc::AT_FDCWD, &path("known"), &path("other"), 0)),
+        ("unlink", calls::unlink(libc::AT_FDCWD, &path("known"), 0)),
+    ] {
+        assert_eq!(answer, Err(libc::ENOTCONN), "{what}");
+    }
+    if let Some(child) = &mut mapping {
+        child.stdin.take().expect("a pipe").write_all(b"m").expect("tell it");
+        assert_eq!(child.wait().expect("wait").signal(), Some(libc::SIGBUS), "a page of a mapping that is not there");
+    }
+    assert!(start.unwrap().elapsed() < Duration::from_secs(5), "an error took {:.1} s", start.unwrap().elapsed().as_secs_f64());
 }

@@ -21,18 +21,21 @@ use std::time::{Duration, Instant};
 
 type Case = fn();
 
-const CASES: [(&str, Case); 15] = [
+const CASES: [(&str, Case); 18] = [
     ("posix", posix::posix),
     ("many_writers", concurrent::many_writers),
+    ("replaced_while_open", concurrent::replaced_while_open),
     ("rename_against_lookup", concurrent::rename_against_lookup),
     ("copy_up_races", concurrent::copy_up_races),
     ("one_wins", concurrent::one_wins),
     ("storm", concurrent::storm),
     ("large_directory", concurrent::large_directory),
     ("killed_server", crash::killed_server),
+    ("dead_server", crash::dead_server),
     ("git", programs::git),
     ("cargo_build", programs::cargo_build),
     ("python_package", programs::python_package),
+    ("npm", programs::npm),
     ("dpkg", programs::dpkg),
     ("sqlite", programs::sqlite),
     ("postgresql", programs::postgresql),

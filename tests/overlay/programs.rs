@@ -1,4 +1,4 @@
-//! Programs that expect much of a file system, on ours: git, cargo, pip, dpkg, SQLite, PostgreSQL.
+//! Programs that expect much of a file system, on ours: git, cargo, pip, npm, dpkg, SQLite, PostgreSQL.
 
 use crate::ground::{self, has, knob};
 use crate::sides::{Kind, Layers, Mounted};
@@ -36,10 +36,14 @@ fn sh(dir: &Path, script: &str) -> String {
 fn lacks(program: &str) -> bool {
     let lacks = !has(program);
     if lacks {
-        assert!(std::env::var_os("SANDBOX_STRICT").is_none_or(|v| v != "1"), "{program} is not installed (SANDBOX_STRICT=1)");
-        println!("  SKIP overlay: needs {program}");
+        skip(program);
     }
     lacks
+}
+
+fn skip(program: &str) {
+    assert!(std::env::var_os("SANDBOX_STRICT").is_none_or(|v| v != "1"), "{program} is not installed (SANDBOX_STRICT=1)");
+    println!("  SKIP overlay: needs {program}");
 }
 
 const GIT: &str = "git -c user.name=t -c user.email=t@example.com -c init.defaultBranch=main -c advice.detachedHead=false -c safe.directory=*";
@@ -94,6 +98,28 @@ pub fn python_package() {
          venv/bin/python -c 'import small.m7; print(small.m7.N)'; pip uninstall -y small; ! venv/bin/python -c 'import small' 2>/dev/null",
     );
     assert_eq!(told.trim(), "7");
+    ground.mount.unmount();
+}
+
+pub fn npm() {
+    if lacks("npm") {
+        return;
+    }
+    let npm = "npm() { HOME=$PWD/home command npm --offline --no-audit --no-fund --no-update-notifier --loglevel=error \"$@\"; }";
+    let script = format!(
+        "{npm}; mkdir -p small/lib app; cd small; for n in $(seq 200); do echo \"module.exports = $n\" >lib/m$n.js; done; \
+         printf '{{\"name\":\"small\",\"version\":\"1.0.0\",\"bin\":{{\"small\":\"lib/m7.js\"}}}}' >package.json; npm pack >/dev/null; cd ../app; \
+         printf '{{\"name\":\"app\",\"version\":\"1.0.0\",\"dependencies\":{{\"small\":\"file:../small/small-1.0.0.tgz\"}}}}' >package.json; \
+         npm install >/dev/null"
+    );
+    let ground = ground_of("npm", &script);
+    // It takes away what is there, by renames, and brings it again.
+    let ci = format!(
+        "{npm}; cd app; npm ci >/dev/null; node -p 'require(\"small/lib/m7.js\")'; ls node_modules/small/lib | wc -l; readlink node_modules/.bin/small"
+    );
+    for _ in 0..2 {
+        assert_eq!(sh(&ground.at, &ci), "7\n200\n../small/lib/m7.js\n");
+    }
     ground.mount.unmount();
 }
 
@@ -165,8 +191,10 @@ pub fn sqlite() {
             .stderr(Stdio::null())
             .spawn()
             .expect("python3");
-        let out = BufReader::new(child.stdout.take().expect("a pipe"));
-        let reader = std::thread::spawn(move || out.lines().map_while(Result::ok).last());
+        let mut lines = BufReader::new(child.stdout.take().expect("a pipe")).lines().map_while(Result::ok);
+        // It is at work.
+        let first = lines.next();
+        let reader = std::thread::spawn(move || lines.last().or(first));
         std::thread::sleep(Duration::from_millis(150 + 37 * (round as u64 % 5)));
         if round % 4 < 2 {
             let _ = child.kill();
@@ -194,7 +222,7 @@ pub fn sqlite() {
 pub fn postgresql() {
     let found = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten().map(|e| e.path().join("bin")).max();
     let Some(bin) = found.filter(|bin| bin.join("pgbench").exists() && bin.join("initdb").exists()) else {
-        return println!("  (PostgreSQL is not installed)");
+        return skip("PostgreSQL");
     };
     let Ground { mut mount, layers, at } = ground_of("pg", "mkdir data; chmod 777 .; chown 1000:1000 data; chmod 700 data");
     let run = |dir: &Path, script: &str| {

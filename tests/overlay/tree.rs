@@ -100,7 +100,7 @@ fn describe(fd: RawFd, path: &[u8], links: &mut Links) -> Answer<String> {
             let first = links.entry(stat.st_ino).or_insert_with(|| path.to_vec());
             let _ = write!(line, " is {}", first.escape_ascii());
         }
-        if stat.st_size <= LARGE {
+        if stat.st_size > 0 && stat.st_size <= LARGE {
             let file = calls::open(libc::AT_FDCWD, &through, libc::O_RDONLY, 0)?;
             let content = content(file.as_raw_fd(), stat.st_size as usize)?;
             let _ = write!(line, " holds {:016x}", hash(&content));
