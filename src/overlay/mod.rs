@@ -23,7 +23,7 @@
 //! - a directory from below can be renamed, by copying up all of it: the kernel's overlay with `userxattr` neither writes nor follows redirects.
 //! - a file with several names stays one file over a copy-up, as with the kernel's `index=on`; and over link(2), after which the kernel's, in a
 //!   user namespace, checks permissions by the old name against the mode of before.
-//! - what was removed while it was open for reading can be changed by its descriptor: the kernel's says EEXIST.
+//! - what was removed while it was open for reading has no link, and can be changed by its descriptor: the kernel's counts one, and says EEXIST.
 //! - with virtual ownership there are no ACLs, and devices are kept but cannot be opened.
 //!
 //! *When the server dies*, of whatever, the kernel ends the connection: every request gets an error (ENOTCONN; ECONNABORTED if it was on the way),

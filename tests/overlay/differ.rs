@@ -207,11 +207,18 @@ impl Play<'_> {
         if theirs == ours || both_seek() || no_list {
             return Ok(());
         }
-        // The kernel's overlay does not copy up what was removed while it was open for reading. Then the two are no longer the same.
+        // What was removed while it was open for reading: the kernel's overlay counts the link in the lower layer,
+        let removed = |slot| self.reference == Kind::Kernel && right.world.as_ref().is_some_and(|w| w.is_removed(slot));
+        if let Op::Fstat { slot } = op
+            && removed(*slot)
+            && theirs.seen.replace(" links 1 ", " links 0 ") == ours.seen
+        {
+            return Ok(());
+        }
+        // and does not copy up; then the two are no longer the same.
         if let Op::Fchmod { slot, .. } | Op::Fchown { slot, .. } | Op::Futimens { slot, .. } | Op::FsetXattr { slot, .. } = op
-            && self.reference == Kind::Kernel
             && theirs.answer == Err(libc::EEXIST)
-            && right.world.as_ref().is_some_and(|w| w.is_removed(*slot))
+            && removed(*slot)
         {
             for side in [left, right] {
                 side.play(&Op::Close { slot: *slot });

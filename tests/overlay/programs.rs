@@ -191,8 +191,10 @@ pub fn sqlite() {
             .stderr(Stdio::null())
             .spawn()
             .expect("python3");
-        let out = BufReader::new(child.stdout.take().expect("a pipe"));
-        let reader = std::thread::spawn(move || out.lines().map_while(Result::ok).last());
+        let mut lines = BufReader::new(child.stdout.take().expect("a pipe")).lines().map_while(Result::ok);
+        // It is at work.
+        let first = lines.next();
+        let reader = std::thread::spawn(move || lines.last().or(first));
         std::thread::sleep(Duration::from_millis(150 + 37 * (round as u64 % 5)));
         if round % 4 < 2 {
             let _ = child.kill();
