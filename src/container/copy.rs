@@ -30,8 +30,14 @@ pub struct Opened {
 enum Holder {
     /// If overlays of ours are in it, with its user namespace.
     Running(#[expect(dead_code, reason = "holds the tree")] Held, Option<OwnedFd>),
-    /// In this order: the tree goes before its layer and its image, and those before the sandbox is anybody's again.
-    Ended(Holding, #[expect(dead_code, reason = "as above")] Box<Chosen>, #[expect(dead_code, reason = "as above")] Own),
+    Ended(Box<Ended>),
+}
+
+/// In this order: the tree goes before its layer and its image, and those before the sandbox is anybody's again.
+struct Ended {
+    holding: Holding,
+    _chosen: Chosen,
+    _own: Own,
 }
 
 pub fn open(sandboxes: &Sandboxes, sandbox: &Sandbox, caller: &Caller) -> Result<Opened> {
@@ -59,7 +65,7 @@ pub fn open(sandboxes: &Sandboxes, sandbox: &Sandbox, caller: &Caller) -> Result
         Call { caller: caller.clone(), cwd: sandbox.config.cwd.clone(), env: Default::default(), mask: Set::EMPTY, window: (80, 24), guessed: None };
     let ready = ready(&spec, call, Some(&chosen), || nothing().map(|io| Some((io, Streams::Direct))), false)?;
     let (top, maps, holding) = ready.tree(&spec, &mut chosen, &Writes::Layer(layer.clone()))?;
-    Ok(Opened { top, owner: owner(&spec, &maps, caller), maps, held: Holder::Ended(holding, Box::new(chosen), own) })
+    Ok(Opened { top, owner: owner(&spec, &maps, caller), maps, held: Holder::Ended(Box::new(Ended { holding, _chosen: chosen, _own: own })) })
 }
 
 fn owner(spec: &Spec, maps: &Maps, caller: &Caller) -> (u32, u32) {
@@ -82,7 +88,7 @@ impl Opened {
     fn within(&self) -> Option<BorrowedFd<'_>> {
         match &self.held {
             Holder::Running(_, within) => within.as_ref().map(|user| user.as_fd()),
-            Holder::Ended(holding, ..) => holding.user.as_ref().map(|user| user.as_fd()),
+            Holder::Ended(ended) => ended.holding.user.as_ref().map(|user| user.as_fd()),
         }
     }
 

@@ -131,7 +131,7 @@ impl Node {
     pub fn steadily<T>(&self, mut look: impl FnMut() -> T) -> T {
         loop {
             let before = self.moves.load(Ordering::Acquire);
-            if before % 2 == 0 {
+            if before.is_multiple_of(2) {
                 let seen = look();
                 if self.moves.load(Ordering::Acquire) == before {
                     return seen;
