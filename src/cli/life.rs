@@ -189,10 +189,10 @@ pub struct RmArgs {
 
 /// `run -d`.
 pub fn detach(said: Said, marks: &Marks) -> Result<u8> {
-    let config = said.config()?;
+    let mut config = said.config()?;
     let sandboxes = Sandboxes::open(&said.caller.home);
     replace(&sandboxes, &config, said.replace)?;
-    let own = sandboxes.make(&config, Status::Starting)?;
+    let own = sandboxes.make(&mut config, Status::Starting)?;
     let up = watch::start(own).inspect_err(|_| forget(&said, &config))?;
     up.notes.iter().for_each(|sentence| note(sentence));
     marks.write(&config.id, up.pid)?;
@@ -223,10 +223,10 @@ pub fn create(mut args: CreateArgs) -> Result<()> {
     args.run.detach = true; // once it runs
     let marks = Marks::of(&args.run)?;
     let said = say(*args.run)?;
-    let config = said.config()?;
+    let mut config = said.config()?;
     let sandboxes = Sandboxes::open(&said.caller.home);
     replace(&sandboxes, &config, said.replace)?;
-    sandboxes.make(&config, Status::Created)?;
+    sandboxes.make(&mut config, Status::Created)?;
     marks.write(&config.id, 0)?;
     print(config.id.as_str());
     Ok(())

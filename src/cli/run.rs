@@ -543,11 +543,9 @@ fn chance() -> Result<[u8; 32]> {
 impl Said {
     /// For the record.
     pub fn config(&self) -> Result<Config> {
-        let stays = self.options.detached || matches!(self.writes, Writes::Kept(_));
         let name = match &self.spec.name {
             Some(name) => name.clone(),
-            None if stays => Sandboxes::open(&self.caller.home).made_up(self.id.as_str().as_bytes())?,
-            None => self.id.short().parse()?, // nobody waits for a better one
+            None => self.id.short().parse()?,
         };
         Ok(Config {
             id: self.id.clone(),
@@ -580,13 +578,13 @@ pub fn run(args: RunArgs, guessed: Option<Guess>) -> Result<u8> {
     if said.options.detached && !dry_run {
         return life::detach(said, &marks);
     }
-    let config = said.config()?;
+    let mut config = said.config()?;
     let sandboxes = Sandboxes::open(&said.caller.home);
     life::replace(&sandboxes, &config, said.replace && !dry_run)?;
     let person = tty && interactive && rustix::termios::isatty(std::io::stdin());
     if person && !stays && !said.options.detach_keys.is_empty() {
-        let config = attach::at_terminal(&config);
-        match sandboxes.make(&config, container::Status::Starting) {
+        let mut config = attach::at_terminal(&config);
+        match sandboxes.make(&mut config, container::Status::Starting) {
             Ok(own) => return at_terminal(own, &said, &config, &marks, json, summary.then_some(start)),
             Err(e) if !config.unnamed => return Err(e),
             Err(_) => {} // where nothing can be written, it is not listed, and cannot be left
@@ -614,7 +612,7 @@ pub fn run(args: RunArgs, guessed: Option<Guess>) -> Result<u8> {
     ready.notes(&spec).iter().for_each(|sentence| note(sentence));
     // A name must be its own before anything runs under it; nobody waits for the record of one that has none.
     let at_once = !config.unnamed || config.stays();
-    let mut own = if at_once { Some(sandboxes.make(&config, container::Status::Starting)?) } else { None };
+    let mut own = if at_once { Some(sandboxes.make(&mut config, container::Status::Starting)?) } else { None };
     let mut status = Status::new(status_fd);
     status.degraded(&ready.plan);
     let absent = absent_guarded(&spec);
@@ -624,7 +622,7 @@ pub fn run(args: RunArgs, guessed: Option<Guess>) -> Result<u8> {
     let told = match &own {
         Some(own) => record(own, &live),
         None => {
-            own = sandboxes.make_as(&config, |own| running(&live, own.stays()?)).ok(); // where nothing can be written, it is not listed, and runs
+            own = sandboxes.make_as(&mut config, |own| running(&live, own.stays()?)).ok(); // where nothing can be written, it is not listed, and runs
             Ok(())
         }
     };

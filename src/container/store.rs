@@ -188,17 +188,27 @@ impl Sandboxes {
         Sandboxes { kept: dirs::sandboxes(home), live: dirs::live(home).into_iter().map(|dir| dir.join("sandboxes")).collect() }
     }
 
-    /// A new one, whose name is its own from now on. `status`: created, or starting.
-    pub fn make(&self, config: &Config, status: Status) -> Result<Own> {
+    /// A new one, whose name is its own from now on; one that stays and has none is given one. `status`: created, or starting.
+    pub fn make(&self, config: &mut Config, status: Status) -> Result<Own> {
         self.make_as(config, |_| Ok(State { status, ..State::default() }))
     }
 
     /// The same of one of which more is known already.
-    pub fn make_as(&self, config: &Config, state: impl FnOnce(&Own) -> Result<State>) -> Result<Own> {
+    pub fn make_as(&self, config: &mut Config, state: impl FnOnce(&Own) -> Result<State>) -> Result<Own> {
         let root = if config.stays() { Some(&self.kept) } else { self.live.first() };
         let root = root.ok_or_else(|| Error::new(Kind::Bug, "there is no place for a sandbox"))?;
         dirs::make_below(root)?;
-        let _names = (!config.unnamed || config.stays()).then(|| self.take_name(&config.name)).transpose()?;
+        let _names = match (config.unnamed, config.stays()) {
+            (false, _) => Some(self.take_name(&config.name)?),
+            // Chosen while nobody else chooses.
+            (true, true) => {
+                let names = self.lock_names()?;
+                config.name = self.made_up(config.id.as_str().as_bytes())?;
+                Some(names)
+            }
+            (true, false) => None, // nobody waits for a better one than it has
+        };
+        let config = &*config;
         let own = Own::half(&root.join(format!(".{}", config.id.short())), config.stays(), &self.kept)?;
         let made = (|| {
             die_at(40);
@@ -282,7 +292,7 @@ impl Sandboxes {
     }
 
     /// A made-up name that nobody has.
-    pub fn made_up(&self, chance: &[u8]) -> Result<Name> {
+    fn made_up(&self, chance: &[u8]) -> Result<Name> {
         let taken = RefCell::new(BTreeSet::new());
         self.some(&|_, name| {
             taken.borrow_mut().insert(name.clone());
@@ -451,14 +461,10 @@ pub fn remove(own: Own, config: &Config) -> Result<()> {
     own.remove()
 }
 
-/// What those left that died in the foreground: not all at once, since a run has better things to do.
+/// What those left that died in the foreground, and what was half made or half removed: not all at once, since a run has better things to do.
 fn sweep_some(root: &Path, own: &Path) {
     let entries = std::fs::read_dir(root).into_iter().flatten().flatten();
-    entries.take(8).map(|entry| entry.path()).filter(|path| path != own).for_each(|path| {
-        if path.file_name().is_some_and(|name| Id::try_from(name.to_string_lossy().into_owned()).is_ok()) {
-            sweep(&path);
-        }
-    });
+    entries.take(8).map(|entry| entry.path()).filter(|path| path != own).for_each(|path| sweep(&path));
 }
 
 /// What nobody has locked, of a name that is no sandbox's, or of one that died in the foreground.

@@ -344,10 +344,10 @@ impl Tree {
     }
 }
 
-/// Both sides of the comparison.
 /// A directory, and where its name is; none of the root.
 type Placed = (usize, Option<(usize, Vec<u8>)>);
 
+/// Both sides of the comparison.
 struct Play<'a> {
     tree: Tree,
     client: Client,

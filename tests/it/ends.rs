@@ -402,16 +402,21 @@ fn at_once<T: Sync>(pieces: std::slice::Chunks<'_, T>, way: &str, judge: impl Fn
 
 fn table(way: Way) {
     let place = alone();
-    if way.is_exec() {
-        place.sandbox(&["run", "-d", "--name", HOST, "--", "sleep", "6000"]).ok();
-    }
+    let host = |words: &[&str]| {
+        if way.is_exec() {
+            place.sandbox(words).ok();
+        }
+    };
+    let (starts, ends) = (["run", "-d", "--name", HOST, "--", "sleep", "6000"], ["rm", "-f", HOST]);
+    host(&starts);
     way.code(&place, &[], &["true"]);
+    host(&ends);
     let left = Left::before(&place);
+    host(&starts);
     judge(&place, way, &stopped().into_iter().chain(signals()).chain(others(way)).collect::<Vec<_>>());
+    // What a further command leaves running ends with the sandbox.
+    host(&ends);
     left.after_kill();
-    if way.is_exec() {
-        place.sandbox(&["rm", "-f", HOST]).ok();
-    }
 }
 
 #[test]
