@@ -50,7 +50,7 @@ fn inspected(sandbox: &Sandbox) -> Value {
     let env: Vec<String> = spec.process.env.iter().map(|(k, v)| format!("{k}={v}")).collect();
     let mounts: Vec<Value> = spec.files.mounts.iter().map(mount).collect();
     let asked = config.options.health.as_ref();
-    let report = asked.and_then(|_| health::report(&sandbox.dir));
+    let report = asked.map(|_| health::report(&sandbox.dir).unwrap_or_default());
     let mut about = json!({
         "Status": sandbox.status(), "Running": sandbox.is_running(), "Paused": sandbox.is_paused(),
         "Restarting": state.status == Status::Restarting, "OOMKilled": state.reason.as_deref() == Some("oom"), "Dead": state.status == Status::Dead,
