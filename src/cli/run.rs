@@ -468,7 +468,7 @@ pub fn guess(words: &[OsString]) -> Option<Guess> {
     let host = dashes.is_some() && !flags.clone().any(|word| word.starts_with("--rootfs"));
     let caller = Caller::me().ok()?;
     let subids = subid::subids(&caller).ok().filter(|s| !s.uids.is_empty() && !s.gids.is_empty())?;
-    Guess::new(&if host { Userns::KeepId { uid: None, gid: None } } else { Userns::Root }, &caller, subids)
+    Guess::new(&if host { Userns::KeepId { uid: None, gid: None } } else { Userns::Root }, caller, subids)
 }
 
 /// What was typed, settled: what is to run, on what, and for whom.
@@ -488,8 +488,11 @@ pub struct Said {
 }
 
 /// Say it.
-pub fn say(mut args: RunArgs) -> Result<Said> {
-    let caller = Caller::me()?;
+pub fn say(args: RunArgs) -> Result<Said> {
+    say_as(Caller::me()?, args)
+}
+
+fn say_as(caller: Caller, mut args: RunArgs) -> Result<Said> {
     let named = args.policy.clone();
     let env: Environment = std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v))).collect();
     let cwd = match std::env::current_dir() {
@@ -574,7 +577,7 @@ pub fn run(args: RunArgs, guessed: Option<Guess>) -> Result<u8> {
     let marks = Marks::of(&args)?;
 
     // Say it.
-    let said = say(args)?;
+    let said = say_as(guessed.as_ref().map_or_else(Caller::me, |guess| Ok(guess.caller.clone()))?, args)?;
     if said.options.detached && !dry_run {
         return life::detach(said, &marks);
     }

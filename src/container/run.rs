@@ -38,6 +38,7 @@ pub struct Call {
 
 /// A user namespace that was begun before it was known for sure which one is wanted.
 pub struct Guess {
+    pub caller: Caller,
     subids: Subids,
     maps: Maps,
     begun: Begun,
@@ -45,10 +46,10 @@ pub struct Guess {
 
 impl Guess {
     /// None: it cannot be; why, who needs it for sure will say.
-    pub fn new(mode: &Userns, caller: &Caller, subids: Subids) -> Option<Guess> {
-        let maps = userns::plan(mode, caller, &subids, host::helper).ok()?;
+    pub fn new(mode: &Userns, caller: Caller, subids: Subids) -> Option<Guess> {
+        let maps = userns::plan(mode, &caller, &subids, host::helper).ok()?;
         let begun = begin(&maps).ok()?;
-        Some(Guess { subids, maps, begun })
+        Some(Guess { caller, subids, maps, begun })
     }
 }
 

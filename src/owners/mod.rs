@@ -119,9 +119,7 @@ impl Supervisor {
             }
         }
     }
-}
 
-impl Supervisor {
     /// Nobody waits for it: it ends with the workload.
     pub fn leave(self) {
         std::mem::forget(self);

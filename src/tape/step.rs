@@ -436,7 +436,7 @@ impl fmt::Display for Step {
                 let lower: Vec<_> = lower.iter().map(Lower::to_string).collect();
                 write!(f, "overlay {} (upper {}, work {}, userxattr){} as {slot:?}", lower.join(", "), s(upper), s(work), Attributes(*attributes))
             }
-            Served { lower, upper, work, attributes, at, .. } => {
+            Served { lower, upper, work, attributes, at } => {
                 let lower: Vec<_> = lower.iter().map(&s).collect();
                 let attributes = Attributes(*attributes);
                 write!(f, "mount an overlay of our own of {} (upper {}, work {}){attributes} at {}", lower.join(", "), s(upper), s(work), s(at))
