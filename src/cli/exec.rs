@@ -58,6 +58,9 @@ pub struct ExecArgs {
     /// Always refused: what a sandbox may do is decided when it is made
     #[arg(long, hide = true)]
     privileged: bool,
+    /// Always refused: there is nobody to be left with
+    #[arg(long, hide = true)]
+    detach_keys: Option<String>,
     /// Name or ID
     sandbox: String,
     /// The command and its arguments
@@ -66,10 +69,15 @@ pub struct ExecArgs {
 }
 
 pub fn run(args: ExecArgs) -> Result<u8> {
-    let ExecArgs { interactive, tty, detach, env: variables, env_file, user, workdir, preserve_fds, privileged, sandbox, command } = args;
+    let ExecArgs { interactive, tty, detach, env: variables, env_file, user, workdir, preserve_fds, privileged, detach_keys, sandbox, command } =
+        args;
     if privileged {
         return Err(Error::new(Kind::Denied, "cannot use --privileged: a command in a sandbox may do what the sandbox may")
             .hint("run the sandbox with what it needs: --cap-add, -v, --device, or another --policy"));
+    }
+    if detach_keys.is_some() {
+        return Err(Error::new(Kind::Unsupported, "cannot use --detach-keys: a command that was started by exec ends with it")
+            .hint("sandbox exec -d leaves it behind; what a sandbox was made for can be left: sandbox attach"));
     }
     let preserve_fds = preserve_fds.unwrap_or(0);
     check_descriptors(preserve_fds, None)?;

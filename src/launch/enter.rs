@@ -30,6 +30,7 @@
 #![forbid(unsafe_code)]
 
 use super::Said;
+use super::accounts::Accounts;
 use super::assemble::{adopted, process, seal};
 use super::explain::{self, Told};
 use super::plan::{self, Facts, Io};
@@ -37,7 +38,7 @@ use crate::birth::{self, Care};
 use crate::error::{Doing, Error, Kind, Result};
 use crate::host::process::{Found, Process};
 use crate::host::{self, Caller};
-use crate::owners::{self, Place, Supervisor};
+use crate::owners::{self, Ids, Place, Supervisor};
 use crate::spec::process::Ulimit;
 use crate::spec::{Control, Root, Share, Spec, Userns};
 use crate::sys::clone::{self, Child, NEWCGROUP, NEWIPC, NEWNET, NEWNS, NEWPID, NEWUSER, NEWUTS};
@@ -155,6 +156,13 @@ impl Target {
         hold(&tape.finish()?)
     }
 
+    /// Its account files as they are by now: what the workload may have written is read as what it is.
+    fn accounts(&self) -> Result<Accounts> {
+        let root = self.root()?;
+        let handle = root.handle.try_clone().doing("copy", "a descriptor")?;
+        Accounts::read(handle, &self.maps, self.served())
+    }
+
     /// Its root is an overlay of ours: the kernel tells us that much of it, and no more.
     fn is_served(&self) -> Result<bool> {
         let root = self.root()?;
@@ -219,8 +227,8 @@ pub struct Entry {
     pub ruleset: Option<OwnedFd>,
     pub io: Option<Io>,
     pub degraded: Vec<(Control, String)>,
-    /// Somebody has to answer for its ids.
-    supervised: Option<Place>,
+    /// Somebody has to answer for its ids, and where, and what it is to believe in.
+    supervised: Option<(Place, Option<Ids>)>,
     detached: bool,
     oom_score: Option<i32>,
     command: String,
@@ -245,18 +253,14 @@ pub fn freeze(
         )
         .hint("stay with it (without -d), or run the sandbox without --pid host"));
     }
-    // The accounts as they are by now: what the workload may have written is read as what it is, and no further than the maps.
     let asks = spec.process.user.is_some() || (spec.root != Root::Host && matches!(spec.userns, Userns::KeepId { .. }));
-    let root = asks.then(|| target.root()).transpose()?;
-    let etc = |name: &str| root.as_ref().and_then(|r| plan::read_below(&r.handle, &format!("etc/{name}")).ok()).unwrap_or_default();
-    let who = plan::who(spec, facts, &target.maps, &etc)?;
+    let accounts = if asks { target.accounts()? } else { Accounts::default() };
+    let owners = if !target.maps.is_full() && target.is_served()? { owners::filter()? } else { None };
+    let who = plan::who(spec, facts, &target.maps, owners.is_some(), &|name| accounts.file(name))?;
     let mut degraded = Vec::new();
     let mut work = plan::workload(spec, facts, &target.maps, who, io.as_ref(), stand_ins, cache, &mut degraded)?;
-    let mut supervised = None;
-    if !target.maps.is_full() && target.is_served()? {
-        work.owners = owners::filter()?;
-        supervised = work.owners.is_some().then(|| target.place(facts)).transpose()?;
-    }
+    let supervised = owners.is_some().then(|| target.place(facts)).transpose()?.map(|place| (place, work.who.pretended.clone()));
+    work.owners = owners;
     let (command, path, oom_score) = (work.command.clone(), work.path.clone(), work.oom_score);
 
     let mut tape = Recorder::default();
@@ -334,9 +338,9 @@ pub fn enter(entry: &Entry, place: &mut dyn FnMut(i32) -> Result<()>, mut calls:
         return Err(Error::new(Kind::Io, "cannot join the sandbox: no terminal came, since the joining process was killed"));
     }
     let mut supervisor = supervisor;
-    if let (Some(answering), Some(place)) = (&supervisor, &entry.supervised) {
+    if let (Some(answering), Some((place, ids))) = (&supervisor, &entry.supervised) {
         let answers = match coming.listener.take() {
-            Some(listener) => answering.answer(place, listener),
+            Some(listener) => answering.answer(place, listener, ids.as_ref()),
             None => Err(Error::new(Kind::Io, "cannot join the sandbox: the joining process was killed")),
         };
         answers.inspect_err(|_| end(&pidfd))?;

@@ -12,6 +12,7 @@
 //!   namespace holds the scratch, PID 1 dies with its parent, and with it everything in its pid namespace.
 #![forbid(unsafe_code)]
 
+pub mod accounts;
 pub mod assemble;
 pub mod enter;
 pub mod explain;
@@ -79,7 +80,7 @@ pub fn launch(begun: Begun, plan: &Plan) -> Result<Live> {
             }
         }
         match (&supervisor, said.place.take(), said.listener.take()) {
-            (Some(supervisor), Some(place), Some(listener)) => supervisor.answer(&place, listener),
+            (Some(supervisor), Some(place), Some(listener)) => supervisor.answer(&place, listener, plan.pretended.as_ref()),
             _ => Ok(()),
         }
     };

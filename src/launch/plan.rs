@@ -66,6 +66,8 @@ pub struct Plan {
     pub tape: Tape,
     /// So many of its steps are played before the child is born: `early`.
     pub early: usize,
+    /// What the command believes to be, if it is not.
+    pub pretended: Option<owners::Ids>,
     /// Overlays that we serve: what its `Served` steps hand over.
     pub served: Vec<Shape>,
     /// The cgroup that the child is put into.
@@ -114,6 +116,8 @@ pub struct Who {
     pub gid: u32,
     /// None: as born, with the caller's own groups.
     pub change: Option<Groups>,
+    /// What the command is to believe in, born as it is.
+    pub pretended: Option<owners::Ids>,
     pub home: PathBuf,
 }
 
@@ -184,25 +188,24 @@ pub fn freeze(spec: &Spec, facts: &Facts, ids: Ids, limits: Planned, io: Option<
     degraded.extend(unlimited);
     let limited = piece.is_some();
     let own_cgroup = limited && spec.namespaces.cgroup == Share::Private;
-    let who = who(spec, facts, &maps, &|name| root_file(spec, facts, name))?;
     let home = std::fs::canonicalize(&facts.caller.home).unwrap_or_else(|_| facts.caller.home.clone());
     let site = rootfs::Site { spec, caller: &facts.caller, maps: &maps, mounts: &facts.mounts, cwd: &facts.cwd, home: &home, own_cgroup };
     let tree = rootfs::plan(&site)?;
+    let owners = if tree.has_virtual_owners { owners::filter()? } else { None };
+    let who = who(spec, facts, &maps, owners.is_some(), &|name| root_file(spec, facts, name))?;
     let mut work = workload(spec, facts, &maps, who, io.as_ref(), stand_ins, cache, &mut degraded)?;
     let (mut notes, served) = (tree.notes.clone(), tree.served.clone());
-    if tree.has_virtual_owners {
-        work.owners = owners::filter()?;
-        if work.owners.is_none() {
-            notes.push("files belong to one user inside, and chown is refused: pretending others needs Linux 5.5".into());
-        }
+    work.owners = owners;
+    if tree.has_virtual_owners && work.owners.is_none() {
+        notes.push("files belong to one user inside, and chown is refused: pretending others needs Linux 5.5".into());
     }
     if facts.landlock_abi < SCOPES_SINCE && spec.network.mode == NetworkMode::Host {
         notes.push("the command can reach the host's abstract sockets: landlock scopes need Linux 6.12".into());
     }
-    let (command, path) = (work.command.clone(), work.path.clone());
+    let (command, path, pretended) = (work.command.clone(), work.path.clone(), work.who.pretended.clone());
     let (tape, ruleset) = assemble::assemble(Frozen { work, home, hostname: hostname(spec), limited, own_cgroup }, tree)?;
     let early = early(spec, limited).len();
-    Ok(Plan { namespaces: at_clone(spec), maps, tape, early, served, cgroup: piece, ruleset, io, notes, degraded, command, path })
+    Ok(Plan { namespaces: at_clone(spec), maps, tape, early, pretended, served, cgroup: piece, ruleset, io, notes, degraded, command, path })
 }
 
 /// How the command is restricted, and what it is given.
@@ -365,8 +368,8 @@ fn environment(spec: &Spec, facts: &Facts, who: &Who) -> Environment {
     env
 }
 
-/// Who runs, looked up in the root's own files (`etc`) and checked against the maps. // L7
-pub fn who(spec: &Spec, facts: &Facts, maps: &Maps, etc: &dyn Fn(&str) -> Vec<u8>) -> Result<Who> {
+/// Who runs, looked up in the root's own files (`etc`) and checked against the maps. `pretends`: somebody answers for ids that are not mapped. // L7
+pub fn who(spec: &Spec, facts: &Facts, maps: &Maps, pretends: bool, etc: &dyn Fn(&str) -> Vec<u8>) -> Result<Who> {
     let caller = &facts.caller;
     let host = spec.root == Root::Host;
     let born = (maps.uid_inside(caller.uid), maps.gid_inside(caller.gid));
@@ -374,16 +377,16 @@ pub fn who(spec: &Spec, facts: &Facts, maps: &Maps, etc: &dyn Fn(&str) -> Vec<u8
         return Ok(match born {
             (Some(uid), Some(gid)) if host || uid == 0 => {
                 let home = if host { caller.home.clone() } else { PathBuf::from("/root") };
-                Who { uid, gid, change: None, home }
+                Who { uid, gid, change: None, pretended: None, home }
             }
             // As with podman, whoever keeps his id works under it.
             (Some(uid), Some(gid)) if matches!(spec.userns, Userns::KeepId { .. }) => {
                 let entry = caller::passwd_uid(&etc("passwd"), uid);
-                Who { uid, gid, change: None, home: entry.map_or_else(|| PathBuf::from("/"), |e| e.home) }
+                Who { uid, gid, change: None, pretended: None, home: entry.map_or_else(|| PathBuf::from("/"), |e| e.home) }
             }
             // No own id inside, or a root directory whose 0 is another id.
-            _ if maps.has_uid(0) && maps.has_gid(0) => Who { uid: 0, gid: 0, change: Some(Groups::Keep), home: "/root".into() },
-            (Some(uid), Some(gid)) => Who { uid, gid, change: None, home: "/".into() },
+            _ if maps.has_uid(0) && maps.has_gid(0) => Who { uid: 0, gid: 0, change: Some(Groups::Keep), pretended: None, home: "/root".into() },
+            (Some(uid), Some(gid)) => Who { uid, gid, change: None, pretended: None, home: "/".into() },
             _ => return Err(Error::usage("the id map has neither 0 nor the caller in it: say -u")),
         });
     };
@@ -410,7 +413,17 @@ pub fn who(spec: &Spec, facts: &Facts, maps: &Maps, etc: &dyn Fn(&str) -> Vec<u8
     };
     let home = entry.map_or_else(|| PathBuf::from("/"), |e| e.home);
     if born == (Some(uid), Some(gid)) {
-        return Ok(Who { uid, gid, change: None, home: if host { caller.home.clone() } else { home } });
+        return Ok(Who { uid, gid, change: None, pretended: None, home: if host { caller.home.clone() } else { home } });
+    }
+    // cve: 2022-2989: the primary group is always among them.
+    let groups = || {
+        let mut list = caller::groups_of(&group_file, &user.user);
+        list.retain(|g| *g != gid && (pretends || maps.has_gid(*g)));
+        list.insert(0, gid);
+        list
+    };
+    if pretends {
+        return Ok(Who { uid, gid, change: None, pretended: Some(owners::Ids::of(uid, gid, groups())), home });
     }
     for (ok, kind, id) in [(maps.has_uid(uid), "uid", uid), (maps.has_gid(gid), "gid", gid)] {
         if !ok {
@@ -422,16 +435,8 @@ pub fn who(spec: &Spec, facts: &Facts, maps: &Maps, etc: &dyn Fn(&str) -> Vec<u8
             }));
         }
     }
-    let groups = if maps.is_full() {
-        // cve: 2022-2989: the primary group is always among them.
-        let mut list = caller::groups_of(&group_file, &user.user);
-        list.retain(|g| maps.has_gid(*g) && *g != gid);
-        list.insert(0, gid);
-        Groups::Set(list.into())
-    } else {
-        Groups::Keep
-    };
-    Ok(Who { uid, gid, change: Some(groups), home })
+    let groups = if maps.is_full() { Groups::Set(groups().into()) } else { Groups::Keep };
+    Ok(Who { uid, gid, change: Some(groups), pretended: None, home })
 }
 
 /// A file of the root's /etc: regular, bounded, through a handle. Missing or odd is empty. cve: 2024-9676

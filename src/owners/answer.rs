@@ -167,8 +167,8 @@ pub struct Desk {
 }
 
 impl Desk {
-    pub fn new(proc: OwnedFd, born: Ids) -> Desk {
-        Desk { proc, root: None, sets: Sets::new(born), served: HashMap::new(), made: 0 }
+    pub fn new(proc: OwnedFd, sets: Sets) -> Desk {
+        Desk { proc, root: None, sets, served: HashMap::new(), made: 0 }
     }
 
     pub fn answer(&mut self, call: Call, task: &Task) -> Reply {

@@ -7,10 +7,11 @@
 #![forbid(unsafe_code)]
 
 use crate::sys::{Errno, Result};
+use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 
 /// Real, effective, saved, and that of the file system.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Four {
     pub real: u32,
     pub effective: u32,
@@ -76,7 +77,7 @@ impl Four {
     }
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Ids {
     pub user: Four,
     pub group: Four,
@@ -87,6 +88,11 @@ pub struct Ids {
 impl Ids {
     pub fn born(uid: u32, gid: u32) -> Ids {
         Ids { user: Four::all(uid), group: Four::all(gid), groups: None }
+    }
+
+    pub fn of(uid: u32, gid: u32, mut groups: Vec<u32>) -> Ids {
+        groups.truncate(MOST_GROUPS);
+        Ids { groups: Some(groups.into()), ..Ids::born(uid, gid) }
     }
 
     /// The group is one of the process's.
@@ -106,18 +112,25 @@ const MARK: u64 = 0x6f77_6e65_7200_0000;
 #[derive(Debug)]
 pub struct Sets {
     born: Ids,
+    /// Those of its birth are not what the kernel says, either.
+    pretended: bool,
     others: Vec<Ids>,
     numbers: HashMap<Ids, usize>,
 }
 
 impl Sets {
     pub fn new(born: Ids) -> Sets {
-        Sets { born, others: Vec::new(), numbers: HashMap::new() }
+        Sets { born, pretended: false, others: Vec::new(), numbers: HashMap::new() }
     }
 
-    /// The set that a process with this limit has; None: that of its birth.
+    pub fn pretended(born: Ids) -> Sets {
+        Sets { pretended: true, ..Sets::new(born) }
+    }
+
+    /// The set that a process with this limit has; None: that of its birth, as the kernel says it.
     pub fn get(&self, limit: u64) -> Option<&Ids> {
-        self.others.get(usize::try_from(limit.checked_sub(MARK)?).ok()?)
+        let number = limit.checked_sub(MARK).and_then(|number| usize::try_from(number).ok());
+        number.and_then(|number| self.others.get(number)).or_else(|| self.pretended.then_some(&self.born))
     }
 
     pub fn born(&self) -> &Ids {

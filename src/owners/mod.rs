@@ -6,7 +6,8 @@
 //! rules of credentials(7), `answer` the answers. Started by `launch`.
 //!
 //! *Pretended* are the owners of files of served trees, to stat(2) and its family and in chown(2), with its rules on who may; devices made by
-//! mknod(2), which nobody can open; and a process's own ids and groups, set and asked for, handed on to children and over exec(2). *Not
+//! mknod(2), which nobody can open; and a process's own ids and groups, set and asked for, handed on to children and over exec(2): with `run` and
+//! `exec -u` from the start. *Not
 //! pretended* is what follows from ids: the kernel checks permissions with the one true id, so what a pretended user makes belongs to root, and
 //! he may do what root may; /proc, access(2), signals and sockets show that id. Other file systems (/tmp, volumes) keep no owners: there
 //! chown(2) to others is EINVAL, as without us.
@@ -39,13 +40,14 @@ mod answer;
 mod ids;
 
 pub use answer::FUSE;
+pub use ids::Ids;
 
 use crate::confine::seccomp::{self, Program};
 use crate::error::{Doing, Error, Kind, Result};
 use crate::sys::clone::{self, NEWNS, NEWUSER};
 use crate::sys::{Errno, confine, inherit, process, socket};
 use answer::{CALLS, Call, Desk, Reply, Task};
-use ids::Ids;
+use ids::Sets;
 use libseccomp::error::SeccompErrno;
 use libseccomp::{ScmpArch, ScmpNotifReq, ScmpNotifResp, ScmpNotifRespFlags, ScmpSyscall, notify_id_valid};
 use rustix::event::{PollFd, PollFlags, poll};
@@ -100,12 +102,13 @@ impl Supervisor {
         Ok(Supervisor { child, socket })
     }
 
-    /// Have it answer for the workload of that filter.
-    pub fn answer(&self, place: &Place, listener: OwnedFd) -> Result<()> {
+    /// Have it answer for the workload of that filter, which believes in those ids from the start, if not in its own.
+    pub fn answer(&self, place: &Place, listener: OwnedFd, ids: Option<&Ids>) -> Result<()> {
         let Place { user, mounts, proc } = place;
         let none = rustix::net::SendFlags::empty();
+        let ids = postcard::to_extend(&ids, vec![LISTENER]).map_err(|e| Error::new(Kind::Bug, format!("cannot write ids: {e}")))?;
         socket::send(self.socket.as_fd(), &[PLACE], &[user.as_fd(), mounts.as_fd(), proc.as_fd()], none).doing("tell", "the supervisor of ids")?;
-        socket::send(self.socket.as_fd(), &[LISTENER], &[listener.as_fd()], none).doing("tell", "the supervisor of ids")?;
+        socket::send(self.socket.as_fd(), &ids, &[listener.as_fd()], none).doing("tell", "the supervisor of ids")?;
         // As long as we had it, the kernel would believe that somebody answers.
         drop(listener);
         let mut words = [0u8; 1024];
@@ -211,9 +214,10 @@ fn prepare(socket: &OwnedFd) -> Result<Option<(Desk, OwnedFd)>> {
     // What a terminal interrupts are not we.
     let _ = rustix::process::setsid();
     process::set_dumpable(false).doing("become", "undumpable")?;
-    let mut word = [0];
-    let (PLACE, [Some(user), Some(mounts), Some(proc)]) = hear(socket, &mut word)? else { return Ok(None) };
-    let (LISTENER, [Some(listener), ..]) = hear(socket, &mut word)? else { return Ok(None) };
+    let (mut place, mut words) = ([0; 1], [0; 4096]);
+    let (Some((&PLACE, _)), [Some(user), Some(mounts), Some(proc)]) = hear(socket, &mut place)? else { return Ok(None) };
+    let (Some((&LISTENER, ids)), [Some(listener), ..]) = hear(socket, &mut words)? else { return Ok(None) };
+    let pretended: Option<Ids> = postcard::from_bytes(ids).map_err(|e| Error::new(Kind::Bug, format!("cannot read ids: {e}")))?;
     for (namespace, kind, name) in [(&user, NEWUSER, "user"), (&mounts, NEWNS, "mount")] {
         clone::join(namespace.as_fd(), kind).doing("join", format_args!("the sandbox's {name} namespace"))?;
     }
@@ -223,7 +227,8 @@ fn prepare(socket: &OwnedFd) -> Result<Option<(Desk, OwnedFd)>> {
         return Err(none()).doing("listen to", "seccomp notifications");
     }
     confine::answer_nearby(listener.as_fd());
-    let born = Ids::born(rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+    let sets =
+        pretended.map_or_else(|| Sets::new(Ids::born(rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw())), Sets::pretended);
     let confined = || {
         for (resource, most) in [(libc::RLIMIT_AS, MEMORY), (libc::RLIMIT_NOFILE, DESCRIPTORS), (libc::RLIMIT_CORE, 0)] {
             process::set_rlimit(resource, most, most)?;
@@ -236,12 +241,15 @@ fn prepare(socket: &OwnedFd) -> Result<Option<(Desk, OwnedFd)>> {
     confined().doing("confine", "the supervisor of ids")?;
     let program = seccomp::only(OWN_CALLS)?;
     confine::seccomp_load(program.filter()).doing("confine", "the supervisor of ids")?;
-    Ok(Some((Desk::new(proc, born), listener)))
+    Ok(Some((Desk::new(proc, sets), listener)))
 }
 
-fn hear(socket: &OwnedFd, word: &mut [u8; 1]) -> Result<(u8, [Option<OwnedFd>; socket::MOST_FDS])> {
-    let (n, fds) = socket::receive(socket.as_fd(), word, RecvFlags::empty()).doing("hear from", "who started this")?;
-    Ok((if n == 1 { word[0] } else { 0 }, fds))
+/// The first byte and the rest; none: nobody is there.
+type Heard<'a> = (Option<(&'a u8, &'a [u8])>, [Option<OwnedFd>; socket::MOST_FDS]);
+
+fn hear<'a>(socket: &OwnedFd, words: &'a mut [u8]) -> Result<Heard<'a>> {
+    let (n, fds) = socket::receive(socket.as_fd(), words, RecvFlags::empty()).doing("hear from", "who started this")?;
+    Ok((words.get(..n).unwrap_or_default().split_first(), fds))
 }
 
 /// Answer until nobody is left who could ask. // I4

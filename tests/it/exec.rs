@@ -130,6 +130,7 @@ fn left_behind() {
     // What fails at its exec is told even so.
     assert_eq!(place.exec(&["-d", "one", "no-such"]).said("no-such").code(), 127);
     place.exec(&["-dit", "one", "sh"]).said("cannot be used with");
+    place.exec(&["--detach-keys", "ctrl-x", "one", "sh"]).refused("--detach-keys").hinted();
     // 50 that end leave no zombie.
     for _ in 0..50 {
         place.exec(&["-d", "one", "true"]).ok();

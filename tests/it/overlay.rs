@@ -175,6 +175,8 @@ fn one_that_is_left_alone_is_served_and_joined() {
     place.sandbox(&[&["run", "-d", "--name", "web"], &FUSE[..], &["--rootfs", &root, "sleep", "60"]].concat()).ok();
     assert_eq!(place.sandbox(&["exec", "web", "sh", "-c", "echo by exec > /etc/new; cat /etc/new"]).ok(), "by exec");
     assert_eq!(place.sandbox(&["exec", "web", "cat", "/etc/new"]).ok(), "by exec");
+    // Accounts are in a tree that only who is inside may look into.
+    assert_eq!(place.sandbox(&["exec", "-u", "bob", "web", "sh", "-c", "id -u; id -G; echo $HOME"]).ok(), "1000\n1000 2000\n/home/bob");
     place.sandbox(&["stop", "-t", "1", "web"]).ok();
     assert!(within(Duration::from_secs(5), || servers(&place).is_empty()));
     place.sandbox(&["start", "web"]).ok();

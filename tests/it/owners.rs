@@ -193,6 +193,59 @@ fn a_command_that_joins_believes_the_same() {
     place.sandbox(&["rm", "-f", "ids"]).ok();
 }
 
+/// As with many ids: `-u`, the USER of an image, and health checks run as who they say, by name or number, and with his groups.
+#[test]
+fn a_command_believes_to_be_who_it_was_started_as() {
+    let Some(place) = plain() else { return skip(NEEDS_PLAIN) };
+    tiny_root(&place, "root");
+    let rootfs = format!("{}:O", place.at("root"));
+    let who = "echo $(id -u) $(id -g) $(id -G) $HOME; grep -E '^(Uid|CapEff|CapPrm)' /proc/self/status; touch /f && chown root /f";
+    let bob = "1000 1000 1000 2000 /home/bob\nUid:\t0\t0\t0\t0\nCapPrm:\t0000000000000000\nCapEff:\t0000000000000000";
+    let out = place.sandbox(&["run", "--rootfs", &rootfs, "-u", "bob", "sh", "-c", who]);
+    assert_eq!(out.ok(), bob);
+    let numbers =
+        place.sandbox(&["run", "--rootfs", &rootfs, "-u", "33:44", "sh", "-c", "id -u; id -g; id -G; id -ru; sh -c 'id -u'; probe owners | head -0"]);
+    assert_eq!(numbers.ok(), "33\n44\n44\n33\n33");
+    // Who is not root may not be somebody else, nor give away what is his.
+    let refused = "touch /home/f; chown 5 /home/f 2>&1; mknod /home/d c 1 3 2>&1";
+    let out = place.sandbox(&["run", "--rootfs", &rootfs, "-u", "bob", "sh", "-c", refused]);
+    assert!(out.stdout.contains("Operation not permitted"), "{out:?}");
+    place.sandbox(&["run", "--rootfs", &rootfs, "-u", "nobody-here", "id"]).refused("no such user");
+
+    // Accounts are those of now, also of a tree that only the sandbox itself may look into.
+    let grow = "echo 'www:x:33:44::/srv:/bin/sh' >> /etc/passwd; echo 'more:x:7:www' >> /etc/group; exec sleep 60";
+    place
+        .sandbox(&[
+            "run",
+            "-d",
+            "--name",
+            "ids",
+            "--rootfs",
+            &rootfs,
+            "--health-cmd",
+            "id -u > /tmp/checked",
+            "--health-interval",
+            "1s",
+            "-u",
+            "bob",
+            "sh",
+            "-c",
+            "id -u > /tmp/first; sleep 60",
+        ])
+        .ok();
+    place.sandbox(&["exec", "-u", "0", "-d", "ids", "sh", "-c", grow]).ok();
+    let www = || place.sandbox(&["exec", "-u", "www", "ids", "sh", "-c", "echo $(id -u) $(id -g) $(id -G) $HOME"]);
+    assert!(within(Duration::from_secs(10), || www().code() == 0), "{:?}", www());
+    assert_eq!(www().ok(), "33 44 44 7 /srv");
+    assert_eq!(place.sandbox(&["exec", "-u", "12:34", "ids", "sh", "-c", "id -u; id -g"]).ok(), "12\n34");
+    assert_eq!(place.sandbox(&["exec", "ids", "id", "-u"]).ok(), "1000");
+    assert_eq!(place.sandbox(&["exec", "-u", "root", "ids", "sh", "-c", "id -u; cat /tmp/first"]).ok(), "0\n1000");
+    place.sandbox(&["exec", "-u", "nobody-here", "ids", "id"]).refused("no such user");
+    let checked = || place.sandbox(&["exec", "ids", "cat", "/tmp/checked"]).stdout == "1000\n";
+    assert!(within(Duration::from_secs(10), checked), "the check was not by bob");
+    place.sandbox(&["rm", "-f", "ids"]).ok();
+}
+
 #[test]
 fn a_layer_is_committed_with_the_owners_that_are_pretended() {
     let Some(place) = plain() else { return skip(NEEDS_PLAIN) };
