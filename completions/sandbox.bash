@@ -791,7 +791,7 @@ _sandbox() {
             return 0
             ;;
         sandbox__subcmd__exec)
-            opts="-i -t -d -e -u -w -h --interactive --tty --detach --env --env-file --user --workdir --preserve-fds --privileged --help"
+            opts="-i -t -d -e -u -w -h --interactive --tty --detach --env --env-file --user --workdir --preserve-fds --privileged --detach-keys --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -826,6 +826,10 @@ _sandbox() {
                     return 0
                     ;;
                 --preserve-fds)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --detach-keys)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

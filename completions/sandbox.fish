@@ -172,6 +172,7 @@ complete -c sandbox -n "__fish_sandbox_using_subcommand exec" -l env-file -d 'Re
 complete -c sandbox -n "__fish_sandbox_using_subcommand exec" -s u -l user -d 'Run as this user inside: a name from the sandbox\'s own files, or a number' -r
 complete -c sandbox -n "__fish_sandbox_using_subcommand exec" -s w -l workdir -d 'Working directory inside' -r -F
 complete -c sandbox -n "__fish_sandbox_using_subcommand exec" -l preserve-fds -d 'Pass descriptors 3 to 2+N to the command' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand exec" -l detach-keys -d 'Always refused: there is nobody to be left with' -r
 complete -c sandbox -n "__fish_sandbox_using_subcommand exec" -s i -l interactive -d 'Keep stdin open and pass it on'
 complete -c sandbox -n "__fish_sandbox_using_subcommand exec" -s t -l tty -d 'Give the command a terminal of its own'
 complete -c sandbox -n "__fish_sandbox_using_subcommand exec" -s d -l detach -d 'Do not wait for it'
