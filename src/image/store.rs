@@ -296,7 +296,7 @@ impl Store {
     /// A blob of an image that may be in a shared store, verified as it is read.
     pub fn read_blob(&self, image: &Image, what: &Descriptor) -> Result<blob::Checked> {
         let path = blob::path(&image.store, &what.digest);
-        Ok(blob::Checked::new(open(&path)?, what.clone()))
+        Ok(blob::Checked::new(open(&path)?.0, what.clone()))
     }
 
     /// When it was added, in seconds since 1970.
@@ -712,7 +712,7 @@ impl Store {
     fn hold_record(&self, image: &Image) -> Result<File> {
         let path = image.store.join("images").join(format!("{}.json", image.manifest.digest.hex()));
         let gone = || Error::new(Kind::NotFound, format!("cannot use image {}: somebody removed it", image.id));
-        let lock = open(&path).map_err(|_| gone())?;
+        let (lock, _) = open(&path).map_err(|_| gone())?;
         making::lock(&lock, FlockOperation::LockShared).doing("lock", path.display())?;
         if making::is_at(&lock, &path) { Ok(lock) } else { Err(gone()) }
     }
@@ -922,20 +922,22 @@ fn now() -> u64 {
     std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_secs())
 }
 
-/// A plain file, for reading: a shared store is somebody else's, who may have put a pipe there.
-fn open(path: &Path) -> Result<File> {
+/// A plain file, for reading, and its size: a shared store is somebody else's, who may have put a pipe there.
+fn open(path: &Path) -> Result<(File, u64)> {
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
     let file = File::from(rustix::fs::open(path, flags, rustix::fs::Mode::empty()).doing("open", path.display())?);
-    if file.metadata().doing("look at", path.display())?.is_file() {
-        return Ok(file);
+    let meta = file.metadata().doing("look at", path.display())?;
+    if meta.is_file() {
+        return Ok((file, meta.len()));
     }
     Err(Error::new(Kind::Io, format!("cannot open {}: it is no file", path.display())))
 }
 
 /// A file, no longer than `most`.
 fn read(path: &Path, most: u64) -> Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    open(path)?.take(most + 1).read_to_end(&mut bytes).doing("read", path.display())?;
+    let (file, size) = open(path)?;
+    let mut bytes = Vec::with_capacity(size.min(most) as usize + 1);
+    file.take(most + 1).read_to_end(&mut bytes).doing("read", path.display())?;
     if bytes.len() as u64 > most {
         return Err(Error::new(Kind::Io, format!("cannot read {}: it is longer than {most} bytes", path.display())));
     }
@@ -944,11 +946,6 @@ fn read(path: &Path, most: u64) -> Result<Vec<u8>> {
 
 /// A record; None: it is not there. // I2
 fn parsed<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
-    if let Err(e) = std::fs::symlink_metadata(path)
-        && e.kind() == io::ErrorKind::NotFound
-    {
-        return Ok(None);
-    }
     let bytes = match read(path, LONGEST_RECORD) {
         Err(_) if !path.exists() => return Ok(None),
         other => other?,
