@@ -613,8 +613,9 @@ pub fn run(args: RunArgs, guessed: Option<Guess>) -> Result<u8> {
         }
     };
     ready.notes(&spec).iter().for_each(|sentence| note(sentence));
-    // A name must be its own before anything runs under it; nobody waits for the record of one that has none.
-    let at_once = !config.unnamed || config.stays();
+    // A name must be its own before anything runs under it. Nobody waits for the record of one that has none and is nowhere named, and one that is
+    // over at once has none.
+    let at_once = !config.unnamed || config.stays() || marks.cidfile.is_some() || status_fd.is_some();
     let mut own = if at_once { Some(sandboxes.make(&mut config, container::Status::Starting)?) } else { None };
     let mut status = Status::new(status_fd);
     status.degraded(&ready.plan);
@@ -622,13 +623,9 @@ pub fn run(args: RunArgs, guessed: Option<Guess>) -> Result<u8> {
 
     // Play it.
     let (live, streams) = ready.play(&spec, &mut chosen, &writes).inspect_err(|_| own.take().into_iter().for_each(|own| drop(own.remove())))?;
-    let told = match &own {
-        Some(own) => record(own, &live),
-        None => {
-            own = sandboxes.make_as(&mut config, |own| running(&live, own.stays()?)).ok(); // where nothing can be written, it is not listed, and runs
-            Ok(())
-        }
-    };
+    let mut lives = running(&live).ok();
+    let started = lives.as_ref().and_then(|lives| lives.started).unwrap_or_else(now);
+    let told = own.as_ref().map_or(Ok(()), |own| record(own, &live));
     told.unwrap_or_else(|e| note(&format!("what is written cannot be asked for: {}", e.message())));
     marks.write(&config.id, live.pid)?;
     status.started(live.pid, live.cgroup.as_ref());
@@ -637,13 +634,19 @@ pub fn run(args: RunArgs, guessed: Option<Guess>) -> Result<u8> {
     let lingers = held.is_some();
     let (stop_signal, server) = (spec.process.stop_signal, live.server);
     let living = Living { pidfd: live.pidfd, wire: live.wire, streams, stop_signal, timeout, lingers, joined: None, server };
-    let mut used = None;
+    let (mut used, mut gone) = (None, None);
     let exit = stay(living, signals, &mut |event| match event {
+        Event::Settled if !at_once => {
+            // Where nothing can be written, it is not listed, and runs.
+            own = lives.take().and_then(|lives| sandboxes.make_as(&mut config, |own| own.stays(lives)).ok());
+        }
         Event::Ended => {
             used = held.as_ref().map(Held::usage);
             held.iter().for_each(Held::let_go);
             // While the kernel takes it apart. A name is its own until that is done.
-            own.iter().filter(|_| !at_once).for_each(|own| drop(own.vanish()));
+            if !at_once {
+                gone = own.take().and_then(|own| own.vanish().ok());
+            }
         }
         event => {
             if event == Event::Killed {
@@ -655,6 +658,7 @@ pub fn run(args: RunArgs, guessed: Option<Guess>) -> Result<u8> {
     let exit = match exit {
         Ok(exit) => exit,
         Err(e) => {
+            gone.iter().for_each(|gone| gone.say(None));
             own.map_or(Ok(()), |own| failed(own, &config, &e))?;
             return Err(e);
         }
@@ -662,8 +666,11 @@ pub fn run(args: RunArgs, guessed: Option<Guess>) -> Result<u8> {
     // If PID 1 could not tell us in time, perhaps the cgroup still can.
     let used = used.or_else(|| held.as_ref().map(Held::usage));
     drop(held);
-    if let Some(own) = own {
-        over(own, &config, &exit, used.as_ref())?;
+    let ended = ended(&exit, used.as_ref());
+    match (own, gone) {
+        (Some(own), _) => over(own, &config, ended)?,
+        (None, Some(gone)) => gone.say(Some(&ended)),
+        (None, None) => sandboxes.was_brief(&config, started, &ended),
     }
     afterwards(&spec, &writes, &absent, json, &exit, used.as_ref(), summary.then_some(start));
     status.exited(&exit, used.as_ref());
@@ -702,23 +709,25 @@ fn at_terminal(own: Own, said: &Said, config: &Config, marks: &Marks, json: bool
     }
 }
 
-/// It ended. What stays can be started again, which is then not in the foreground.
-fn over(own: Own, config: &Config, exit: &Exit, used: Option<&Usage>) -> Result<()> {
+fn ended(exit: &Exit, used: Option<&Usage>) -> State {
     let reason = if exit.timed_out { Some("timeout") } else { used.and_then(|u| limits::reason(exit, u)) };
-    let ended = State {
+    State {
         status: container::Status::Exited,
         finished: Some(now()),
         exit: Some(exit.code()),
         signal: exit.status.signal(),
         reason: reason.map(String::from),
         ..State::default()
-    };
+    }
+}
+
+/// It ended. What stays can be started again, which is then not in the foreground.
+fn over(own: Own, config: &Config, ended: State) -> Result<()> {
     if config.stays() {
         let before = own.state()?;
         return own.tell(&State { boot: before.boot, started: before.started, ..ended });
     }
-    own.say(&ended);
-    own.remove()
+    own.vanish().map(|gone| gone.say(Some(&ended)))
 }
 
 /// It was ended, since something of ours failed.
@@ -726,13 +735,13 @@ fn failed(own: Own, config: &Config, e: &Error) -> Result<()> {
     if !config.stays() {
         return own.remove();
     }
-    let stays = own.stays()?;
-    own.tell(&State { status: container::Status::Exited, finished: Some(now()), exit: Some(e.exit_code()), error: Some(e.message().into()), ..stays })
+    let ended = State { status: container::Status::Exited, finished: Some(now()), exit: Some(e.exit_code()), ..State::default() };
+    own.tell(&own.stays(State { error: Some(e.message().into()), ..ended })?)
 }
 
 /// Say where it is to be found.
 fn record(own: &Own, live: &Live) -> Result<()> {
-    own.tell(&running(live, own.stays()?)?)
+    own.tell(&own.stays(running(live)?)?)
 }
 
 /// Files that say which sandbox it is.
@@ -1254,7 +1263,7 @@ impl Status {
             Event::TimedOut => serde_json::json!({ "event": "timeout" }),
             Event::HungUp => serde_json::json!({ "event": "hangup" }),
             Event::Killed => serde_json::json!({ "event": "killed" }),
-            Event::Ended => return, // `exited` will say it all
+            Event::Settled | Event::Ended => return, // `exited` will say it all
         });
     }
 

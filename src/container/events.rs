@@ -41,19 +41,42 @@ impl From<&Config> for About {
     }
 }
 
+/// What happened, when, and more about it.
+#[derive(Debug)]
+pub struct Happened<'a> {
+    action: &'a str,
+    at: u64,
+    more: Vec<(&'a str, String)>,
+}
+
+impl<'a> Happened<'a> {
+    /// Just now.
+    pub fn new(action: &'a str, more: Vec<(&'a str, String)>) -> Happened<'a> {
+        Happened { action, at: now(), more }
+    }
+
+    pub fn at(action: &'a str, at: u64) -> Happened<'a> {
+        Happened { action, at, more: Vec::new() }
+    }
+}
+
 /// Write it down, below the directory of those that stay.
-pub fn say(root: &Path, what: &About, action: &str, more: &[(&str, String)]) {
+pub fn say(root: &Path, what: &About, happened: &[Happened]) {
+    let lines: String = happened.iter().map(|event| line(what, event)).collect();
+    let _ = write(root, &lines);
+}
+
+fn line(what: &About, Happened { action, at, more }: &Happened) -> String {
     let image = what.image.as_str();
     let mut about = serde_json::Map::new();
     about.extend(what.labels.iter().map(|(k, v)| (k.clone(), Value::from(v.as_str()))));
     about.extend([("image".into(), Value::from(image)), ("name".into(), Value::from(what.name.as_str()))]);
     about.extend(more.iter().map(|(k, v)| (k.to_string(), Value::from(v.as_str()))));
-    let at = now();
     let event = json!({
         "status": action, "id": what.id, "from": image, "Type": "container", "Action": action, "scope": "local",
         "Actor": { "ID": what.id, "Attributes": about }, "time": at / 1_000_000_000, "timeNano": at,
     });
-    let _ = write(root, &format!("{event}\n"));
+    format!("{event}\n")
 }
 
 fn open(path: &Path, flags: OFlags) -> rustix::io::Result<File> {
@@ -61,7 +84,7 @@ fn open(path: &Path, flags: OFlags) -> rustix::io::Result<File> {
     rustix::fs::open(path, flags | safe, Mode::from_raw_mode(0o600)).map(File::from)
 }
 
-fn write(root: &Path, line: &str) -> Result<()> {
+fn write(root: &Path, lines: &str) -> Result<()> {
     let path = root.join(NAME);
     loop {
         let mut file = open(&path, OFlags::APPEND | OFlags::WRONLY | OFlags::CREATE).doing("open", path.display())?;
@@ -70,11 +93,11 @@ fn write(root: &Path, line: &str) -> Result<()> {
             continue; // somebody began another one
         }
         let length = file.metadata().doing("look at", path.display())?.len();
-        if length > 0 && length + line.len() as u64 > LONGEST {
+        if length > 0 && length + lines.len() as u64 > LONGEST {
             rustix::fs::rename(&path, root.join(OLDER)).doing("move", path.display())?;
             continue;
         }
-        return file.write_all(line.as_bytes()).doing("write", path.display());
+        return file.write_all(lines.as_bytes()).doing("write", path.display());
     }
 }
 

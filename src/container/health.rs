@@ -7,6 +7,7 @@
 //! wait for children, keep their output and time them; a thread, which would be there at the next clone.)
 #![forbid(unsafe_code)]
 
+use super::events::Happened;
 use super::now;
 use super::store::{self, Own};
 use crate::error::{Doing, Error, Result};
@@ -222,7 +223,7 @@ fn ask() -> Result<()> {
         if report.status != was
             && let Some(root) = dir.parent()
         {
-            super::events::say(root, &(&config).into(), &format!("health_status: {}", report.status.as_str()), &[]);
+            super::events::say(root, &(&config).into(), &[Happened::new(&format!("health_status: {}", report.status.as_str()), Vec::new())]);
         }
         report.log.push(check);
         report.log.drain(..report.log.len().saturating_sub(KEPT));

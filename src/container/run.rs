@@ -203,7 +203,7 @@ pub fn note(sentence: &str) {
 }
 
 /// What is to be known of one that runs.
-pub fn running(live: &Live, stays: State) -> Result<State> {
+pub fn running(live: &Live) -> Result<State> {
     let pid = u32::try_from(live.pid).map_err(|_| Error::new(Kind::Bug, "a process without a number"))?;
     Ok(State {
         status: Status::Running,
@@ -212,6 +212,6 @@ pub fn running(live: &Live, stays: State) -> Result<State> {
         lost: live.layer.as_ref().map(lost).transpose()?,
         degraded: live.degraded.clone(),
         started: Some(now()),
-        ..stays
+        ..State::default()
     })
 }

@@ -12,7 +12,7 @@
 #![forbid(unsafe_code)]
 
 use super::choose::Writes;
-use super::events::About;
+use super::events::{About, Happened};
 use super::process::{self, Found, Process};
 use super::run::note;
 use super::{Config, State, Status, events, names};
@@ -32,7 +32,10 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+/// For an init that has much to do.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The longest record. A thousand variables and mounts are in it.
 const LONGEST: u64 = 4 << 20;
@@ -137,17 +140,25 @@ impl Sandbox {
         if let Some(top) = self.cgroup()? {
             return crate::cgroup::freeze(&top, on);
         }
-        // Our init stops everybody as a terminal would; what they make meanwhile, too. // tape/init.rs
         let name = &self.config.name;
-        for _ in 0..200 {
+        if self.config.spec.namespaces.nested && !self.config.spec.process.init {
+            return Err(Error::new(
+                Kind::Unsupported,
+                format!("cannot pause the sandbox '{name}': its command is PID 1 itself, and there is no cgroup"),
+            )
+            .hint("run it with --init"));
+        }
+        // Our init stops everybody as a terminal would; what they make meanwhile, too. // tape/init.rs
+        let deadline = Instant::now() + PATIENCE;
+        while Instant::now() < deadline {
             init.signal(if on { libc::SIGTSTP } else { libc::SIGCONT }).doing("signal", format!("the sandbox '{name}'"))?;
             std::thread::sleep(Duration::from_millis(5));
             if self.is_paused() == on {
                 return Ok(());
             }
         }
-        Err(Error::new(Kind::Unsupported, format!("cannot pause the sandbox '{name}': its command is PID 1 itself, and there is no cgroup"))
-            .hint("run it with --init"))
+        let what = if on { "pause" } else { "unpause" };
+        Err(Error::new(Kind::Io, format!("cannot {what} the sandbox '{name}': its init does not answer")).hint("try again, or end it: sandbox stop"))
     }
 
     pub fn distrust(&self, why: &str) -> Error {
@@ -219,23 +230,30 @@ impl Sandboxes {
             let dir = root.join(config.id.as_str());
             rustix::fs::rename(&own.dir, &dir).doing("make", dir.display())?;
             die_at(42);
-            events::say(&self.kept, &config.into(), "create", &[]);
-            Ok((dir, state))
+            let created = std::iter::once(Happened::new("create", Vec::new()));
+            events::say(&self.kept, &config.into(), &created.chain(happened(&state)).collect::<Vec<_>>());
+            Ok(dir)
         })();
         match made {
-            Ok((dir, state)) => {
+            Ok(dir) => {
                 if !config.stays() {
                     sweep_some(root, &dir);
                 }
-                let own = Own { dir, about: (!config.stays()).then(|| config.into()), ..own };
-                own.say(&state);
-                Ok(own)
+                Ok(Own { dir, about: (!config.stays()).then(|| config.into()), ..own })
             }
             Err(e) => {
                 let _ = std::fs::remove_dir_all(&own.dir);
                 Err(e)
             }
         }
+    }
+
+    /// One in the foreground that ended before anybody could have asked for it, and so has no record.
+    pub fn was_brief(&self, config: &Config, started: u64, ended: &State) {
+        self.live.first().iter().for_each(|root| sweep_some(root, root));
+        let born = ["create", "start"].map(|action| Happened::at(action, started));
+        let all: Vec<_> = born.into_iter().chain(happened(ended)).chain([Happened::new("destroy", Vec::new())]).collect();
+        events::say(&self.kept, &config.into(), &all);
     }
 
     /// Nobody else takes a name while the answer lives.
@@ -282,13 +300,13 @@ impl Sandboxes {
         }
         (config.name, config.unnamed) = (name.clone(), false);
         put(&sandbox.dir.join("config.json"), &config, config.stays())?;
-        events::say(&self.kept, &About::from(&config), "rename", &[("oldName", sandbox.config.name.to_string())]);
+        events::say(&self.kept, &About::from(&config), &[Happened::new("rename", vec![("oldName", sandbox.config.name.to_string())])]);
         Ok(())
     }
 
     /// For `events`, of what a verb did.
     pub fn say(&self, sandbox: &Sandbox, action: &str, more: &[(&str, String)]) {
-        events::say(&self.kept, &About::from(&sandbox.config), action, more);
+        events::say(&self.kept, &About::from(&sandbox.config), &[Happened::new(action, more.to_vec())]);
     }
 
     /// A made-up name that nobody has.
@@ -597,20 +615,11 @@ impl Own {
         Ok(())
     }
 
-    /// For `events`: it runs, or how it ended.
-    pub fn say(&self, state: &State) {
-        let there = !matches!(state.status, Status::Created | Status::Starting);
-        let Some(about) = there.then(|| self.about()).flatten() else { return };
-        let say = |action, more: &[(&str, String)]| events::say(&self.root, &about, action, more);
-        match (state.status, state.exit) {
-            (Status::Running, _) => say("start", &[]),
-            (Status::Exited | Status::Restarting, Some(exit)) => {
-                if state.reason.as_deref() == Some("oom") {
-                    say("oom", &[]);
-                }
-                say("die", &[("exitCode", exit.to_string())]);
-            }
-            _ => {}
+    /// For `events`.
+    fn say(&self, state: &State) {
+        let happened = happened(state);
+        if let Some(about) = (!happened.is_empty()).then(|| self.about()).flatten() {
+            events::say(&self.root, &about, &happened);
         }
     }
 
@@ -618,9 +627,9 @@ impl Own {
         self.about.clone().or_else(|| self.config().ok().as_ref().map(About::from))
     }
 
-    /// What comes before it in the state: who we are, and since when the machine runs.
-    pub fn stays(&self) -> Result<State> {
-        Ok(State { stays: Some(Process::me()?), lock: Some(self.lock.as_raw_fd()), boot: process::boot()?, ..State::default() })
+    /// A state with what we know of it: who we are, and since when the machine runs.
+    pub fn stays(&self, state: State) -> Result<State> {
+        Ok(State { stays: Some(Process::me()?), lock: Some(self.lock.as_raw_fd()), boot: process::boot()?, ..state })
     }
 
     fn put(&self, name: &str, what: &impl Serialize) -> Result<()> {
@@ -629,20 +638,45 @@ impl Own {
 
     /// All of it is gone, and its name is free; not what it wrote.
     pub fn remove(self) -> Result<()> {
-        if let Some(about) = self.about() {
-            events::say(&self.root, &about, "destroy", &[]);
-        }
-        self.vanish()
+        self.vanish().map(|gone| gone.say(None))
     }
 
-    /// It is not to be found any more.
-    pub fn vanish(&self) -> Result<()> {
+    /// It is not to be found any more. With its last handle a directory is freed, which takes as long as all else where each block is discarded.
+    pub fn vanish(self) -> Result<Gone> {
+        let gone = Gone { about: self.about(), root: self.root.clone() };
         let half = self.dir.with_file_name(format!(".{}", self.dir.file_name().unwrap_or_default().to_string_lossy()));
         match rustix::fs::rename(&self.dir, &half) {
-            Err(Errno::NOENT) => return Ok(()), // it had vanished
+            Err(Errno::NOENT) => return Ok(gone), // it had vanished
             other => other.doing("remove", self.dir.display())?,
         }
         die_at(50);
-        std::fs::remove_dir_all(&half).doing("remove", half.display())
+        std::fs::remove_dir_all(&half).doing("remove", half.display()).map(|()| gone)
+    }
+}
+
+/// What there is to be said of one that is not there any more.
+pub struct Gone {
+    about: Option<About>,
+    root: PathBuf,
+}
+
+impl Gone {
+    /// `state`: how it ended.
+    pub fn say(&self, state: Option<&State>) {
+        let ended = state.map(happened).unwrap_or_default();
+        let all: Vec<_> = ended.into_iter().chain([Happened::new("destroy", Vec::new())]).collect();
+        self.about.iter().for_each(|about| events::say(&self.root, about, &all));
+    }
+}
+
+/// It runs, or how it ended.
+fn happened(state: &State) -> Vec<Happened<'static>> {
+    match (state.status, state.exit) {
+        (Status::Running, _) => vec![Happened::new("start", Vec::new())],
+        (Status::Exited | Status::Restarting, Some(exit)) => {
+            let oom = (state.reason.as_deref() == Some("oom")).then(|| Happened::new("oom", Vec::new()));
+            oom.into_iter().chain([Happened::new("die", vec![("exitCode", exit.to_string())])]).collect()
+        }
+        _ => Vec::new(),
     }
 }

@@ -175,8 +175,8 @@ fn stay_up(own: &Own, waiting: &mut Option<File>, attached: Option<(OwnedFd, Att
         let ended = life.live(waiting, restarts);
         let first = waiting.is_some(); // nobody has been told that it runs
         let failed = |e: &Error| {
-            let stays = own.stays()?;
-            Ok(State { finished: Some(now()), exit: Some(e.exit_code()), error: Some(e.message().into()), restarts, ..stays })
+            let state = State { finished: Some(now()), exit: Some(e.exit_code()), error: Some(e.message().into()), restarts, ..State::default() };
+            own.stays(state)
         };
         let state = match &ended {
             Ok((state, ..)) => state.clone(),
@@ -248,7 +248,7 @@ impl Life<'_> {
         let notes = ready.notes(&spec);
         let (alive, streams) = ready.play(&spec, &mut chosen, &writes)?;
         die_at(45);
-        let running = State { restarts, ..running(&alive, own.stays()?)? };
+        let running = State { restarts, ..own.stays(running(&alive)?)? };
         own.tell(&running)?;
         die_at(46);
         if !own.is_wanted() {

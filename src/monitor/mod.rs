@@ -64,7 +64,7 @@ use terminal::Terminal;
 /// From being asked to stop to being killed; also the span in which the third SIGINT or SIGTERM kills.
 pub const GRACE: Duration = Duration::from_secs(10);
 
-/// A command that runs for so long may run for hours.
+/// From here on it is no brief command.
 const SETTLED: Duration = Duration::from_millis(50);
 
 /// A sandbox that runs, as `launch` hands it over.
@@ -134,6 +134,8 @@ pub enum Event {
     HungUp,
     /// SIGKILL went to PID 1.
     Killed,
+    /// It runs for a while already: it may run for hours.
+    Settled,
     /// The command has ended; its cgroup is still there.
     Ended,
 }
@@ -787,6 +789,7 @@ impl<'a> Watch<'a> {
         let due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
         if due(self.settle_at) {
             self.settle_at = None;
+            (self.on_event)(Event::Settled);
             sys::process::settle();
         }
         if let Some((_, rows, columns)) = self.redraw.take_if(|(at, ..)| *at <= now) {

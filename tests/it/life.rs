@@ -266,6 +266,31 @@ fn cve_2023_28101_nothing_writes_to_the_terminal() {
     place.gone();
 }
 
+/// One in the foreground has a record as soon as somebody could ask for it: what is brief has none, and is told of like any other.
+#[test]
+fn a_brief_run_is_told_of_and_a_longer_one_listed() {
+    let place = place();
+    place.detached("stays", &[], "true");
+    assert_eq!(place.sandbox(&["run", "-l", "which=brief", "--", "sh", "-c", "exit 3"]).code(), 3);
+    let mut longer = place.start(place.cli(&["run", "-l", "which=longer", "--", "sh", "-c", "echo up; exec sleep 60"]), "up");
+    let listed = || place.sandbox(&["ps", "-q", "--filter", "label=which=longer"]).ok().lines().count() == 1;
+    assert!(within(Duration::from_secs(1), listed), "not listed within a second");
+    let inited = place.sandbox(&["inspect", "--format", "{{.State.Pid}}", place.sandbox(&["ps", "-q", "--filter", "label=which=longer"]).ok()]);
+    assert!(std::path::Path::new(&format!("/proc/{}", inited.ok())).exists(), "{inited:?}");
+    longer.kill().unwrap();
+    longer.wait().unwrap();
+    let told = |which: &str| {
+        let out = place.sandbox(&["events", "--since", "1h", "--until", "0s", "--json", "--filter", which]);
+        let events = out.ok().lines().map(|l| serde_json::from_str::<Value>(l).unwrap()).collect::<Vec<_>>();
+        let exit = |e: &Value| e["Actor"]["Attributes"]["exitCode"].as_str().unwrap_or_default().to_string();
+        events.iter().map(|e| format!("{}{}", e["Action"].as_str().unwrap(), exit(e))).collect::<Vec<_>>()
+    };
+    assert_eq!(told("label=which=brief"), ["create", "start", "die3", "destroy"]);
+    assert_eq!(told("label=which=longer"), ["create", "start"]);
+    place.sandbox(&["rm", "-f", "stays"]).ok();
+    place.gone();
+}
+
 #[test]
 fn what_happens_is_told() {
     let place = place();

@@ -990,7 +990,7 @@ fn give_if_root(place: &Place, path: &std::path::Path) {
 fn mounts_come_and_go_below_a_home_while_it_starts() {
     need!(root(), "needs root, to mount");
     let place = alone();
-    place.inside("true").ok(); // what is made once, and stays
+    place.inside("sleep 0.2").ok(); // long enough for a record: what is made once, and stays
     let point = place.dir("busy/point");
     let left = Left::before(&place);
     // The machine's other sandboxes see nothing of it.
