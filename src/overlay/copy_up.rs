@@ -234,7 +234,7 @@ impl Fs {
             match to.set_xattr(&key, &value, 0) {
                 Ok(()) => {}
                 // What the file system or the host keeps for itself.
-                Err(Errno::OPNOTSUPP | Errno::PERM) if !name.starts_with(b"user.") && key.as_c_str() != c"security.capability" => {}
+                Err(Errno::OPNOTSUPP | Errno::PERM) if !name.starts_with(b"user.") && key.as_c_str() != xattr::CAPABILITY => {}
                 Err(e) => return Err(e),
             }
         }
