@@ -5,7 +5,7 @@
 //!
 //! The copy is not synced: as after a plain write, only fsync(2) makes it durable.
 
-use super::inode::{Key, Node, read, times_of, write};
+use super::inode::{Attributes, Key, Node, read, times_of, write};
 use super::layer::{IMPURE, NLINK, OPAQUE, ORIGIN, Spot, lock};
 use super::xattr::{self, Origin, Override, goes_along, links_text};
 use super::{Fs, Ownership};
@@ -82,25 +82,29 @@ impl Fs {
         if node.has_upper() {
             return Ok(());
         }
-        let spot = self.spot(node)?;
+        let mut spot = self.spot(node)?;
+        if node.kind == FileType::RegularFile {
+            // All that is asked of it, without looking for it each time.
+            spot = Spot::Own(spot.open(OFlags::RDONLY)?);
+        }
         let seen = self.dressed(&spot, spot.stat()?)?;
         self.usage.has_room(if node.kind == FileType::RegularFile { seen.stat.st_blocks as u64 * 512 } else { 0 })?;
         self.usage.take_inode()?;
-        let done = self.raise_from(node, &spot, &seen.stat, size);
+        let done = self.raise_from(node, &spot, &seen, size);
         if done.is_err() {
             self.usage.give_inode(0);
         }
         done
     }
 
-    fn raise_from(&self, node: &Arc<Node>, spot: &Spot, seen: &Stat, size: Option<u64>) -> Result<()> {
+    fn raise_from(&self, node: &Arc<Node>, spot: &Spot, seen: &Attributes, size: Option<u64>) -> Result<()> {
         let made = self.made();
         let origin = match spot {
-            Spot::Name(dir, name) => Origin::of(dir.as_fd(), name, self.uuid, spot.stat()?.st_ino),
-            Spot::Own(dir) => Origin::of(dir.as_fd(), c"", self.uuid, spot.stat()?.st_ino),
+            Spot::Name(dir, name) => Origin::of(dir.as_fd(), name, self.uuid, seen.stat.st_ino),
+            Spot::Own(dir) => Origin::of(dir.as_fd(), c"", self.uuid, seen.stat.st_ino),
         };
-        let copy = self.copy(node, spot, seen, &made.name, size, &origin)?;
-        let stat = copy.stat()?;
+        let (copy, stat) = self.copy(spot, seen, &made.name, size, &origin)?;
+        let seen = &seen.stat;
         let linked = node.kind == FileType::RegularFile && seen.st_nlink > 1;
         // The index has a link of its own, and the copy one: all other names are in lower layers.
         let links = seen.st_nlink as i64 - 2;
@@ -160,11 +164,12 @@ impl Fs {
         }
     }
 
-    /// A copy in the work directory, with all that belongs to it.
-    fn copy(&self, node: &Node, from: &Spot, seen: &Stat, name: &CStr, size: Option<u64>, origin: &Origin) -> Result<Spot> {
+    /// A copy in the work directory, with all that belongs to it; and what it was before it got its owner, mode and times.
+    fn copy(&self, from: &Spot, seen: &Attributes, name: &CStr, size: Option<u64>, origin: &Origin) -> Result<(Spot, Stat)> {
         let work = self.work()?;
         let by_name = || Ok(Spot::Name(Arc::new(rustix::io::fcntl_dupfd_cloexec(work, 0)?), name.into()));
-        let disk = FileType::from_raw_mode(from.stat()?.st_mode);
+        let disk = FileType::from_raw_mode(seen.disk.2);
+        let seen = &seen.stat;
         let to = match disk {
             FileType::Directory => {
                 rustix::fs::mkdirat(work, name, Mode::from_raw_mode(0o700))?;
@@ -172,8 +177,7 @@ impl Fs {
             }
             FileType::RegularFile => {
                 let to = new_file(work, name)?;
-                let source = from.open(OFlags::RDONLY)?;
-                copy_content(&source, &to, size.map_or(seen.st_size as u64, |s| s.min(seen.st_size as u64)))?;
+                self.copy_content(&*from.open(OFlags::RDONLY)?, &to, seen, size.unwrap_or(u64::MAX))?;
                 Spot::Own(Arc::new(to))
             }
             FileType::Symlink => {
@@ -216,8 +220,43 @@ impl Fs {
             _ => {}
         }
         to.set_times(&times_of(seen))?;
-        let _ = node;
-        Ok(to)
+        Ok((to, new))
+    }
+
+    /// The first `size` bytes of a file that has `seen`; holes as holes.
+    fn copy_content(&self, from: &OwnedFd, to: &OwnedFd, seen: &Stat, size: u64) -> Result<()> {
+        let size = size.min(seen.st_size as u64);
+        if size == 0 {
+            return Ok(());
+        }
+        if size == seen.st_size as u64 && self.clones.load(Ordering::Relaxed) {
+            match rustix::fs::ioctl_ficlone(to, from) {
+                Ok(()) => return Ok(()),
+                Err(Errno::OPNOTSUPP | Errno::NOTTY) => self.clones.store(false, Ordering::Relaxed),
+                Err(_) => {}
+            }
+        }
+        if seen.st_blocks as u64 * 512 >= seen.st_size as u64 {
+            return copy_extent(from, to, 0, size);
+        }
+        let mut at = 0;
+        while at < size {
+            let start = match rustix::fs::seek(from, SeekFrom::Data(at)) {
+                Ok(start) => start.min(size),
+                // Nothing but a hole up to the end.
+                Err(Errno::NXIO) => break,
+                Err(Errno::INVAL | Errno::OPNOTSUPP) => at,
+                Err(e) => return Err(e),
+            };
+            let end = match rustix::fs::seek(from, SeekFrom::Hole(start)) {
+                Ok(end) if end > start => end.min(size),
+                Ok(_) | Err(Errno::INVAL | Errno::OPNOTSUPP | Errno::NXIO) => size,
+                Err(e) => return Err(e),
+            };
+            copy_extent(from, to, start, end)?;
+            at = end;
+        }
+        rustix::fs::ftruncate(to, size)
     }
 
     fn copy_xattrs(&self, from: &Spot, to: &Spot) -> Result<()> {
@@ -234,7 +273,7 @@ impl Fs {
             match to.set_xattr(&key, &value, 0) {
                 Ok(()) => {}
                 // What the file system or the host keeps for itself.
-                Err(Errno::OPNOTSUPP | Errno::PERM) if !name.starts_with(b"user.") && key.as_c_str() != c"security.capability" => {}
+                Err(Errno::OPNOTSUPP | Errno::PERM) if !name.starts_with(b"user.") && key.as_c_str() != xattr::CAPABILITY => {}
                 Err(e) => return Err(e),
             }
         }
@@ -317,32 +356,6 @@ fn place(from: BorrowedFd, name: &CStr, to: BorrowedFd, target: &CStr) -> Result
         },
         other => other,
     }
-}
-
-/// The first `size` bytes, holes as holes.
-fn copy_content(from: &OwnedFd, to: &OwnedFd, size: u64) -> Result<()> {
-    let whole = fstat(from)?.st_size as u64 == size;
-    if size == 0 || (whole && rustix::fs::ioctl_ficlone(to, from).is_ok()) {
-        return Ok(());
-    }
-    let mut at = 0;
-    while at < size {
-        let start = match rustix::fs::seek(from, SeekFrom::Data(at)) {
-            Ok(start) => start.min(size),
-            // Nothing but a hole up to the end.
-            Err(Errno::NXIO) => break,
-            Err(Errno::INVAL | Errno::OPNOTSUPP) => at,
-            Err(e) => return Err(e),
-        };
-        let end = match rustix::fs::seek(from, SeekFrom::Hole(start)) {
-            Ok(end) if end > start => end.min(size),
-            Ok(_) | Err(Errno::INVAL | Errno::OPNOTSUPP | Errno::NXIO) => size,
-            Err(e) => return Err(e),
-        };
-        copy_extent(from, to, start, end)?;
-        at = end;
-    }
-    rustix::fs::ftruncate(to, size)
 }
 
 fn copy_extent(from: &OwnedFd, to: &OwnedFd, start: u64, end: u64) -> Result<()> {

@@ -4,7 +4,7 @@
 //! one rename or one exchange, so that after a crash the tree is as before or as after.
 
 use super::copy_up::new_file;
-use super::inode::{Attributes, Found, Key, Name, Node, read, times_of, write};
+use super::inode::{Attributes, Found, Key, Name, Node, read, times_of, without_privileges, write};
 use super::layer::{self, DIRECTORY, IMPURE, NLINK, OPAQUE, Spot, WHITEOUT, lock};
 use super::namei::stat_at;
 use super::xattr::{self, Override, links_text};
@@ -71,7 +71,7 @@ impl Fs {
         }
         self.usage.take_inode()?;
         let made = self.create_in(parent, &dir, name, new, by);
-        let (spot, stat, fd) = match made {
+        let (spot, stat) = match made {
             Ok(made) => made,
             Err(e) => {
                 self.usage.give_inode(0);
@@ -82,9 +82,11 @@ impl Fs {
         let found = Found { upper: true, ..Found::default() };
         let place = Name { parent: parent.clone(), name: name.clone(), upper: true };
         let node = self.table.node(Key::of(&stat), seen.kind(), place, stat.st_nlink, found, told);
-        if let Some(fd) = fd {
-            node.content.get_or_init(|| self.descriptors.slot()).put(Arc::new(fd));
+        if let Spot::Own(fd) = spot {
+            node.content.get_or_init(|| self.descriptors.slot()).put(fd);
         }
+        node.incapable.store(true, Ordering::Relaxed);
+        node.harmless.store(without_privileges(seen.stat.st_mode).is_none(), Ordering::Relaxed);
         node.charged.store(stat.st_blocks as u64, Ordering::Relaxed);
         self.list_add(parent, name, node.kind);
         let seen = self.numbered(&node, seen);
@@ -92,12 +94,14 @@ impl Fs {
     }
 
     /// Make it in place if nothing stands there, else whole in the work directory and over the whiteout.
-    fn create_in(&self, parent: &Node, dir: &Arc<OwnedFd>, name: &Arc<CStr>, new: New, by: Creator) -> Result<(Spot, Stat, Option<OwnedFd>)> {
-        let at = |dir: &Arc<OwnedFd>, name: &Arc<CStr>| -> Result<(Spot, Stat, Option<OwnedFd>)> {
-            let fd = self.make(dir.as_fd(), name, new, by)?;
-            let spot = Spot::Name(dir.clone(), name.clone());
+    fn create_in(&self, parent: &Node, dir: &Arc<OwnedFd>, name: &Arc<CStr>, new: New, by: Creator) -> Result<(Spot, Stat)> {
+        let at = |dir: &Arc<OwnedFd>, name: &Arc<CStr>| -> Result<(Spot, Stat)> {
+            let spot = match self.make(dir.as_fd(), name, new, by)? {
+                Some(file) => Spot::Own(Arc::new(file)),
+                None => Spot::Name(dir.clone(), name.clone()),
+            };
             match self.own(&spot, new, by) {
-                Ok(stat) => Ok((spot, stat, fd)),
+                Ok(stat) => Ok((spot, stat)),
                 Err(e) => {
                     let _ = remove::remove(dir.as_fd(), name);
                     Err(e)
@@ -141,7 +145,7 @@ impl Fs {
             return done;
         }
         let temporary: Arc<CStr> = made.name.clone().into();
-        let (spot, stat, fd) = at(&work, &temporary)?;
+        let (spot, stat) = at(&work, &temporary)?;
         if let New::Directory = new {
             if !parent.lowers().is_empty() {
                 spot.set_xattr(OPAQUE, b"y", 0)?;
@@ -152,7 +156,11 @@ impl Fs {
             renameat(&*work, made.name.as_c_str(), &**dir, name.as_ref())?;
             made.placed();
         }
-        Ok((Spot::Name(dir.clone(), name.clone()), stat, fd))
+        let spot = match spot {
+            Spot::Name(..) => Spot::Name(dir.clone(), name.clone()),
+            own => own,
+        };
+        Ok((spot, stat))
     }
 
     /// What is made in this directory gets it.

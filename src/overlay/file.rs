@@ -86,13 +86,16 @@ impl Fs {
         })
     }
 
-    /// man: write(2): set-uid and set-gid do not survive a write by somebody without CAP_FSETID
+    /// man: write(2): set-uid and set-gid do not survive a write by somebody without CAP_FSETID. The kernel lets nobody change the mode meanwhile.
     fn drop_privileges(&self, node: &Arc<Node>) -> Result<()> {
-        let seen = self.attributes(node)?;
-        match without_privileges(seen.stat.st_mode) {
-            Some(mode) => self.set_attributes(node, &super::inode::Changes { mode: Some(mode), ..Default::default() }).map(drop),
-            None => Ok(()),
+        if node.harmless.load(Ordering::Relaxed) {
+            return Ok(());
         }
+        if let Some(mode) = without_privileges(self.attributes(node)?.stat.st_mode) {
+            self.set_attributes(node, &super::inode::Changes { mode: Some(mode), ..Default::default() })?;
+        }
+        node.harmless.store(true, Ordering::Relaxed);
+        Ok(())
     }
 
     pub fn truncate(&self, node: &Arc<Node>, size: u64) -> Result<()> {

@@ -14,7 +14,7 @@ use rustix::fs::{FileType, Stat, Timespec, Timestamps};
 use std::collections::HashMap;
 use std::ffi::CStr;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak};
 
 /// The number of the top in requests, whatever it shows to programs.
@@ -62,6 +62,10 @@ pub struct Node {
     pub listing: Mutex<Option<super::readdir::Listing>>,
     /// Does this directory hand down an ACL? 0 unknown, 1 no, 2 yes.
     pub default_acl: AtomicU8,
+    /// It was made here, and never had file capabilities: the kernel asks for them at the first write and at each change of owner.
+    pub incapable: AtomicBool,
+    /// It has no set-id bits to be lost by a write.
+    pub harmless: AtomicBool,
     /// What the limit was charged for its content, in blocks of 512 bytes, if known.
     pub charged: AtomicU64,
     /// How often the kernel was told of it and has not forgotten it; changed under the table's lock.
@@ -351,6 +355,8 @@ impl Node {
             content: OnceLock::new(),
             listing: Mutex::default(),
             default_acl: AtomicU8::new(0),
+            incapable: AtomicBool::new(false),
+            harmless: AtomicBool::new(false),
             charged: AtomicU64::new(u64::MAX),
             lookups: AtomicU64::new(lookups),
             moves: AtomicU64::new(0),
@@ -513,19 +519,28 @@ impl Fs {
             self.truncate(node, size)?;
         }
         let spot = self.spot(node)?;
-        let before = self.dressed(&spot, spot.stat()?)?;
         let mut mode = changes.mode;
-        // man: chown(2), truncate(2): what gives privileges to others does not survive a change by them.
-        let chown = (changes.uid.is_some() || changes.gid.is_some()) && !node.is_dir();
-        let old = before.stat.st_mode;
-        if mode.is_none() && (chown || (changes.size.is_some() && changes.unprivileged)) && node.kind == FileType::RegularFile {
-            mode = without_privileges(old);
+        if mode.is_some() {
+            node.harmless.store(false, Ordering::Relaxed);
         }
+        let chown = changes.uid.is_some() || changes.gid.is_some();
+        // man: chown(2), truncate(2): what gives privileges to others does not survive a change by them.
+        let loses = mode.is_none() && node.kind == FileType::RegularFile && (chown || (changes.size.is_some() && changes.unprivileged));
         match self.ownership {
-            Ownership::Virtual => xattr::set_override(self, node, &spot, &before, changes.uid, changes.gid, mode)?,
+            Ownership::Virtual if chown || mode.is_some() || loses => {
+                let before = self.dressed(&spot, spot.stat()?)?;
+                if loses {
+                    mode = without_privileges(before.stat.st_mode);
+                }
+                xattr::set_override(self, node, &spot, &before, changes.uid, changes.gid, mode)?;
+            }
+            Ownership::Virtual => {}
             Ownership::Real => {
-                if changes.uid.is_some() || changes.gid.is_some() {
+                if chown {
+                    // What it takes away the disk takes away, too.
                     spot.chown(changes.uid, changes.gid)?;
+                } else if loses {
+                    mode = without_privileges(spot.stat()?.st_mode);
                 }
                 if let Some(mode) = mode
                     && node.kind != FileType::Symlink

@@ -252,6 +252,11 @@ impl Spot {
     pub fn get_xattr(&self, key: &CStr, value: &mut [u8]) -> Result<usize> {
         match self {
             Spot::Name(dir, name) => sys::xattr::get(dir.as_fd(), name, key, value),
+            // The other functions say 0 where the size is asked for.
+            Spot::Own(fd) if value.is_empty() => match rustix::fs::fgetxattr_query(fd, key) {
+                Err(Errno::BADF) => rustix::fs::getxattr_query(path_of(fd), key),
+                other => other,
+            },
             Spot::Own(fd) => match rustix::fs::fgetxattr(fd, key, &mut *value) {
                 Err(Errno::BADF) => rustix::fs::getxattr(path_of(fd), key, value),
                 other => other,

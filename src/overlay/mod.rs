@@ -146,6 +146,8 @@ struct Fs {
     /// Names in the work directory: so many were used.
     made: AtomicU64,
     renaming: Mutex<()>,
+    /// Files of the lower layers may share their blocks with copies in the upper one.
+    clones: AtomicBool,
     /// A whiteout can be a device here.
     plain_whiteouts: AtomicBool,
     /// Of the file system of the uppermost lower layer.
@@ -234,6 +236,7 @@ impl Fs {
             usage,
             made: AtomicU64::new(0),
             renaming: Mutex::new(()),
+            clones: AtomicBool::new(true),
             plain_whiteouts: AtomicBool::new(true),
             uuid: None,
             origin_device,

@@ -26,6 +26,8 @@ pub const MOST: usize = 64 << 10;
 pub const OWNER: &CStr = c"system.sandbox.owner";
 /// Of a directory, only to be set: make a device in it, as `NAME/` and the text of an override.
 pub const NODE: &CStr = c"system.sandbox.node";
+/// man: capabilities(7)
+pub const CAPABILITY: &CStr = c"security.capability";
 const OWN: &[u8] = b"user.overlay.";
 const ESCAPED: &[u8] = b"user.overlay.overlay.";
 const ACL: &[u8] = b"system.posix_acl_";
@@ -190,6 +192,9 @@ impl Fs {
             }
             return Ok(text.len());
         }
+        if name == CAPABILITY && node.incapable.load(Ordering::Relaxed) {
+            return Err(Errno::NODATA);
+        }
         let name = self.on_disk(name)?;
         self.ask(node, |spot| spot.get_xattr(&name, value))
     }
@@ -210,6 +215,9 @@ impl Fs {
         }
         let disk = self.on_disk(name).map_err(|e| if e == Errno::NODATA { Errno::PERM } else { e })?;
         self.copy_up(node)?;
+        if name == CAPABILITY {
+            node.incapable.store(false, Ordering::Relaxed);
+        }
         let spot = self.spot(node)?;
         spot.set_xattr(&disk, value, flags)?;
         if name == ACCESS_ACL {
