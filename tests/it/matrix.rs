@@ -357,7 +357,15 @@ fn logout_and_upgrade_while_it_runs() {
     place.env.insert("XDG_RUNTIME_DIR".into(), runtime.display().to_string());
     let own = place.path("sandbox");
     std::fs::copy(program(), &own).unwrap();
-    let run = |args: &[&str]| finish(place.command(&own).args(args).spawn().unwrap(), b"");
+    let run = |args: &[&str]| {
+        // A process that another test is starting may still have what was written here. man: execve(2), ETXTBSY
+        let mut started = None;
+        assert!(within(Duration::from_secs(5), || {
+            started = place.command(&own).args(args).spawn().ok();
+            started.is_some()
+        }));
+        finish(started.unwrap(), b"")
+    };
     run(&["run", "-d", "--name", "runs", "--", "sh", "-c", "trap 'exit 3' TERM; while :; do sleep 0.1; done"]).ok();
     std::fs::remove_dir_all(&runtime).unwrap();
     // As a packager does: a new file is renamed into place.

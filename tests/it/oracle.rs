@@ -244,7 +244,7 @@ fn kernel(place: &Place) -> Things {
         }
     }
     let files = inodes(place);
-    for line in read("/proc/locks").lines() {
+    for line in locks().lines() {
         let words: Vec<_> = line.split_whitespace().filter(|w| *w != "->").collect();
         let [_, kind, _, access, pid, file, ..] = words[..] else { continue };
         // The one who took a lock may be gone, and somebody else hold it: by a descriptor that was passed on.
@@ -254,6 +254,19 @@ fn kernel(place: &Place) -> Things {
         }
     }
     things
+}
+
+/// The kernel hands this list out in pieces, and what is unlocked between two of them hides another: it counts once it is read twice alike.
+fn locks() -> String {
+    let mut last = read("/proc/locks");
+    for _ in 0..20 {
+        let now = read("/proc/locks");
+        if now == last {
+            break;
+        }
+        last = now;
+    }
+    last
 }
 
 /// What is in a file system of the kernel's that is the same wherever it is mounted; here it is mounted nowhere.
