@@ -552,7 +552,8 @@ fn drain(child: &mut Child) -> [std::thread::JoinHandle<u64>; 2] {
 fn contained(kind: &str, mut run: Running<'_>) {
     let cgroup = run.cgroup();
     let streams = drain(&mut run.child);
-    let most = within(Duration::from_millis(500), || run.child.try_wait().unwrap().is_some());
+    // This one is ended by the kernel, as soon as it gets there.
+    let most = within(Duration::from_millis(if kind == "memory" { 5000 } else { 500 }), || run.child.try_wait().unwrap().is_some());
     if !most {
         let number = |file: &str| std::fs::read_to_string(cgroup.join(file)).ok().and_then(|t| t.trim().parse::<u64>().ok());
         for (file, limit) in [("memory.current", 96 * MIB), ("memory.peak", 96 * MIB + MIB), ("pids.current", 49), ("pids.peak", 49)] {
