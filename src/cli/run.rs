@@ -19,7 +19,6 @@ use crate::host::{self, Caller};
 use crate::ident::{Bytes, Id, Name};
 use crate::image::config;
 use crate::image::store::Store;
-use crate::launch::Live;
 use crate::launch::die_at;
 use crate::launch::plan::{Environment, Io, Plan};
 use crate::logs::Limit;
@@ -623,9 +622,13 @@ pub fn run(args: RunArgs, guessed: Option<Guess>) -> Result<u8> {
 
     // Play it.
     let (live, streams) = ready.play(&spec, &mut chosen, &writes).inspect_err(|_| own.take().into_iter().for_each(|own| drop(own.remove())))?;
-    let mut lives = running(&live).ok();
-    let started = lives.as_ref().and_then(|lives| lives.started).unwrap_or_else(now);
-    let told = own.as_ref().map_or(Ok(()), |own| record(own, &live));
+    let lives = running(&live);
+    let started = lives.as_ref().ok().and_then(|lives| lives.started).unwrap_or_else(now);
+    // Of one that nobody has named it is told later, if at all.
+    let (told, mut lives) = match &own {
+        Some(own) => (lives.and_then(|lives| own.tell(&own.stays(lives)?)), None),
+        None => (Ok(()), lives.ok()),
+    };
     told.unwrap_or_else(|e| note(&format!("what is written cannot be asked for: {}", e.message())));
     marks.write(&config.id, live.pid)?;
     status.started(live.pid, live.cgroup.as_ref());
@@ -737,11 +740,6 @@ fn failed(own: Own, config: &Config, e: &Error) -> Result<()> {
     }
     let ended = State { status: container::Status::Exited, finished: Some(now()), exit: Some(e.exit_code()), ..State::default() };
     own.tell(&own.stays(State { error: Some(e.message().into()), ..ended })?)
-}
-
-/// Say where it is to be found.
-fn record(own: &Own, live: &Live) -> Result<()> {
-    own.tell(&own.stays(running(live)?)?)
 }
 
 /// Files that say which sandbox it is.
