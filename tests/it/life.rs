@@ -74,6 +74,19 @@ fn paused_is_what_the_kernel_says() {
     place.gone();
 }
 
+/// A shell in vfork(2) stops no earlier than its child has executed something, and that is stopped before.
+#[test]
+fn one_that_starts_programs_all_the_time_is_paused_each_time() {
+    let place = place();
+    place.detached("busy", &[], "while :; do date > t; sleep 0.001; done");
+    for turn in 0..60 {
+        place.sandbox(&["pause", "busy"]).ok();
+        assert_eq!(place.status("busy"), "paused", "{turn}");
+        place.sandbox(&["unpause", "busy"]).ok();
+    }
+    place.gone();
+}
+
 #[test]
 fn what_is_weaker_is_said_later_too() {
     let place = place();
