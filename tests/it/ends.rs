@@ -481,8 +481,7 @@ fn killed() -> Vec<Detached> {
 fn detached(flags: &[&str]) {
     let place = alone();
     let probe = place.probe();
-    place.sandbox(&["run", "-d", "--rm", "--", "true"]).ok();
-    assert!(within(Duration::from_secs(5), || place.sandbox(&["ps", "-aq"]).ok().is_empty()));
+    place.warm_detached();
     let left = Left::before(&place);
     let rows: Vec<Detached> = said().into_iter().map(|said| Detached { said, signals: Vec::new() }).chain(killed()).collect();
     at_once(rows.chunks(8), &format!("-d {flags:?}"), |rows, wrong| {

@@ -380,16 +380,26 @@ impl Place {
         self.lent.is_some()
     }
 
-    /// Kill what is this test's; in an account of its own all.
-    pub fn end_all(&self) {
+    /// All processes of an account of its own.
+    pub fn pids(&self) -> Vec<u32> {
         let whose = Whose::of(&self.account);
         let theirs = |entry: std::fs::DirEntry| {
             let pid = entry.file_name().to_str()?.parse().ok()?;
             let status = read(entry.path().join("status"));
             status.lines().find_map(|l| l.strip_prefix("Uid:"))?.split_whitespace().any(|uid| whose.says(Some(uid))).then_some(pid)
         };
-        let all: Vec<u32> = if self.is_alone() { entries("/proc").filter_map(theirs).collect() } else { Vec::new() };
-        for pid in self.processes().into_iter().map(|(pid, _)| pid).chain(all) {
+        if self.is_alone() { entries("/proc").filter_map(theirs).collect() } else { Vec::new() }
+    }
+
+    /// What the first detached sandbox makes, and stays, is there; and nobody of it is any more.
+    pub fn warm_detached(&self) {
+        self.sandbox(&["run", "-d", "--rm", "--", "true"]).ok();
+        assert!(within(Duration::from_secs(5), || self.pids().is_empty() && self.sandbox(&["ps", "-aq"]).ok().is_empty()));
+    }
+
+    /// Kill what is this test's; in an account of its own all.
+    pub fn end_all(&self) {
+        for pid in self.processes().into_iter().map(|(pid, _)| pid).chain(self.pids()) {
             if let Some(pid) = rustix::process::Pid::from_raw(pid as i32) {
                 let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
             }
