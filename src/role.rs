@@ -12,7 +12,8 @@
 //!   where the kernel has it; without, `missing` tells. It cannot execute anything but itself, and gains nothing by that.
 //! - I2 its descriptors are 0 (request, then bulk input), 1 (bulk output), 2 (the answer, or a panic's words), 3.. (the directories).
 //! - I3 what it answers is hostile: bounded, and every path in it is resolved again by whoever uses it.
-//! - I4 it dies with the thread that started it; dropping the `Role` ends it.
+//! - I4 it dies with the thread that started it; dropping the `Role` ends it. Two are not born at once: until it executes, each would have a
+//!   copy of what tells the other, by its end, that we are dead.
 #![forbid(unsafe_code)]
 
 use crate::birth::{self, Care};
@@ -34,6 +35,7 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::process::ExitCode;
+use std::sync::{Mutex, PoisonError};
 
 /// What a helper may hold in memory; a zstd window of 128 MiB is the largest thing that one needs.
 const MEMORY: u64 = 512 << 20;
@@ -179,6 +181,8 @@ pub fn start(word: &'static str, maps: &Maps, request: &impl Serialize, director
 
 /// The same with what it needs beyond the usual.
 pub fn start_with(word: &'static str, maps: &Maps, request: &impl Serialize, directories: &[Directory], needs: &Needs) -> Result<Role> {
+    static ONE: Mutex<()> = Mutex::new(());
+    let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner); // I4
     let failed = |e: Error| e.context(format!("starting the helper {word}"));
     let namespaces = NEWNET | NEWUTS | NEWIPC | NEWCGROUP;
     let early = || Step::Unshare { namespaces, names: "net uts ipc cgroup".into() };

@@ -769,7 +769,7 @@ fn remove(store: &Store, text: &str, force: bool) -> Result<()> {
         Ok(Some(image)) => image,
         Ok(None) => match text.parse::<Digest>() {
             Ok(digest) if force && store.has_record(&digest) => return store.remove_manifest(&digest),
-            _ => return Err(Error::new(Kind::NotFound, format!("cannot find image '{text}'"))),
+            _ => return Err(store.missing(text)),
         },
         // Its documents cannot be read; its name can.
         Err(e) if force => return text.parse::<ImageName>().map_err(|_| e).and_then(|name| store.remove_named(&name)),

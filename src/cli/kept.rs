@@ -9,11 +9,12 @@ use crate::container::store::Sandboxes;
 use crate::container::writable::{self, Writable};
 use crate::error::{Doing, Error, Kind, Result};
 use crate::host::Caller;
-use crate::ident::{Digest, ImageName};
+use crate::ident::ImageName;
 use crate::image::compose::{self, About};
 use crate::image::diff::{self, Upper};
 use crate::image::kept::{self, Kept};
 use crate::image::layout::Platform;
+use crate::image::making::Making;
 use crate::image::store::{Held, Store};
 use crate::image::{Image, gather};
 use crate::moment::rfc3339;
@@ -138,8 +139,15 @@ struct Pile {
     upper: Upper,
     command: String,
     image: Image,
-    _kept: Option<Kept>,
+    _source: Source,
     _held: Held,
+}
+
+/// What must stay as long as the handle on it.
+enum Source {
+    Kept(#[expect(dead_code, reason = "holds the lock")] Kept),
+    Blank(#[expect(dead_code, reason = "is removed with it")] Making),
+    Nameless,
 }
 
 impl Pile {
@@ -159,38 +167,38 @@ impl Pile {
             return Err(Error::usage(format!("cannot look into '{name}': it runs no image, and what it writes is in no layer"))
                 .hint("sandbox run IMAGE, and what is written is a layer over it"));
         };
-        if sandbox.state.started.is_none() {
-            let e = Error::new(Kind::NotFound, format!("cannot find what the sandbox '{name}' wrote: it never ran"));
-            return Err(e.hint(format!("sandbox start {name}")));
-        }
         if below.store != store.path() {
             let e = Error::usage(format!("cannot look into '{name}': its image is in another store, {}", below.store.display()));
             return Err(e.hint("set XDG_DATA_HOME as it was when it was started"));
         }
-        match writable::find(&sandbox)? {
-            Writable::Kept(layer) => {
-                let kept = kept::read(&store, &layer)?;
-                Pile::kept(store, kept)
+        let image = store.get(below.manifest.hex())?;
+        let written = writable::find(&sandbox).and_then(|written| match written {
+            Writable::Kept(layer) => kept::read(&store, &layer).and_then(|kept| Ok((Upper::open(&kept.upper(), kept.busy)?, Source::Kept(kept)))),
+            Writable::Lost(handle) => Ok((Upper { handle, live: true }, Source::Nameless)),
+        });
+        let (upper, source) = match written {
+            Err(e) if e.kind() == Kind::NotFound && sandbox.state.started.is_none() => {
+                let blank = kept::blank(&store, &image)?;
+                (Upper::open(blank.path(), false)?, Source::Blank(blank))
             }
-            Writable::Lost(handle) => Pile::on(store, &below.manifest, Upper { handle, live: true }, &sandbox.config.command(), None),
-        }
+            written => written?,
+        };
+        Pile::on(store, image, upper, &sandbox.config.command(), source)
     }
 
     fn kept(store: Store, kept: Kept) -> Result<Pile> {
-        let upper = Upper::open(&kept.upper(), kept.busy)?;
-        let record = kept.record.clone();
-        Pile::on(store, &record.manifest, upper, &record.command, Some(kept))
+        let (image, command) = (store.get(kept.record.manifest.hex())?, kept.record.command.clone());
+        Pile::on(store, image, Upper::open(&kept.upper(), kept.busy)?, &command, Source::Kept(kept))
     }
 
-    fn on(store: Store, manifest: &Digest, upper: Upper, command: &[String], kept: Option<Kept>) -> Result<Pile> {
-        let image = store.get(manifest.hex())?;
+    fn on(store: Store, image: Image, upper: Upper, command: &[String], source: Source) -> Result<Pile> {
         // The run that wrote to it took the layers below as they are, and nothing is unpacked now.
         let there = image.layers.iter().all(|l| store.has_layer(&l.chain_id));
         // For those alone: what is to be committed keeps its owners.
         let squashed = image.layers.iter().any(|l| store.accept(l).is_err());
         let store = store.squash_ids(there && squashed);
         let held = store.hold(&image)?;
-        Ok(Pile { store, upper, command: command.join(" "), image, _kept: kept, _held: held })
+        Ok(Pile { store, upper, command: command.join(" "), image, _source: source, _held: held })
     }
 
     /// To read it for somebody who should know that it is being written.

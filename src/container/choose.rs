@@ -148,8 +148,8 @@ fn find(store: &Store, home: &Path, word: &str, pull: Pull, platform: Option<&Pl
     match (pull, there) {
         (Pull::Missing | Pull::Never, Some(image)) => Ok(image),
         (_, Some(image)) if !fetch => Ok(image),
-        (Pull::Never, None) => Err(missing(word)),
-        (_, None) if !fetch => Err(missing(word)),
+        (Pull::Never, None) => Err(store.missing(word)),
+        (_, None) if !fetch => Err(store.missing(word)),
         (Pull::Missing | Pull::Always, _) | (Pull::Newer, None) => pull_it(),
         (Pull::Newer, Some(image)) => pull_it().or_else(|e| match e.kind() {
             // That the registry cannot be reached is no reason not to run; that it serves something wrong is.
@@ -169,10 +169,6 @@ fn or_command(e: Error, word: &str) -> Error {
     }
     let cure = e.cure().map(|cure| format!("{cure}\n    or, ")).unwrap_or_default();
     e.hint(format!("{cure}for the host's own command: sandbox run -- {word}"))
-}
-
-fn missing(word: &str) -> Error {
-    Error::new(Kind::NotFound, format!("cannot find image '{word}'")).hint(format!("sandbox pull {word}"))
 }
 
 /// What the image says that it runs on.

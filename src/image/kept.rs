@@ -17,6 +17,7 @@ use crate::ident::{Digest, Name};
 use rustix::fs::{FlockOperation, Mode};
 use serde::{Deserialize, Serialize};
 use std::fs::File;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 /// `about.json`
@@ -97,13 +98,10 @@ pub fn take(store: &Store, image: &Image, wanted: &Record, new: bool) -> Result<
     let mut made = false;
     loop {
         if let Some(making) = Making::directory(&store.tmp(), &format!("named-{name}"), &|| dir.exists())? {
-            // The top of the writable layer is what `/` looks like.
-            let mode = image.directories(store.path()).last().and_then(|top| rustix::fs::stat(top).ok()).map_or(0o755, |s| s.st_mode & 0o7777);
-            for (part, mode) in [("upper", mode), ("work", 0o700)] {
-                let part = making.path().join(part);
-                std::fs::create_dir(&part).doing("make", part.display())?;
-                rustix::fs::chmod(&part, Mode::from_raw_mode(mode)).doing("make", part.display())?;
+            for part in ["upper", "work"].map(|part| making.path().join(part)) {
+                std::fs::DirBuilder::new().mode(0o700).create(&part).doing("make", part.display())?;
             }
+            dress(&making.path().join("upper"), store, image)?;
             let text = serde_json::to_vec(wanted).map_err(|e| Error::new(Kind::Bug, format!("cannot write JSON: {e}")))?;
             let file = making.path().join("about.json");
             std::fs::write(&file, text).doing("write", file.display())?;
@@ -128,6 +126,20 @@ pub fn take(store: &Store, image: &Image, wanted: &Record, new: bool) -> Result<
         }
         return Ok(Kept { record, dir, busy: true, new: made, lock });
     }
+}
+
+/// The top of the writable layer is what `/` looks like.
+fn dress(upper: &Path, store: &Store, image: &Image) -> Result<()> {
+    let mode = image.directories(store.path()).last().and_then(|top| rustix::fs::stat(top).ok()).map_or(0o755, |s| s.st_mode & 0o7777);
+    rustix::fs::chmod(upper, Mode::from_raw_mode(mode)).doing("make", upper.display())
+}
+
+/// The upper directory of a layer that nobody wrote to; it is there as long as this.
+pub fn blank(store: &Store, image: &Image) -> Result<Making> {
+    let none = || Error::new(Kind::Bug, "a new directory is there already");
+    let upper = Making::directory(&store.tmp(), &making::unique("blank")?, &|| false)?.ok_or_else(none)?;
+    dress(upper.path(), store, image)?;
+    Ok(upper)
 }
 
 /// Remove a layer with all that was written to it.

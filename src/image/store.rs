@@ -219,7 +219,14 @@ impl Store {
 
     /// `find`, or the error that says so.
     pub fn get(&self, text: &str) -> Result<Image> {
-        self.find(text)?.ok_or_else(|| Error::new(Kind::NotFound, format!("cannot find image '{text}'")).hint(format!("sandbox pull {text}")))
+        self.find(text)?.ok_or_else(|| self.missing(text))
+    }
+
+    /// It is not there; but what was loaded or committed under a short name of its own may be.
+    pub fn missing(&self, text: &str) -> Error {
+        let local = format!("localhost/{text}");
+        let cure = if self.find(&local).is_ok_and(|found| found.is_some()) { format!("there is {local}") } else { format!("sandbox pull {text}") };
+        Error::new(Kind::NotFound, format!("cannot find image '{text}'")).hint(cure)
     }
 
     /// All images, the newest first; what is damaged is left out.
@@ -433,7 +440,14 @@ impl Store {
     /// Take a name away. The image stays.
     pub fn untag(&self, name: &ImageName) -> Result<()> {
         match std::fs::remove_file(self.name(name)) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Err(Error::new(Kind::NotFound, format!("cannot find the name '{name}' in this store"))),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                let error = Error::new(Kind::NotFound, format!("cannot find the name '{name}' in your store"));
+                let shared = self.names()?.into_iter().find(|(_, named)| named.name == *name);
+                Err(match shared {
+                    Some((dir, _)) => error.hint(format!("it is in {}, a shared store: only its owner can", dir.display())),
+                    None => error,
+                })
+            }
             other => other.doing("remove", name),
         }
     }
@@ -767,7 +781,7 @@ impl Store {
 
     /// Take a name of ours away, and what it stands for, though that cannot be read, unless it has other names.
     pub fn remove_named(&self, name: &ImageName) -> Result<()> {
-        let missing = || Error::new(Kind::NotFound, format!("cannot find the name '{name}' in this store"));
+        let missing = || Error::new(Kind::NotFound, format!("cannot find the name '{name}' in your store"));
         let named = parsed::<Named>(&self.name(name))?.ok_or_else(missing)?;
         if self.names()?.iter().filter(|(_, n)| n.manifest == named.manifest).count() > 1 || !self.has_record(&named.manifest) {
             return self.untag(name);

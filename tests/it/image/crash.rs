@@ -157,6 +157,24 @@ fn commit_killed_at_any_time() {
     assert_eq!(place.stored(), Vec::<String>::new());
 }
 
+/// Two are born for one command. A copy of the descriptors of both in each would hide from the other that whoever it waits for is dead.
+#[test]
+fn killed_while_its_helpers_are_born() {
+    let place = alone();
+    work(&place);
+    let left = Left::before(&place);
+    for n in 0..240 {
+        let mut command = place.cli(&["commit", "work", "victim:1"]);
+        command.env("SANDBOX_DIE_AT", (3 + n % 3).to_string());
+        assert_eq!(finish(command.spawn().unwrap(), b"").code(), 1009);
+    }
+    left.after_kill_and(PRUNE);
+    counted(240, "at a birth");
+    place.sandbox(&["rm", "work"]).ok();
+    place.sandbox(&["rmi", "base:1"]).ok();
+    assert_eq!(place.stored(), Vec::<String>::new());
+}
+
 #[test]
 fn import_killed_at_any_time() {
     let place = alone();

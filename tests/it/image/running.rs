@@ -96,6 +96,36 @@ fn a_running_sandbox_is_as_a_kept_one() {
     place.nothing_left();
 }
 
+/// As docker's users take an image apart: `docker export $(docker create IMAGE)`.
+#[test]
+fn one_that_never_ran_is_its_image() {
+    let place = place();
+    let name = image(&place, "untouched", json!({ "Cmd": ["sh"] }));
+    let (whole, tar) = (place.at("whole.tar"), place.at("never.tar"));
+    place.sandbox(&["run", "--keep", "--name", "ran", &name, "true"]).ok();
+    place.sandbox(&["export", "-o", &whole, "ran"]).ok();
+    for flags in [&[][..], &["--rm"]] {
+        place.sandbox(&[&["create", "--name", "never"], flags, &[&name]].concat()).ok();
+        assert_eq!(place.sandbox(&["diff", "never"]).ok(), "");
+        place.sandbox(&["export", "-o", &tar, "never"]).ok();
+        let below_the_top = |tar: &str| list(tar).into_iter().filter(|line| !line.ends_with(" ./")).collect::<Vec<_>>();
+        assert_eq!(below_the_top(&tar), below_the_top(&whole));
+        place.sandbox(&["commit", "-c", "ENV A=1", "never", "localhost/again"]).ok();
+        assert_eq!(place.sandbox(&["run", "localhost/again", "sh", "-c", "echo $A"]).ok(), "1");
+        place.sandbox(&["rm", "never"]).ok();
+        place.sandbox(&["rmi", "localhost/again"]).ok();
+    }
+    // What was copied to it is all that it has.
+    place.sandbox(&["create", "--name", "never", &name]).ok();
+    place.file("in", "in");
+    place.sandbox(&["cp", &place.at("in"), "never:/in"]).ok();
+    assert_eq!(place.sandbox(&["diff", "never"]).ok(), "A /in");
+    place.sandbox(&["rm", "never", "ran"]).ok();
+    place.sandbox(&["rmi", &name]).ok();
+    assert_eq!(place.stored(), Vec::<String>::new());
+    place.nothing_left();
+}
+
 #[test]
 fn what_has_no_layer_of_an_image() {
     let place = place();

@@ -407,6 +407,10 @@ impl Wire {
                 "put the certificate of its authority into /etc/containers/certs.d/{host}/ca.crt, or name the directory: --cert-dir DIR"
             )));
         }
+        let error = match e.url().is_some_and(|url| self.is_proxied(url)) {
+            true => error.hint("it is reached through a proxy: HTTPS_PROXY, HTTP_PROXY and NO_PROXY say which, and for what"),
+            false => error,
+        };
         // A message that cannot be parsed (a header without an end, say) will not get better.
         let parse = why.contains("invalid HTTP") || why.contains("message head is too large") || why.contains("header");
         if refused || tls || dns || parse { Failure::Final(error) } else { Failure::Passing(error, None) }
