@@ -81,13 +81,11 @@ fn xdg(variable: &str, home: &Path, default: &str) -> PathBuf {
 
 /// Make `dir` (0700) if it is not there, and check that it is ours.
 pub fn make(dir: &Path) -> Result<()> {
-    match trusted(dir) {
-        Err(_) if !dir.is_dir() => {
-            std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).doing("make", dir.display())?;
-            trusted(dir)
-        }
-        known => known,
-    }
+    trusted(dir).or_else(|_| {
+        // If it is there by now, that is not an error.
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).doing("make", dir.display())?;
+        trusted(dir)
+    })
 }
 
 /// The same for a directory of ours and all that it is in, from the one called `sandbox` on: a link on the way leads to somebody else's.
