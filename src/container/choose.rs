@@ -136,8 +136,8 @@ fn find(store: &Store, home: &Path, word: &str, pull: Pull, platform: Option<&Pl
     // A short name may stand for one in another registry; an ID is no name.
     // What is in the store under that very word needs none of the registries' settings read.
     let name = || registry::name(word, home);
-    let found = match store.find(word)? {
-        None => name().ok().map_or(Ok(None), |name| store.find(&name.to_string()))?,
+    let found = match store.find_to_run(word)? {
+        None => name().ok().map_or(Ok(None), |name| store.find_to_run(&name.to_string()))?,
         found => found,
     };
     let there = found.filter(|image| platform.is_none_or(|p| p.fits(&says(image))));

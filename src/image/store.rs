@@ -217,6 +217,17 @@ impl Store {
         Ok(found.drain(..).next())
     }
 
+    /// What `find` finds, for a run, which is not to pay for every name that there is: of the image's own names it has that one only.
+    pub fn find_to_run(&self, text: &str) -> Result<Option<Image>> {
+        if let Ok(name) = text.parse::<ImageName>()
+            && let Some(named) = parsed::<Named>(&self.name(&name))?
+            && let Some(image) = self.image(&self.path, &named.manifest.clone(), &[(self.path.clone(), named)])?
+        {
+            return Ok(Some(image));
+        }
+        self.find(text)
+    }
+
     /// `find`, or the error that says so.
     pub fn get(&self, text: &str) -> Result<Image> {
         self.find(text)?.ok_or_else(|| self.missing(text))
