@@ -10,6 +10,7 @@ use rustix::process::Pid;
 use rustix::thread::CapabilitySet;
 use std::collections::HashMap;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
 
 /// The calls that are answered here. // seccomp.rs `notify`
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,6 +26,14 @@ pub enum Call {
     Fchownat,
     Mknod,
     Mknodat,
+    Open,
+    Creat,
+    Openat,
+    Openat2,
+    Mkdir,
+    Mkdirat,
+    Symlink,
+    Symlinkat,
     SetId(Whose),
     SetRe(Whose),
     SetRes(Whose),
@@ -45,7 +54,7 @@ pub enum Whose {
 }
 
 /// Their names; some machines lack some.
-pub const CALLS: [(&str, Call); 30] = {
+pub const CALLS: [(&str, Call); 38] = {
     use Call::*;
     use Whose::*;
     [
@@ -60,6 +69,14 @@ pub const CALLS: [(&str, Call); 30] = {
         ("fchownat", Fchownat),
         ("mknod", Mknod),
         ("mknodat", Mknodat),
+        ("open", Open),
+        ("creat", Creat),
+        ("openat", Openat),
+        ("openat2", Openat2),
+        ("mkdir", Mkdir),
+        ("mkdirat", Mkdirat),
+        ("symlink", Symlink),
+        ("symlinkat", Symlinkat),
         ("setuid", SetId(User)),
         ("setgid", SetId(Group)),
         ("setreuid", SetRe(User)),
@@ -161,18 +178,52 @@ pub struct Desk {
     /// Device, inode and mount of our root: that of the task whose path was resolved last.
     root: Option<(u64, u64, u64)>,
     sets: Sets,
+    /// Who makes a file for the kernel, and for the server: the one id.
+    own: (u32, u32),
     /// File systems by their device: do they keep owners by attribute?
     served: HashMap<u64, bool>,
     made: u64,
+    coming: Vec<Coming>,
 }
 
+/// What the kernel is about to make for somebody whom it does not know.
+struct Coming {
+    dir: OwnedFd,
+    name: Vec<u8>,
+    owner: (u32, u32),
+    by: i32,
+    since: Instant,
+}
+
+/// So many are waited for, so long.
+const MOST_COMING: usize = 16;
+const COMES: Duration = Duration::from_secs(1);
+
 impl Desk {
-    pub fn new(proc: OwnedFd, sets: Sets) -> Desk {
-        Desk { proc, root: None, sets, served: HashMap::new(), made: 0 }
+    pub fn new(proc: OwnedFd, sets: Sets, own: (u32, u32)) -> Desk {
+        Desk { proc, root: None, sets, own, served: HashMap::new(), made: 0, coming: Vec::new() }
+    }
+
+    /// Something may have come to be that nobody has asked about.
+    pub fn waits(&self) -> bool {
+        !self.coming.is_empty()
+    }
+
+    /// What has come to be belongs to its maker. `again`: this task's last call is over, so that what has not come will not.
+    pub fn settle(&mut self, again: Option<i32>) {
+        self.coming.retain(|it| match openat(&it.dir, it.name.as_slice(), OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty()) {
+            Ok(object) => {
+                let owner = format!("{}:{}", it.owner.0, it.owner.1);
+                let _ = rustix::fs::setxattr(path_of(object.as_fd()), overlay::OWNER, owner.as_bytes(), XattrFlags::empty());
+                false
+            }
+            Err(_) => again != Some(it.by) && it.since.elapsed() < COMES,
+        });
     }
 
     pub fn answer(&mut self, call: Call, task: &Task) -> Reply {
         use Call::*;
+        self.settle(Some(task.pid));
         let args = task.args;
         let looked = match call {
             Stat => Named::at(task, 0, true).and_then(|named| self.stat(task, &named, args[1])),
@@ -191,6 +242,11 @@ impl Desk {
             Mknodat => {
                 task.path(1).map(|path| Named { dir: args[0] as i32, path, follow: true }).and_then(|n| self.mknod(task, n, task.id(2), args[3]))
             }
+            Open | Creat | Mkdir => Named::at(task, 0, true).and_then(|named| self.makes(task, named)),
+            Openat | Mkdirat => task.path(1).and_then(|path| self.makes(task, Named { dir: args[0] as i32, path, follow: true })),
+            Openat2 => self.makes_as_said(task),
+            Symlink => Named::at(task, 1, false).and_then(|named| self.makes(task, named)),
+            Symlinkat => task.path(2).and_then(|path| self.makes(task, Named { dir: args[1] as i32, path, follow: false })),
             // The rest is about nothing but what we keep ourselves.
             _ => return self.credentials(call, task).unwrap_or_else(Reply::Error),
         };
@@ -316,23 +372,62 @@ impl Desk {
         Ok(done(rustix::fs::setxattr(path_of(object.as_fd()), overlay::OWNER, wanted.as_bytes(), XattrFlags::empty())))
     }
 
-    /// man: mknod(2), of a device. The server makes it under a name that nobody has asked for, and renamed it is where it belongs: the kernel would
-    /// not believe in one that came into being at a name of which it knows that nothing is there.
-    fn mknod(&mut self, task: &Task, mut named: Named, mode: u32, device: u64) -> Result<Reply> {
-        let kind = FileType::from_raw_mode(mode);
-        if !matches!(kind, FileType::CharacterDevice | FileType::BlockDevice) {
-            return Ok(Reply::Kernel);
-        }
+    /// A name that may not be there yet, and the directory that it is in, which keeps owners by attribute.
+    fn place(&mut self, task: &Task, mut named: Named) -> Result<(OwnedFd, Vec<u8>)> {
+        let end = named.path.iter().rposition(|b| *b != b'/').map_or(0, |at| at + 1);
+        named.path.truncate(end);
         let cut = named.path.iter().rposition(|b| *b == b'/').map_or(0, |at| at + 1);
         let name = named.path.split_off(cut);
         if name.is_empty() || name == b"." || name == b".." {
-            return Ok(Reply::Kernel);
+            return Err(Errno::INVAL);
         }
         if named.path.is_empty() {
             named.path = b".".to_vec();
         }
         let dir = self.find(task, &named)?;
         self.owner(dir.as_fd(), &task::stat(dir.as_fd())?)?;
+        Ok((dir, name))
+    }
+
+    /// The kernel makes it, if it may be made, and believes that it is root's. // settle
+    fn makes(&mut self, task: &Task, named: Named) -> Result<Reply> {
+        let ids = self.ids(task)?;
+        let (uid, mut gid) = (ids.user.files, ids.group.files);
+        if (uid, gid) == self.own || self.coming.len() >= MOST_COMING || self.find(task, &named).is_ok() {
+            return Ok(Reply::Kernel);
+        }
+        let (dir, name) = self.place(task, named)?;
+        let stat = task::stat(dir.as_fd())?;
+        if stat.st_mode & libc::S_ISGID != 0 {
+            gid = self.owner(dir.as_fd(), &stat)?.1;
+        }
+        task.waits()?;
+        self.coming.push(Coming { dir, name, owner: (uid, gid), by: task.pid, since: Instant::now() });
+        Ok(Reply::Kernel)
+    }
+
+    /// man: openat2(2)
+    fn makes_as_said(&mut self, task: &Task) -> Result<Reply> {
+        let mut how = [0u8; 24];
+        if read_memory(task.pid, task.args[2], &mut how)? != how.len() {
+            return Err(Errno::FAULT);
+        }
+        let long = |at: usize| how.get(at..at + 8).and_then(|b| b.try_into().ok()).map_or(0, u64::from_ne_bytes);
+        if long(0) & libc::O_CREAT as u64 == 0 || long(16) & ResolveFlags::IN_ROOT.bits() != 0 {
+            return Ok(Reply::Kernel);
+        }
+        let named = Named { dir: task.args[0] as i32, path: task.path(1)?, follow: true };
+        self.makes(task, named)
+    }
+
+    /// man: mknod(2), of a device. The server makes it under a name that nobody has asked for, and renamed it is where it belongs: the kernel would
+    /// not believe in one that came into being at a name of which it knows that nothing is there.
+    fn mknod(&mut self, task: &Task, named: Named, mode: u32, device: u64) -> Result<Reply> {
+        let kind = FileType::from_raw_mode(mode);
+        if !matches!(kind, FileType::CharacterDevice | FileType::BlockDevice) {
+            return self.makes(task, named);
+        }
+        let (dir, name) = self.place(task, named)?;
         let umask = field(&self.text(task, "status")?, "Umask:").ok_or(Errno::INVAL)?;
         let ids = self.ids(task)?;
         // No capability is asked for: what cannot be opened gives no right.

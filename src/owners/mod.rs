@@ -5,11 +5,12 @@
 //! a second seccomp filter that leaves the calls of `CALLS` to a *supervisor*: the role `@owners`, one process for each filter. `ids` has the
 //! rules of credentials(7), `answer` the answers. Started by `launch`.
 //!
-//! *Pretended* are the owners of files of served trees, to stat(2) and its family and in chown(2), with its rules on who may; devices made by
+//! *Pretended* are the owners of files of served trees, to stat(2) and its family and in chown(2), with its rules on who may, and who something
+//! belongs to that a pretended user makes; devices made by
 //! mknod(2), which nobody can open; and a process's own ids and groups, set and asked for, handed on to children and over exec(2): with `run` and
 //! `exec -u` from the start. *Not
-//! pretended* is what follows from ids: the kernel checks permissions with the one true id, so what a pretended user makes belongs to root, and
-//! he may do what root may; /proc, access(2), signals and sockets show that id. Other file systems (/tmp, volumes) keep no owners: there
+//! pretended* is what follows from ids: the kernel checks permissions with the one true id, so a pretended user may do what root may; his
+//! sockets are root's; /proc, access(2), signals and sockets show that id. Other file systems (/tmp, volumes) keep no owners: there
 //! chown(2) to others is EINVAL, as without us.
 //!
 //! *Why this way*: only the kernel can stop a call and show who makes it; a library in the workload (fakeroot) is not in static programs, and
@@ -50,7 +51,7 @@ use answer::{CALLS, Call, Desk, Reply, Task};
 use ids::Sets;
 use libseccomp::error::SeccompErrno;
 use libseccomp::{ScmpArch, ScmpNotifReq, ScmpNotifResp, ScmpNotifRespFlags, ScmpSyscall, notify_id_valid};
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::RecvFlags;
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -61,10 +62,10 @@ use std::process::{Child, Command, ExitCode, Stdio};
 pub fn filter() -> Result<Option<(Program, u32)>> {
     let Some(flags) = confine::listening() else { return Ok(None) };
     const LOCKS: &[u32] = &[libc::RLIMIT_LOCKS];
-    let devices: &[u32] = &[libc::S_IFCHR, libc::S_IFBLK];
+    const CREATE: u32 = libc::O_CREAT as u32;
     let calls = CALLS.iter().map(|(name, call)| match call {
-        Call::Mknod => (*name, Some((1, libc::S_IFMT, devices))),
-        Call::Mknodat => (*name, Some((2, libc::S_IFMT, devices))),
+        Call::Open => (*name, Some((1, CREATE, &[CREATE][..]))),
+        Call::Openat => (*name, Some((2, CREATE, &[CREATE][..]))),
         Call::Limit(Some(3)) => (*name, Some((1, u32::MAX, LOCKS))),
         Call::Limit(_) => (*name, Some((0, u32::MAX, LOCKS))),
         _ => (*name, None),
@@ -186,6 +187,7 @@ const OWN_CALLS: &[&str] = &[
     "rt_sigprocmask",
     "rt_sigreturn",
     "sigaltstack",
+    "clock_gettime",
     "restart_syscall",
     "exit",
     "exit_group",
@@ -227,8 +229,8 @@ fn prepare(socket: &OwnedFd) -> Result<Option<(Desk, OwnedFd)>> {
         return Err(none()).doing("listen to", "seccomp notifications");
     }
     confine::answer_nearby(listener.as_fd());
-    let sets =
-        pretended.map_or_else(|| Sets::new(Ids::born(rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw())), Sets::pretended);
+    let own = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+    let sets = pretended.map_or_else(|| Sets::new(Ids::born(own.0, own.1)), Sets::pretended);
     let confined = || {
         for (resource, most) in [(libc::RLIMIT_AS, MEMORY), (libc::RLIMIT_NOFILE, DESCRIPTORS), (libc::RLIMIT_CORE, 0)] {
             process::set_rlimit(resource, most, most)?;
@@ -241,7 +243,7 @@ fn prepare(socket: &OwnedFd) -> Result<Option<(Desk, OwnedFd)>> {
     confined().doing("confine", "the supervisor of ids")?;
     let program = seccomp::only(OWN_CALLS)?;
     confine::seccomp_load(program.filter()).doing("confine", "the supervisor of ids")?;
-    Ok(Some((Desk::new(proc, sets), listener)))
+    Ok(Some((Desk::new(proc, sets, own), listener)))
 }
 
 /// The first byte and the rest; none: nobody is there.
@@ -252,16 +254,25 @@ fn hear<'a>(socket: &OwnedFd, words: &'a mut [u8]) -> Result<Heard<'a>> {
     Ok((words.get(..n).unwrap_or_default().split_first(), fds))
 }
 
+/// A call of which we are not told the end has ended, as a rule.
+const SOON: Timespec = Timespec { tv_sec: 0, tv_nsec: 10_000_000 };
+
 /// Answer until nobody is left who could ask. // I4
 fn serve(mut desk: Desk, listener: &OwnedFd) -> std::result::Result<(), Errno> {
     let calls: HashMap<i32, Call> = CALLS.iter().filter_map(|(name, call)| Some((ScmpSyscall::from_name(name).ok()?.into(), *call))).collect();
     loop {
         let mut set = [PollFd::new(listener, PollFlags::IN)];
-        clone::interrupted(|| poll(&mut set, None))?;
-        if !set[0].revents().contains(PollFlags::IN) {
-            return Ok(());
+        let soon = desk.waits().then_some(&SOON);
+        let asked = clone::interrupted(|| poll(&mut set, soon))? > 0;
+        let over = asked && !set[0].revents().contains(PollFlags::IN);
+        if over || !asked {
+            desk.settle(None);
         }
-        take(&mut desk, listener.as_fd(), &calls)?;
+        match asked {
+            _ if over => return Ok(()),
+            true => take(&mut desk, listener.as_fd(), &calls)?,
+            false => {}
+        }
     }
 }
 

@@ -199,7 +199,7 @@ fn a_command_believes_to_be_who_it_was_started_as() {
     let Some(place) = plain() else { return skip(NEEDS_PLAIN) };
     tiny_root(&place, "root");
     let rootfs = format!("{}:O", place.at("root"));
-    let who = "echo $(id -u) $(id -g) $(id -G) $HOME; grep -E '^(Uid|CapEff|CapPrm)' /proc/self/status; touch /f && chown root /f";
+    let who = "echo $(id -u) $(id -g) $(id -G) $HOME; grep -E '^(Uid|CapEff|CapPrm)' /proc/self/status";
     let bob = "1000 1000 1000 2000 /home/bob\nUid:\t0\t0\t0\t0\nCapPrm:\t0000000000000000\nCapEff:\t0000000000000000";
     let out = place.sandbox(&["run", "--rootfs", &rootfs, "-u", "bob", "sh", "-c", who]);
     assert_eq!(out.ok(), bob);
@@ -244,6 +244,34 @@ fn a_command_believes_to_be_who_it_was_started_as() {
     let checked = || place.sandbox(&["exec", "ids", "cat", "/tmp/checked"]).stdout == "1000\n";
     assert!(within(Duration::from_secs(10), checked), "the check was not by bob");
     place.sandbox(&["rm", "-f", "ids"]).ok();
+}
+
+/// By whatever call, started as one or become one later, and also where nobody asks before the end.
+#[test]
+fn what_a_pretended_user_makes_is_his() {
+    let Some(place) = plain() else { return skip(NEEDS_PLAIN) };
+    let image = crate::image::tiny_image(&place, "tiny");
+    let shown = "stat -c '%n %u:%g' /work/*";
+    let all = "a 33:44,b 33:44,c 33:44,d 33:44,e 33:44,f 33:44,g 33:44,h 33:44,i 33:44,j 33:44,k 33:44".replace(',', "\n/work/");
+    let all = format!("/work/{all}");
+    // Nobody may ask about the last one.
+    let script = format!("probe makes /work && {shown}; touch /work/last");
+    let make = |flags: &[&str], run: &str| {
+        let words = [&["run", "--layer", "kept"], flags, &[&image, "sh", "-ec", run]].concat();
+        place.sandbox(&words)
+    };
+    make(&[], "mkdir /work; mkdir -m 2777 /shared; chown 0:7 /shared").ok();
+    assert_eq!(make(&["-u", "33:44"], &script).ok(), all);
+    assert_eq!(
+        make(&[], "stat -c %u:%g /work/last; stat -c %u:%g /work; rm -r /work/*; touch /work/x; stat -c %u:%g /work/x").ok(),
+        "33:44\n0:0\n0:0"
+    );
+    // What is there already stays whose it is, and a directory may say whose group it is.
+    let others =
+        "echo more >> /work/x; : > /work/x; ! mkdir /work/x; ! ln -s a /work/x; stat -c %u:%g /work/x; : > /shared/y; stat -c %u:%g /shared/y";
+    assert_eq!(make(&["-u", "33:44"], others).ok(), "0:0\n33:7");
+    assert_eq!(make(&[], &format!("rm -r /work/x; probe be 33 44 probe makes /work; {shown}")).ok(), all);
+    assert_eq!(foreign(&place, &place.path(".local")), "");
 }
 
 #[test]

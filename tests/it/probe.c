@@ -1448,6 +1448,25 @@ static int cmd_owners_many(void) {
     return 0;
 }
 
+/* By every call that makes something, a name each. */
+static int cmd_makes(const char *at) {
+    struct { unsigned long long flags, mode, resolve; } how = {O_CREAT | O_WRONLY, 0644, 0};
+    int dir = open(at, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    if (dir < 0 || chdir(at)) return 96;
+    int bad = syscall(SYS_open, "a", O_CREAT | O_WRONLY, 0644) < 0 || syscall(SYS_creat, "b", 0644) < 0;
+    bad |= syscall(SYS_openat, dir, "c", O_CREAT | O_EXCL | O_RDWR, 0644) < 0 || syscall(437, dir, "d", &how, sizeof how) < 0;
+    bad |= syscall(SYS_mkdir, "e/", 0755) || syscall(SYS_mkdirat, dir, "f", 0755) || syscall(SYS_symlink, "a", "g");
+    bad |= syscall(SYS_symlinkat, "nowhere", dir, "h") || syscall(SYS_mknod, "i", S_IFIFO | 0644, 0) || syscall(SYS_mknodat, dir, "j", 0644, 0);
+    return bad || syscall(SYS_open, "./e/../k", O_CREAT | O_EXCL | O_WRONLY, 0644) < 0 ? 97 : 0;
+}
+
+/* UID GID COMMAND... */
+static int cmd_be(char **argv) {
+    if (setgroups(0, NULL) || setgid(atoi(argv[1])) || setuid(atoi(argv[0]))) return 96;
+    execvp(argv[2], argv + 2);
+    return 127;
+}
+
 int main(int argc, char **argv) {
     const char *cmd = argc > 1 ? argv[1] : "";
     const char *one = argc > 2 ? argv[2] : "";
@@ -1495,6 +1514,8 @@ int main(int argc, char **argv) {
     if (!strcmp(cmd, "owners-race")) return cmd_owners_race(atoi(one));
     if (!strcmp(cmd, "owners-flood")) return cmd_owners_flood(atoi(one), atoi(argv[3]));
     if (!strcmp(cmd, "owners-many")) return cmd_owners_many();
+    if (!strcmp(cmd, "makes")) return cmd_makes(one);
+    if (!strcmp(cmd, "be")) return cmd_be(argv + 2);
     fprintf(stderr, "probe: no such check: %s\n", cmd);
     return 99;
 }
