@@ -92,7 +92,11 @@ pub fn start(maps: &Maps, shapes: &[Shape], trees: Vec<Tree>) -> Result<Role> {
 
 /// Be the helper.
 pub fn act(word: &OsStr) -> Option<ExitCode> {
-    (word == "@overlay").then(|| role::act(serve))
+    (word == "@overlay").then(|| {
+        // Each thread of the crate has 16 MiB for requests of a size that never comes.
+        crate::sys::process::map_large_memory();
+        role::act(serve)
+    })
 }
 
 fn serve(shapes: Vec<Shape>, stage: Stage) -> Result<()> {

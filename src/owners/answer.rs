@@ -8,7 +8,7 @@ use crate::sys::{Errno, Result};
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RenameFlags, ResolveFlags, XattrFlags, openat, openat2};
 use rustix::process::Pid;
 use rustix::thread::CapabilitySet;
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
@@ -43,6 +43,8 @@ pub enum Call {
     Effective(Whose),
     GetRes(Whose),
     GetGroups,
+    /// prctl(2), PR_SET_KEEPCAPS.
+    KeepCapabilities,
     /// About RLIMIT_LOCKS, in which we keep what is ours; the argument that says where to put the old limit.
     Limit(Option<usize>),
 }
@@ -54,7 +56,7 @@ pub enum Whose {
 }
 
 /// Their names; some machines lack some.
-pub const CALLS: [(&str, Call); 38] = {
+pub const CALLS: [(&str, Call); 39] = {
     use Call::*;
     use Whose::*;
     [
@@ -93,6 +95,7 @@ pub const CALLS: [(&str, Call); 38] = {
         ("getresuid", GetRes(User)),
         ("getresgid", GetRes(Group)),
         ("getgroups", GetGroups),
+        ("prctl", KeepCapabilities),
         ("setrlimit", Limit(None)),
         ("getrlimit", Limit(Some(1))),
         ("prlimit64", Limit(Some(3))),
@@ -118,11 +121,6 @@ impl Task<'_> {
 
     fn path(&self, n: usize) -> Result<Vec<u8>> {
         read_path(self.pid, self.args[n])
-    }
-
-    fn can(&self, ids: &Ids, what: CapabilitySet) -> bool {
-        // The kernel takes all away when the effective user stops being root; here it does not know.
-        ids.user.effective == 0 && rustix::thread::capabilities(Pid::from_raw(self.pid)).is_ok_and(|sets| sets.effective.contains(what))
     }
 }
 
@@ -184,6 +182,8 @@ pub struct Desk {
     served: HashMap<u64, bool>,
     made: u64,
     coming: Vec<Coming>,
+    /// Tasks that keep their capabilities when they stop being root, and what they run: an exec ends it.
+    keep: VecDeque<(i32, (u64, u64))>,
 }
 
 /// What the kernel is about to make for somebody whom it does not know.
@@ -195,13 +195,14 @@ struct Coming {
     since: Instant,
 }
 
+const MOST_KEEP: usize = 64;
 /// So many are waited for, so long.
 const MOST_COMING: usize = 16;
 const COMES: Duration = Duration::from_secs(1);
 
 impl Desk {
     pub fn new(proc: OwnedFd, sets: Sets, own: (u32, u32)) -> Desk {
-        Desk { proc, root: None, sets, own, served: HashMap::new(), made: 0, coming: Vec::new() }
+        Desk { proc, root: None, sets, own, served: HashMap::new(), made: 0, coming: Vec::new(), keep: VecDeque::new() }
     }
 
     /// Something may have come to be that nobody has asked about.
@@ -247,6 +248,7 @@ impl Desk {
             Openat2 => self.makes_as_said(task),
             Symlink => Named::at(task, 1, false).and_then(|named| self.makes(task, named)),
             Symlinkat => task.path(2).and_then(|path| self.makes(task, Named { dir: args[1] as i32, path, follow: false })),
+            KeepCapabilities => self.keeps(task, args[1] != 0),
             // The rest is about nothing but what we keep ourselves.
             _ => return self.credentials(call, task).unwrap_or_else(Reply::Error),
         };
@@ -364,7 +366,7 @@ impl Desk {
         }
         let ids = self.ids(task)?;
         let own = ids.user.files == owner.0 && keeps(uid, owner.0) && (keeps(gid, owner.1) || ids.is_in(gid));
-        if !own && !task.can(ids, CapabilitySet::CHOWN) {
+        if !own && !self.can(task, ids, CapabilitySet::CHOWN) {
             return Ok(Reply::Error(Errno::PERM));
         }
         task.waits()?;
@@ -450,6 +452,28 @@ impl Desk {
         Ok(self::done(done))
     }
 
+    /// The kernel takes capabilities away when the effective user stops being root, or leaves them, and then until an exec; here it does not
+    /// know. man: capabilities(7), PR_SET_KEEPCAPS(2const)
+    fn can(&self, task: &Task, ids: &Ids, what: CapabilitySet) -> bool {
+        let keeps = || self.keep.iter().any(|(pid, program)| *pid == task.pid && self.program(task) == Ok(*program));
+        let has = || rustix::thread::capabilities(Pid::from_raw(task.pid)).is_ok_and(|sets| sets.effective.contains(what));
+        (ids.user.effective == 0 || keeps()) && has()
+    }
+
+    fn program(&self, task: &Task) -> Result<(u64, u64)> {
+        let stat = task::stat(self.of(task, "exe")?.as_fd())?;
+        Ok((stat.st_dev, stat.st_ino))
+    }
+
+    fn keeps(&mut self, task: &Task, yes: bool) -> Result<Reply> {
+        self.keep.retain(|(pid, _)| *pid != task.pid);
+        if yes {
+            self.keep.truncate(MOST_KEEP - 1);
+            self.keep.push_front((task.pid, self.program(task)?));
+        }
+        Ok(Reply::Kernel)
+    }
+
     fn ids(&self, task: &Task) -> Result<&Ids> {
         let (limit, _) = task::limit(task.pid, RLIMIT_LOCKS)?;
         Ok(self.sets.get(limit).unwrap_or(self.sets.born()))
@@ -470,7 +494,7 @@ impl Desk {
             None if matches!(call, Real(_) | Effective(_) | GetRes(_) | GetGroups) => return Ok(Reply::Kernel),
             known => known.unwrap_or(self.sets.born()).clone(),
         };
-        let (uid, gid) = (task.can(&ids, CapabilitySet::SETUID), task.can(&ids, CapabilitySet::SETGID));
+        let (uid, gid) = (self.can(task, &ids, CapabilitySet::SETUID), self.can(task, &ids, CapabilitySet::SETGID));
         let three = [task.id(0), task.id(1), task.id(2)];
         let changed = |whose: Whose, change: &dyn Fn(Four, bool) -> Result<Four>| -> Result<Ids> {
             Ok(match whose {

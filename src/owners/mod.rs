@@ -63,9 +63,11 @@ pub fn filter() -> Result<Option<(Program, u32)>> {
     let Some(flags) = confine::listening() else { return Ok(None) };
     const LOCKS: &[u32] = &[libc::RLIMIT_LOCKS];
     const CREATE: u32 = libc::O_CREAT as u32;
+    const KEEP: &[u32] = &[libc::PR_SET_KEEPCAPS as u32];
     let calls = CALLS.iter().map(|(name, call)| match call {
         Call::Open => (*name, Some((1, CREATE, &[CREATE][..]))),
         Call::Openat => (*name, Some((2, CREATE, &[CREATE][..]))),
+        Call::KeepCapabilities => (*name, Some((0, u32::MAX, KEEP))),
         Call::Limit(Some(3)) => (*name, Some((1, u32::MAX, LOCKS))),
         Call::Limit(_) => (*name, Some((0, u32::MAX, LOCKS))),
         _ => (*name, None),

@@ -357,6 +357,12 @@ mod tripwire {
             // SAFETY: the caller's promises are those of `System.alloc`.
             unsafe { System.alloc(layout) }
         }
+        // Without this one all of it would be written to.
+        unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+            step_on_it();
+            // SAFETY: as above.
+            unsafe { System.alloc_zeroed(layout) }
+        }
         unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
             // SAFETY: as above.
             unsafe { System.dealloc(ptr, layout) }

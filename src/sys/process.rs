@@ -29,6 +29,13 @@ impl Pointers {
     }
 }
 
+/// Large pieces of memory are always mappings of their own, zero until they are used, and given back when they are freed: by itself, malloc takes
+/// them from a heap once one of that size was freed, and clears them in full. man: mallopt(3), M_MMAP_THRESHOLD
+pub fn map_large_memory() {
+    // SAFETY: mallopt takes integers, and changes nothing that was allocated before.
+    unsafe { libc::mallopt(libc::M_MMAP_THRESHOLD, 1 << 20) };
+}
+
 /// setgroups(2), setresgid(2), setresuid(2), in this order; `groups` None: the supplementary groups stay as they are.
 pub fn set_ids(uid: u32, gid: u32, groups: Option<&[u32]>) -> Result<()> {
     if let Some(groups) = groups {

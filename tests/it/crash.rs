@@ -104,8 +104,7 @@ fn kill_9_of_init() {
     let place = warm();
     let left = Left::before(&place);
     let mut child = place.start(place.cli(&["run", "--", "sh", "-c", STUBBORN]), "ready");
-    let children = std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", child.id())).unwrap();
-    kill(children.trim().parse().unwrap(), 9);
+    kill(init_of(child.id()), 9);
     assert!(within(Duration::from_secs(3), || child.try_wait().unwrap().is_some()));
     assert_eq!(finish(child, b"").code(), 137);
     left.at_once();

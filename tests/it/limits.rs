@@ -480,7 +480,7 @@ fn scope_and_cgroup_are_gone_however_it_ends() {
         let cgroup = run.cgroup();
         assert!(cgroup.exists());
         let supervisor = run.supervisor();
-        let init = crate::escape::children(supervisor)[0];
+        let init = init_of(supervisor);
         match end {
             "supervisor" => kill(supervisor, 9),
             "init" => kill(init, 9),
@@ -700,7 +700,7 @@ fn g01_cve_2023_6476_a_nested_one_lifts_no_limit_and_leaves_no_cgroup() {
         );
         // Whoever is inside is still below it.
         let supervisor = run.supervisor();
-        for pid in crate::escape::children(crate::escape::children(supervisor)[0]) {
+        for pid in children(init_of(supervisor)) {
             let own = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
             assert!(own.contains(cgroup.file_name().unwrap().to_str().unwrap()), "{own}");
         }

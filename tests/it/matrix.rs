@@ -532,7 +532,7 @@ fn a_hundred_thousand_orphans() {
     let place = alone();
     let count = if soak().is_some() { 100_000 } else { 10_000 };
     let child = place.start(place.cli(&["run", "--", &place.probe(), "orphans", &count.to_string(), "2000"]), "ready");
-    let init = children(child.id())[0];
+    let init = init_of(child.id());
     let ticks = || {
         let stat = std::fs::read_to_string(format!("/proc/{init}/stat")).unwrap_or_default();
         stat.rsplit(')').next().map_or(0, |rest| rest.split_whitespace().skip(11).take(2).filter_map(|n| n.parse::<u64>().ok()).sum())

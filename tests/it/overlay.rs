@@ -134,6 +134,9 @@ fn who_serves_is_confined_and_ends_with_the_sandbox() {
     let status = std::fs::read_to_string(format!("/proc/{server}/status")).unwrap();
     let field = |name: &str| status.lines().find_map(|l| l.strip_prefix(name)).map(|v| v.trim().to_string()).unwrap();
     assert_eq!((field("Seccomp:").as_str(), field("NoNewPrivs:").as_str()), ("2", "1"));
+    // It has a thread or more for each overlay of the host's tree, but no memory for what was never asked.
+    let anonymous: u64 = field("RssAnon:").trim_end_matches(" kB").parse().unwrap();
+    assert!(anonymous < 16 << 10, "{anonymous} KiB");
     // chown, dac_override, dac_read_search, fowner, fsetid, setfcap: over what is mapped in a user namespace of its own.
     assert_eq!(u64::from_str_radix(&field("CapBnd:"), 16).unwrap(), 0x8000_001f);
     let namespace = |pid: u32, kind: &str| std::fs::read_link(format!("/proc/{pid}/ns/{kind}")).unwrap();

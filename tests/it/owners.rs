@@ -274,6 +274,19 @@ fn what_a_pretended_user_makes_is_his() {
     assert_eq!(foreign(&place, &place.path(".local")), "");
 }
 
+/// Who first stops being root, and then sets his groups, has kept what that takes: setpriv(1), as in images that start a server by it.
+#[test]
+fn capabilities_are_kept_by_who_says_so_until_he_runs_something_else() {
+    let Some(place) = plain() else { return skip(NEEDS_PLAIN) };
+    tiny_root(&place, "root");
+    for (from, to) in [("/usr/bin/setpriv", "bin/setpriv"), ("/lib/x86_64-linux-gnu/libcap-ng.so.0", "lib/x86_64-linux-gnu/libcap-ng.so.0")] {
+        std::fs::copy(from, place.path(&format!("root/{to}"))).unwrap();
+    }
+    let rootfs = format!("{}:O", place.at("root"));
+    let script = "setpriv --reuid=33 --regid=44 --clear-groups sh -c 'id -u; id -g; id -G; probe be 0 0 true; echo $?; : > /f; stat -c %u:%g /f'";
+    assert_eq!(place.sandbox(&["run", "--rootfs", &rootfs, "sh", "-c", script]).ok(), "33\n44\n44\n96\n33:44");
+}
+
 #[test]
 fn a_layer_is_committed_with_the_owners_that_are_pretended() {
     let Some(place) = plain() else { return skip(NEEDS_PLAIN) };

@@ -335,6 +335,13 @@ pub fn children(pid: u32) -> Vec<u32> {
     list.split_whitespace().filter_map(|pid| pid.parse().ok()).collect()
 }
 
+/// Of the children of who stays with a sandbox its PID 1; who serves its files is another.
+#[track_caller]
+pub fn init_of(stays: u32) -> u32 {
+    let is_init = |pid: &u32| std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|words| words.starts_with(b"sandbox-init\0"));
+    children(stays).into_iter().find(is_init).expect("a PID 1")
+}
+
 /// Run to the end, or to the watchdog.
 #[track_caller]
 pub fn finish(mut child: Child, stdin: &[u8]) -> Output {

@@ -266,7 +266,7 @@ fn i13_the_callers_ids_are_the_only_ones_of_the_host() {
     // Seen from inside the two levels the inner map is the identity; from outside, host ids.
     output.ok();
     let mut child = place.start(place.cli(&["run", "--", "sh", "-c", "echo ready; sleep 20"]), "ready");
-    let init = super::proc::children(child.id())[0];
+    let init = init_of(child.id());
     for (file, own) in [("uid_map", place.account.uid), ("gid_map", place.account.gid)] {
         let map = std::fs::read_to_string(format!("/proc/{init}/{file}")).unwrap();
         for line in map.lines() {

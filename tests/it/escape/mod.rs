@@ -11,4 +11,3 @@ mod paths;
 mod proc;
 mod session;
 mod users;
-pub use proc::children;

@@ -183,8 +183,8 @@ fn o02_mallory_cannot_look_into_a_running_sandbox() {
     need!(root(), "needs root, to become another user");
     let place = place();
     let mut child = place.start(place.cli(&["run", "--", "sh", "-c", "echo CANARY > /tmp/x; echo ready; sleep 20"]), "ready");
-    let init = super::proc::children(child.id())[0];
-    let workload = super::proc::children(init);
+    let init = init_of(child.id());
+    let workload = children(init);
     for pid in [child.id(), init].into_iter().chain(workload) {
         let output = as_mallory(&format!(
             "cat /proc/{pid}/root/tmp/x /proc/{pid}/environ /proc/{pid}/fd/* /proc/{pid}/maps 2>/dev/null; ls /proc/{pid}/fd /proc/{pid}/root /proc/{pid}/cwd/ 2>/dev/null; kill {pid} 2>/dev/null && echo killed; echo done"
