@@ -119,7 +119,17 @@ pub fn run(args: ExecArgs) -> Result<u8> {
     }
     let joined = init.map(|init| Joined { group: entered.pid, sandbox: init.pidfd });
     let stop_signal = sandbox.config.spec.process.stop_signal;
-    let living = Living { pidfd: entered.pidfd, wire: entered.wire, streams, stop_signal, timeout: None, lingers: false, joined, server: None };
+    let living = Living {
+        pidfd: entered.pidfd,
+        wire: entered.wire,
+        streams,
+        stop_signal,
+        timeout: None,
+        lingers: false,
+        joined,
+        server: None,
+        supervisor: entered.supervisor,
+    };
     let code = stay(living, signals, &mut |_| {})?.code();
     sandboxes.say(&sandbox, "exec_die", &[("execCommand", words), ("exitCode", code.to_string())]);
     Ok(code)

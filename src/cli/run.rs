@@ -635,8 +635,8 @@ pub fn run(args: RunArgs, guessed: Option<Guess>) -> Result<u8> {
     let held = live.cgroup;
     let timeout = spec.process.timeout.map(Duration::from_secs);
     let lingers = held.is_some();
-    let (stop_signal, server) = (spec.process.stop_signal, live.server);
-    let living = Living { pidfd: live.pidfd, wire: live.wire, streams, stop_signal, timeout, lingers, joined: None, server };
+    let (stop_signal, server, supervisor) = (spec.process.stop_signal, live.server, live.supervisor);
+    let living = Living { pidfd: live.pidfd, wire: live.wire, streams, stop_signal, timeout, lingers, joined: None, server, supervisor };
     let (mut used, mut gone) = (None, None);
     let exit = stay(living, signals, &mut |event| match event {
         Event::Settled if !at_once => {

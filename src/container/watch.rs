@@ -269,6 +269,7 @@ impl Life<'_> {
             lingers: held.is_some(),
             joined: None,
             server: alive.server,
+            supervisor: alive.supervisor,
         };
         let mut used = None;
         let exit = stay_detached(living, &signals, self.door, &mut |event| match event {

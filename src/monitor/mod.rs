@@ -45,6 +45,7 @@ pub use signals::Signals;
 use crate::cgroup::Usage;
 use crate::error::{Doing, Error, Kind, Result};
 use crate::logs::Stream;
+use crate::owners::Supervisor;
 use crate::role::Role;
 use crate::sys;
 use crate::sys::signal::{pidfd_send, suffer};
@@ -82,6 +83,8 @@ pub struct Living {
     pub joined: Option<Joined>,
     /// Who serves its overlays: without it the sandbox is over.
     pub server: Option<Role>,
+    /// Who answers for its ids.
+    pub supervisor: Option<Supervisor>,
 }
 
 /// What an init would do for a command, and we must.
@@ -250,7 +253,7 @@ fn stay_on<'a>(
     door: Option<&'a mut Door>,
     on_event: &'a mut (dyn FnMut(Event) + 'a),
 ) -> Result<Exit> {
-    let Living { pidfd, wire, streams, stop_signal, timeout, lingers, joined, server } = living;
+    let Living { pidfd, wire, streams, stop_signal, timeout, lingers, joined, server, supervisor } = living;
     let sandbox = Sandbox::Here { pidfd, wire, joined, lingers, server, words: None, master: None };
     let mut watch = Watch::new(sandbox, signals, caller, on_event);
     watch.door = door;
@@ -258,6 +261,7 @@ fn stay_on<'a>(
     watch.deadline = timeout.and_then(|limit| Instant::now().checked_add(limit));
     watch.open(streams)?;
     watch.run()?;
+    drop(supervisor); // it has yet to say whose the last files are, as long as they are served
     match watch.unserved.take() {
         Some(e) => Err(Error::new(Kind::Io, format!("cannot go on: the sandbox's tree is not served any more: {}", e.message()))
             .hint("what was written is in its layer, if that is kept; sandbox start or run goes on with it")),

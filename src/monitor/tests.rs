@@ -64,7 +64,7 @@ fn living(script: &str, [stdin, stdout, stderr]: [OwnedFd; 3], streams: Streams,
     for word in words {
         rustix::net::send(&init, &word.to_ne_bytes(), SendFlags::empty()).unwrap();
     }
-    Living { pidfd, wire, streams, stop_signal: libc::SIGTERM, timeout: None, lingers: false, joined: None, server: None }
+    Living { pidfd, wire, streams, stop_signal: libc::SIGTERM, timeout: None, lingers: false, joined: None, server: None, supervisor: None }
 }
 
 fn direct(script: &str, words: &[i32]) -> Living {

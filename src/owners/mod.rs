@@ -53,6 +53,7 @@ use libseccomp::error::SeccompErrno;
 use libseccomp::{ScmpArch, ScmpNotifReq, ScmpNotifResp, ScmpNotifRespFlags, ScmpSyscall, notify_id_valid};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::RecvFlags;
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -75,12 +76,15 @@ pub fn filter() -> Result<Option<(Program, u32)>> {
     Ok(Some((seccomp::notify(calls)?, flags)))
 }
 
-/// Who answers, as who started it sees it. Dropping it ends it.
+/// Who answers, as who started it sees it. Dropping it ends it: by itself, if nobody is left who asks.
 #[derive(Debug)]
 pub struct Supervisor {
     child: Child,
     socket: OwnedFd,
 }
+
+/// For its last answers.
+const LAST: Timespec = Timespec { tv_sec: 0, tv_nsec: 500_000_000 };
 
 /// The namespaces of a sandbox, and the host's procfs. // step.rs `Introduce`
 pub struct Place {
@@ -134,6 +138,12 @@ impl Supervisor {
 
 impl Drop for Supervisor {
     fn drop(&mut self) {
+        // If it was never told whom to answer for, that ends it.
+        let _ = rustix::net::shutdown(&self.socket, rustix::net::Shutdown::Both);
+        let pidfd = Pid::from_raw(self.child.id() as i32).map(|pid| pidfd_open(pid, PidfdFlags::empty()));
+        if let Some(Ok(pidfd)) = pidfd {
+            let _ = clone::interrupted(|| poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&LAST)));
+        }
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

@@ -451,6 +451,11 @@ fn backend() -> Vec<String> {
     named.map(|backend| vec!["--overlay-backend".to_string(), backend]).unwrap_or_default()
 }
 
+/// Is that our own?
+pub fn on_fuse() -> bool {
+    backend().iter().any(|word| word == "fuse")
+}
+
 /// A place whose commands are run by a user who is logged in.
 pub fn login() -> Place {
     place().login()
