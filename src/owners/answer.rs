@@ -198,7 +198,7 @@ struct Coming {
 const MOST_KEEP: usize = 64;
 /// So many are waited for, so long.
 const MOST_COMING: usize = 16;
-const COMES: Duration = Duration::from_secs(1);
+const COMES: Duration = Duration::from_secs(3);
 
 impl Desk {
     pub fn new(proc: OwnedFd, sets: Sets, own: (u32, u32)) -> Desk {
@@ -428,6 +428,9 @@ impl Desk {
         let kind = FileType::from_raw_mode(mode);
         if !matches!(kind, FileType::CharacterDevice | FileType::BlockDevice) {
             return self.makes(task, named);
+        }
+        if named.path.ends_with(b"/") {
+            return Ok(Reply::Kernel);
         }
         let (dir, name) = self.place(task, named)?;
         let umask = field(&self.text(task, "status")?, "Umask:").ok_or(Errno::INVAL)?;
