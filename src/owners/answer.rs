@@ -214,8 +214,7 @@ impl Desk {
     pub fn settle(&mut self, again: Option<i32>) {
         self.coming.retain(|it| match openat(&it.dir, it.name.as_slice(), OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty()) {
             Ok(object) => {
-                let owner = format!("{}:{}", it.owner.0, it.owner.1);
-                let _ = rustix::fs::setxattr(path_of(object.as_fd()), overlay::OWNER, owner.as_bytes(), XattrFlags::empty());
+                let _ = give(object.as_fd(), it.owner);
                 false
             }
             Err(_) => again != Some(it.by) && it.since.elapsed() < COMES,
@@ -370,12 +369,12 @@ impl Desk {
             return Ok(Reply::Error(Errno::PERM));
         }
         task.waits()?;
-        let wanted = format!("{uid}:{gid}");
-        Ok(done(rustix::fs::setxattr(path_of(object.as_fd()), overlay::OWNER, wanted.as_bytes(), XattrFlags::empty())))
+        Ok(done(give(object.as_fd(), (uid, gid))))
     }
 
-    /// A name that may not be there yet, and the directory that it is in, which keeps owners by attribute.
-    fn place(&mut self, task: &Task, mut named: Named) -> Result<(OwnedFd, Vec<u8>)> {
+    /// A name that may not be there yet, and the directory that it is in, which keeps owners by attribute; and the group that this gives, if it
+    /// does.
+    fn place(&mut self, task: &Task, mut named: Named) -> Result<(OwnedFd, Vec<u8>, Option<u32>)> {
         let end = named.path.iter().rposition(|b| *b != b'/').map_or(0, |at| at + 1);
         named.path.truncate(end);
         let cut = named.path.iter().rposition(|b| *b == b'/').map_or(0, |at| at + 1);
@@ -387,24 +386,21 @@ impl Desk {
             named.path = b".".to_vec();
         }
         let dir = self.find(task, &named)?;
-        self.owner(dir.as_fd(), &task::stat(dir.as_fd())?)?;
-        Ok((dir, name))
+        let stat = task::stat(dir.as_fd())?;
+        let (_, group) = self.owner(dir.as_fd(), &stat)?;
+        Ok((dir, name, (stat.st_mode & libc::S_ISGID != 0).then_some(group)))
     }
 
     /// The kernel makes it, if it may be made, and believes that it is root's. // settle
     fn makes(&mut self, task: &Task, named: Named) -> Result<Reply> {
         let ids = self.ids(task)?;
-        let (uid, mut gid) = (ids.user.files, ids.group.files);
+        let (uid, gid) = (ids.user.files, ids.group.files);
         if (uid, gid) == self.own || self.coming.len() >= MOST_COMING || self.find(task, &named).is_ok() {
             return Ok(Reply::Kernel);
         }
-        let (dir, name) = self.place(task, named)?;
-        let stat = task::stat(dir.as_fd())?;
-        if stat.st_mode & libc::S_ISGID != 0 {
-            gid = self.owner(dir.as_fd(), &stat)?.1;
-        }
+        let (dir, name, group) = self.place(task, named)?;
         task.waits()?;
-        self.coming.push(Coming { dir, name, owner: (uid, gid), by: task.pid, since: Instant::now() });
+        self.coming.push(Coming { dir, name, owner: (uid, group.unwrap_or(gid)), by: task.pid, since: Instant::now() });
         Ok(Reply::Kernel)
     }
 
@@ -432,7 +428,7 @@ impl Desk {
         if named.path.ends_with(b"/") {
             return Ok(Reply::Kernel);
         }
-        let (dir, name) = self.place(task, named)?;
+        let (dir, name, _) = self.place(task, named)?;
         let umask = field(&self.text(task, "status")?, "Umask:").ok_or(Errno::INVAL)?;
         let ids = self.ids(task)?;
         // No capability is asked for: what cannot be opened gives no right.
@@ -559,6 +555,10 @@ impl Desk {
         }
         Ok(Reply::Value(value))
     }
+}
+
+fn give(object: BorrowedFd, (uid, gid): (u32, u32)) -> Result<()> {
+    rustix::fs::setxattr(path_of(object), overlay::OWNER, format!("{uid}:{gid}").as_bytes(), XattrFlags::empty())
 }
 
 fn done(result: Result<()>) -> Reply {

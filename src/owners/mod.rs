@@ -275,15 +275,14 @@ fn serve(mut desk: Desk, listener: &OwnedFd) -> std::result::Result<(), Errno> {
     loop {
         let mut set = [PollFd::new(listener, PollFlags::IN)];
         let soon = desk.waits().then_some(&SOON);
-        let asked = clone::interrupted(|| poll(&mut set, soon))? > 0;
-        let over = asked && !set[0].revents().contains(PollFlags::IN);
-        if over || !asked {
-            desk.settle(None);
+        let told = clone::interrupted(|| poll(&mut set, soon))? > 0;
+        if set[0].revents().contains(PollFlags::IN) {
+            take(&mut desk, listener.as_fd(), &calls)?;
+            continue;
         }
-        match asked {
-            _ if over => return Ok(()),
-            true => take(&mut desk, listener.as_fd(), &calls)?,
-            false => {}
+        desk.settle(None);
+        if told {
+            return Ok(());
         }
     }
 }

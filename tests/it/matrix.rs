@@ -469,9 +469,9 @@ fn soaked_nothing_grows() {
     };
     let left = Left::before(&place);
     let mut slopes = [
-        Slope::of("KiB of a quiet one's monitor", 128.0),
-        Slope::of("KiB of a loud one's monitor", 128.0),
-        Slope::of("KiB of a loud one's init", 128.0),
+        Slope::of("KiB of a quiet one's monitor", 64.0),
+        Slope::of("KiB of a loud one's monitor", 64.0),
+        Slope::of("KiB of a loud one's init", 64.0),
         Slope::of("descriptors of a loud one's monitor", 0.9),
         Slope::of("mounts that a loud one's monitor sees", 20.0), // with those of other tests
         Slope::of("KiB on disk, and the log of a loud one", 140.0), // which is so long

@@ -239,6 +239,7 @@ fn l5_pid_1_holds_two_descriptors() {
     need!(root(), "needs root, to become another user");
     let place = place();
     let mut child = place.start(place.cli(&["run", "--", "sh", "-c", "echo ready; sleep 20"]), "ready");
+    assert_eq!(children(child.id()).len(), 1 + usize::from(on_fuse()));
     let fds: Vec<_> = std::fs::read_dir(format!("/proc/{}/fd", init_of(child.id())))
         .unwrap()
         .map(|e| std::fs::read_link(e.unwrap().path()).unwrap().display().to_string())
