@@ -79,10 +79,14 @@ pub fn volumes(b: &mut Builder, image: &ImageRoot, read_only: bool) -> Result<()
         }
         // Where the user mounts something, the volume is that; below it, it would be made on the host.
         let covered = b.site.spec.files.mounts.iter().any(|m| is_within(volume, &m.target));
-        if covered || (image.writable.is_none() && !read_only && !is_seen(b, image)) {
+        if covered {
             continue;
         }
         let path = cpath(volume.strip_prefix("/").unwrap_or(volume))?;
+        if image.writable.is_none() && !read_only && !is_seen(b, image) {
+            b.mount(Step::MakeInside { path });
+            continue;
+        }
         let upper = cstring(&b.fresh_name("u"));
         let work = cstring(&format!("w{}", b.count));
         b.make(Step::MakeDir { path: upper.clone(), mode: 0o755, owner: None });
