@@ -217,6 +217,13 @@ impl ImageName {
     pub fn digest(&self) -> Option<&Digest> {
         self.digest.as_ref()
     }
+
+    /// What a name without a registry also stands for on this machine: what was loaded or committed as `localhost/` and it.
+    pub fn local(text: &str) -> Option<ImageName> {
+        let name: ImageName = text.parse().ok()?;
+        let whole = ["docker.io/", "index.docker.io/"].iter().any(|registry| text.starts_with(registry));
+        (name.registry == "docker.io" && !whole).then(|| format!("localhost/{text}").parse().ok())?
+    }
 }
 
 impl FromStr for ImageName {

@@ -94,7 +94,7 @@ pub struct TagArgs {
 pub struct UntagArgs {
     /// The names
     #[arg(value_name = "NAME[:TAG]", required = true)]
-    names: Vec<ImageName>,
+    names: Vec<String>,
 }
 
 /// Remove images, or names of images that have others
@@ -261,7 +261,11 @@ pub fn run(command: ImageCommand) -> Result<u8> {
         }
         ImageCommand::Untag(args) => {
             let store = store()?;
-            args.names.iter().try_for_each(|name| store.untag(name))?;
+            for text in &args.names {
+                let found = store.find(text).ok().flatten();
+                let called = found.as_ref().and_then(|image| image.called(text)).cloned();
+                store.untag(&called.map_or_else(|| text.parse(), Ok)?)?;
+            }
         }
         ImageCommand::Rmi(args) => return rmi(&store()?, &args),
         ImageCommand::History(args) => history(&store()?, &args)?,
@@ -775,11 +779,10 @@ fn remove(store: &Store, text: &str, force: bool) -> Result<()> {
         Err(e) if force => return text.parse::<ImageName>().map_err(|_| e).and_then(|name| store.remove_named(&name)),
         Err(e) => return Err(e),
     };
-    let by_name = text.parse::<ImageName>().ok().filter(|n| image.names.contains(n));
-    match by_name {
+    match image.called(text) {
         Some(name) if image.names.len() > 1 => {
-            store.untag(&name)?;
-            print(&format!("Untagged: {}", familiar(&name)));
+            store.untag(name)?;
+            print(&format!("Untagged: {}", familiar(name)));
         }
         None if image.names.len() > 1 && !force => {
             return Err(Error::new(Kind::Conflict, format!("cannot remove image {text}: it has several names: {}", names_of(&image)))
@@ -903,7 +906,7 @@ fn save(store: &Store, args: &SaveArgs) -> Result<()> {
     for text in &args.images {
         let image = store.get(text)?;
         // An ID brings no name with it, as for Docker.
-        let name = text.parse::<ImageName>().ok().filter(|n| image.names.contains(n));
+        let name = image.called(text).cloned();
         match wanted.iter_mut().find(|w| w.image.manifest == image.manifest) {
             Some(same) => same.names.extend(name.filter(|n| !same.names.contains(n))),
             None => wanted.push(Wanted { image, names: name.into_iter().collect(), tag: None }),

@@ -68,6 +68,13 @@ fn inspected(sandbox: &Sandbox) -> Value {
     };
     let bytes = |memory: Option<crate::spec::limits::Memory>| memory.map_or(0, |m| m.bytes().min(i64::MAX as u64));
     let mut settings = Map::new();
+    // Docker has objects here whose keys say all.
+    let set = |keys: Vec<String>| keys.into_iter().map(|key| (key, json!({}))).collect::<Map<_, _>>();
+    let volumes = match &spec.root {
+        storage::Root::Image(image) => image.volumes.iter().map(|v| v.display().to_string()).collect(),
+        _ => Vec::new(),
+    };
+    let exposed = config.image.iter().flat_map(|image| &image.exposed).cloned();
     let user = spec.process.user.as_ref().map(|u| json!(u)).unwrap_or_else(|| json!(""));
     settings.extend([
         ("Hostname".to_string(), json!(spec.process.hostname)),
@@ -79,6 +86,8 @@ fn inspected(sandbox: &Sandbox) -> Value {
         ("Image".to_string(), json!(ps::ground(sandbox))),
         ("WorkingDir".to_string(), json!(spec.process.cwd.clone().unwrap_or_default())),
         ("Labels".to_string(), json!(config.labels)),
+        ("Volumes".to_string(), set(volumes).into()),
+        ("ExposedPorts".to_string(), set(exposed.collect()).into()),
         ("StopSignal".to_string(), json!(crate::spec::process::signal_name(spec.process.stop_signal))),
         ("StopTimeout".to_string(), json!(config.options.stop_timeout)),
     ]);

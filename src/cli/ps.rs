@@ -216,11 +216,12 @@ fn row(sandbox: &Sandbox, whole: bool, size: bool) -> Value {
     };
     let mounts: Vec<String> = config.spec.files.mounts.iter().map(|m| m.target.display().to_string()).collect();
     let labels: Vec<String> = config.labels.iter().map(|(k, v)| format!("{k}={v}")).collect();
+    let ports: Vec<&str> = config.image.iter().flat_map(|image| &image.exposed).map(String::as_str).collect();
     let size = if size { kept::size(config.id.as_str()).map_or("-".into(), super::image::human) } else { String::new() };
     json!({
         "ID": if whole { config.id.as_str() } else { config.id.short() }, "Names": config.name, "Image": ground(sandbox),
         "Command": format!("\"{command}\""), "CreatedAt": rfc3339(config.created), "RunningFor": since(config.created),
-        "State": sandbox.status(), "Status": status(sandbox), "Ports": "", "Size": size, "Labels": labels.join(","),
+        "State": sandbox.status(), "Status": status(sandbox), "Ports": ports.join(", "), "Size": size, "Labels": labels.join(","),
         "Mounts": mounts.join(","), "LocalVolumes": "0", "Networks": network(sandbox), "Health": health(sandbox).unwrap_or_default(),
         "ExitCode": state.exit, "Pid": state.init.map_or(0, |p| p.pid),
     })

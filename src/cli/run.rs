@@ -499,8 +499,10 @@ fn say_as(caller: Caller, mut args: RunArgs) -> Result<Said> {
         other => other.doing("find", "the working directory").map_err(|e| e.hint("cd to a directory that is there, or name one with -w"))?,
     };
     let dashes = after_dashes(&std::env::args_os().collect::<Vec<_>>(), args.command.len());
-    let (id, labels, replace) = (Id::new(&chance()?), args.labels()?, args.replace);
+    let (id, own, replace) = (Id::new(&chance()?), args.labels()?, args.replace);
     let chosen = if args.rootfs.is_none() && !dashes { Some(args.choose(&caller)?) } else { None };
+    let mut labels = chosen.as_ref().map(Chosen::labels).unwrap_or_default();
+    labels.extend(own);
     let options = args.options(chosen.as_ref())?;
     let writes = if chosen.is_some() { args.writes(&id)? } else { Writes::Discarded };
     let (mut under, named_limit) = policy::choose(named.as_deref(), &caller.home)?;

@@ -13,6 +13,7 @@ use crate::image::{Image, config};
 use crate::spec::ImageRoot;
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -91,7 +92,18 @@ impl Chosen {
 
     /// For the record.
     pub fn below(&self) -> Below {
-        Below { word: self.word.clone(), manifest: self.image.manifest.digest.clone(), store: self.store.path().to_path_buf() }
+        let exposed = self.image.config.config().as_ref().and_then(|c| c.exposed_ports().clone()).unwrap_or_default();
+        Below {
+            word: self.word.clone(),
+            manifest: self.image.manifest.digest.clone(),
+            store: self.store.path().to_path_buf(),
+            exposed: exposed.into_iter().collect(),
+        }
+    }
+
+    /// Those of the image, which its sandboxes have too.
+    pub fn labels(&self) -> BTreeMap<String, String> {
+        self.image.config.labels_of_config().into_iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect()
     }
 
     /// Nothing ran: a layer that was made for it is of no use.
@@ -141,9 +153,11 @@ fn find(store: &Store, home: &Path, word: &str, pull: Pull, platform: Option<&Pl
         found => found,
     };
     let there = found.filter(|image| platform.is_none_or(|p| p.fits(&says(image))));
+    // What is of this machine only is not asked for at Docker's.
+    let called = there.as_ref().and_then(|image| image.called(word)).cloned();
     let pull_it = || {
         let options = Options { platform: platform.cloned(), ..Options::new(home) };
-        registry::pull(store, &name()?, &options, &Progress::new(false))
+        registry::pull(store, &called.map_or_else(name, Ok)?, &options, &Progress::new(false))
     };
     match (pull, there) {
         (Pull::Missing | Pull::Never, Some(image)) => Ok(image),

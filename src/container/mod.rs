@@ -82,6 +82,9 @@ pub struct Below {
     pub manifest: Digest,
     /// The store that has it.
     pub store: PathBuf,
+    /// The ports that it says it listens at: `8080/tcp`.
+    #[serde(default)] // not in records of before
+    pub exposed: BTreeSet<String>,
 }
 
 /// How it is stayed with.

@@ -78,6 +78,12 @@ pub struct Image {
 }
 
 impl Image {
+    /// That name of it which `text` says: the very name, or the one in `localhost/`.
+    pub fn called(&self, text: &str) -> Option<&ImageName> {
+        let meant: Vec<ImageName> = text.parse().ok().into_iter().chain(ImageName::local(text)).collect();
+        meant.iter().find_map(|name| self.names.iter().find(|n| *n == name))
+    }
+
     /// The unpacked directories in the user's own store, lowest first, as the overlay takes them (in the on-disk form of `userxattr`).
     pub fn directories(&self, store: &std::path::Path) -> Vec<PathBuf> {
         self.layers.iter().map(|l| store.join("layers").join(l.chain_id.hex()).join("diff")).collect()

@@ -194,7 +194,8 @@ impl Store {
     /// An image by its name, its ID or the beginning of it, or the digest of its manifest.
     pub fn find(&self, text: &str) -> Result<Option<Image>> {
         let names = self.names()?;
-        if let Ok(name) = text.parse::<ImageName>() {
+        // The very name first.
+        for name in text.parse().ok().into_iter().chain(ImageName::local(text)) {
             for (dir, named) in &names {
                 let pinned = || {
                     (named.name.registry(), named.name.repository()) == (name.registry(), name.repository()) && name.digest() == Some(&named.manifest)
@@ -233,11 +234,8 @@ impl Store {
         self.find(text)?.ok_or_else(|| self.missing(text))
     }
 
-    /// It is not there; but what was loaded or committed under a short name of its own may be.
     pub fn missing(&self, text: &str) -> Error {
-        let local = format!("localhost/{text}");
-        let cure = if self.find(&local).is_ok_and(|found| found.is_some()) { format!("there is {local}") } else { format!("sandbox pull {text}") };
-        Error::new(Kind::NotFound, format!("cannot find image '{text}'")).hint(cure)
+        Error::new(Kind::NotFound, format!("cannot find image '{text}'")).hint(format!("sandbox pull {text}"))
     }
 
     /// All images, the newest first; what is damaged is left out.
@@ -1165,6 +1163,20 @@ mod tests {
         }
         for text in ["a", "a:2", "b", "", "..", "../a:1", &format!("a@{}", b.manifest.digest), "sha256:", "0", &"0".repeat(64)] {
             assert!(store.find(text).unwrap_or(None).is_none(), "{text}");
+        }
+        // A name without a registry is also one of this machine's, unless the very name is there.
+        store.tag(&b, &"localhost/own".parse().unwrap()).unwrap();
+        store.tag(&b, &"localhost/a:1".parse().unwrap()).unwrap();
+        for (text, called) in [("own", "localhost/own:latest"), ("own:latest", "localhost/own:latest"), ("localhost/a:1", "localhost/a:1")] {
+            let found = store.find_to_run(text).unwrap().unwrap();
+            assert_eq!((found.id.clone(), found.called(text).unwrap().to_string()), (b.id.clone(), called.into()), "{text}");
+        }
+        assert_eq!(store.get("a:1").unwrap().id, a.id);
+        for text in ["docker.io/own", "index.docker.io/own", "own:1", "x.org/own"] {
+            assert!(store.find(text).unwrap_or(None).is_none(), "{text}");
+        }
+        for name in ["localhost/own", "localhost/a:1"] {
+            store.untag(&name.parse().unwrap()).unwrap();
         }
         store.tag(&b, &"a:1".parse().unwrap()).unwrap();
         assert_eq!(store.get("a:1").unwrap().id, b.id);

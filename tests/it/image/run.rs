@@ -72,6 +72,32 @@ fn what_the_image_says_and_what_the_flags_say() {
 }
 
 #[test]
+fn what_the_image_says_is_said_of_its_sandboxes() {
+    let place = place();
+    let script = "trap 'exit 7' USR1; trap 'exit 8' TERM; echo ready; while :; do sleep 0.05; done";
+    let says = json!({
+        "Cmd": ["sh", "-c", script], "StopSignal": "SIGUSR1", "Labels": { "a": "image", "b": "image", "evil": "\u{1b}[2J" },
+        "ExposedPorts": { "8080/tcp": {}, "53/udp": {} }, "Volumes": { "/data": {} },
+    });
+    let name = image(&place, "says", says);
+    for (flags, code) in [(&[][..], "7"), (&["--stop-signal", "TERM"], "8")] {
+        place.sandbox(&[&["run", "-d", "--name", "one", "--label", "b=flag"], flags, &[name.as_str()]].concat()).ok();
+        assert!(within(Duration::from_secs(5), || place.sandbox(&["logs", "one"]).ok() == "ready"));
+        for label in ["a=image", "b=flag", "evil"] {
+            assert_eq!(place.sandbox(&["ps", "--format", "{{.Names}}", "--filter", &format!("label={label}")]).ok(), "one", "{label}");
+        }
+        assert!(!place.sandbox(&["ps", "--format", "{{.Labels}}"]).ok().contains('\u{1b}'));
+        assert_eq!(place.sandbox(&["ps", "--format", "{{.Ports}}"]).ok(), "53/udp, 8080/tcp");
+        let told: Value = serde_json::from_str(place.sandbox(&["inspect", "one", "--format", "{{json .Config}}"]).ok()).unwrap();
+        assert_eq!(told["ExposedPorts"], json!({ "8080/tcp": {}, "53/udp": {} }));
+        assert_eq!(told["Volumes"], json!({ "/data": {} }));
+        place.sandbox(&["stop", "one"]).ok();
+        assert_eq!(place.sandbox(&["wait", "one"]).ok(), code);
+        place.sandbox(&["rm", "one"]).ok();
+    }
+}
+
+#[test]
 fn an_image_is_found_by_many_names() {
     let place = place();
     let name = image(&place, "named", json!({ "Cmd": ["sh", "-c", "echo here"] }));
@@ -81,13 +107,28 @@ fn an_image_is_found_by_many_names() {
     place.sandbox(&["save", "--format", "oci-archive", "-o", &archive, &name]).ok();
     let docker = place.at("docker.tar");
     place.sandbox(&["save", "--format", "docker-archive", "-o", &docker, &name]).ok();
-    for word in [&name, &format!("{name}:latest"), &id, hex, &hex[..6]] {
+    for word in [&name, &format!("{name}:latest"), "named", "named:latest", &id, hex, &hex[..6]] {
         assert_eq!(place.run(&["--pull", "never"], word, &[]).ok(), "here", "{word}");
     }
     for word in [format!("oci:{}", place.at("named")), format!("oci-archive:{archive}"), format!("docker-archive:{docker}")] {
         assert_eq!(place.run(&[], &word, &[]).ok(), "here", "{word}");
         place.run(&["--dry-run"], &word, &[]).refused("would load it").hinted();
     }
+    place.run(&["--pull", "never"], "docker.io/named", &[]).refused("cannot find image").hinted();
+    // The very name comes before the one of this machine; and a name of this machine is not asked for elsewhere.
+    let other = image(&place, "other", json!({ "Cmd": ["sh", "-c", "echo other"] }));
+    for (tagged, said) in [("docker.io/library/named", "other"), ("untag", "here")] {
+        match tagged {
+            "untag" => place.sandbox(&["untag", "docker.io/library/named"]).ok().to_string(),
+            name => place.sandbox(&["tag", &other, name]).ok().to_string(),
+        };
+        assert_eq!(place.run(&[], "named", &[]).ok(), said);
+    }
+    place.run(&["--pull", "always"], "named", &[]).refused("localhost");
+    assert_eq!(place.run(&["--pull", "newer"], "named", &[]).ok(), "here");
+    place.sandbox(&["untag", "docker.io/library/other"]).refused("cannot find the name");
+    place.sandbox(&["untag", "other"]).ok();
+    place.run(&["--pull", "never"], &other, &[]).refused("cannot find image");
     place.run(&["--pull", "never"], "localhost/none", &[]).refused("cannot find image").hinted();
     place.run(&["--platform", "linux/s390x", "--pull", "never"], &name, &[]).refused("cannot find image");
     let foreign = document(&place, "foreign", &[tiny(&place)], json!({ "architecture": "s390x", "os": "linux", "config": { "Cmd": ["true"] } }));
