@@ -152,7 +152,7 @@ fn find(store: &Store, home: &Path, word: &str, pull: Pull, platform: Option<&Pl
         None => name().ok().map_or(Ok(None), |name| store.find_to_run(&name.to_string()))?,
         found => found,
     };
-    let there = found.filter(|image| platform.is_none_or(|p| p.fits(&says(image))));
+    let there = found.filter(|image| platform.is_none_or(|p| p.fits(&Platform::of(&image.config))));
     // What is of this machine only is not asked for at Docker's.
     let called = there.as_ref().and_then(|image| image.called(word)).cloned();
     let pull_it = || {
@@ -185,16 +185,10 @@ fn or_command(e: Error, word: &str) -> Error {
     e.hint(format!("{cure}for the host's own command: sandbox run -- {word}"))
 }
 
-/// What the image says that it runs on.
-fn says(image: &Image) -> Platform {
-    let config = &image.config;
-    Platform { os: config.os().to_string(), arch: config.architecture().to_string(), variant: config.variant().clone() }
-}
-
 /// What is for another kind of machine fails with a riddle otherwise.
 fn fits(image: &Image, word: &str, platform: Option<&Platform>) -> Result<()> {
     let wanted = platform.cloned().unwrap_or_default();
-    let has = says(image);
+    let has = Platform::of(&image.config);
     if wanted.fits(&has) {
         return Ok(());
     }

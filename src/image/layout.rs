@@ -115,6 +115,11 @@ impl Default for Platform {
 }
 
 impl Platform {
+    /// What an image says that it runs on.
+    pub fn of(config: &ImageConfiguration) -> Platform {
+        Platform { os: config.os().to_string(), arch: config.architecture().to_string(), variant: config.variant().clone() }
+    }
+
     /// Is `other` what was asked for? A variant that is not said fits every one; arm64 has v8 in mind if it says nothing.
     pub fn fits(&self, other: &Platform) -> bool {
         let variant = |p: &Platform| p.variant.clone().or_else(|| (p.arch == "arm64").then(|| "v8".to_string()));

@@ -9,8 +9,10 @@ use super::wire::{Blame, MANIFEST_LIMIT, Remote, Wire, shown};
 use super::{Options, Progress, accepted};
 use crate::error::{Error, Kind, Result};
 use crate::ident::ImageName;
+use crate::image::layout::{self, Platform};
 use crate::image::store::Store;
-use crate::image::{Descriptor, Image, layout};
+use crate::image::{Descriptor, Image};
+use oci_spec::image::ImageConfiguration;
 use reqwest::header::{self, HeaderMap};
 use std::io::Read;
 use std::sync::{Arc, PoisonError};
@@ -58,6 +60,7 @@ fn from(store: &Store, name: &ImageName, source: &Endpoint, options: &Options, p
         && image.manifest.digest == digest
         && image.layers.iter().all(|l| image.store != store.path() || store.has_layer(&l.chain_id))
     {
+        fits(name, &image.config, options)?;
         image.layers.iter().try_for_each(|l| store.accept(l))?;
         return Ok(image);
     }
@@ -70,7 +73,8 @@ fn from(store: &Store, name: &ImageName, source: &Endpoint, options: &Options, p
     let mut text = Vec::new();
     store.open_blob(&config.digest)?.take(layout::LONGEST + 1).read_to_end(&mut text).map_err(|e| remote.error(crate::error::why(&e)))?;
     layout::verify(config, &text)?;
-    let (_, diff_ids) = layout::config(&text)?;
+    let (says, diff_ids) = layout::config(&text)?;
+    fits(name, &says, options)?;
     let layers = layout::layers(&manifest, &diff_ids)?;
     for layer in layers.iter().filter(|l| store.has_layer(&l.chain_id)) {
         progress.note(&format!("{}: already here", &layer.blob.digest.hex()[..12]));
@@ -82,6 +86,17 @@ fn from(store: &Store, name: &ImageName, source: &Endpoint, options: &Options, p
     };
     store.add_layers(&layers, &source).map_err(ours)?;
     store.add_image(&bytes, Some(name))
+}
+
+/// An image of one platform is what it is, and may be another than was asked for.
+fn fits(name: &ImageName, says: &ImageConfiguration, options: &Options) -> Result<()> {
+    let has = Platform::of(says);
+    match &options.platform {
+        Some(wanted) if !wanted.fits(&has) => {
+            Err(Error::new(Kind::Unsupported, format!("cannot pull {name}: it is for {has} only, and wanted is {wanted}")))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Is it what was asked for? cve: 2024-3727

@@ -139,6 +139,7 @@ fn pull_and_push_anonymously() {
         (vec!["pull", "127.0.0.1:1/x"], "connection refused"),
         (vec!["pull", &format!("{host}/team/none")], "cannot find"),
         (vec!["pull", "--platform", "linux", &name], "bad platform"),
+        (vec!["pull", "--platform", "linux/s390x", &name], "only, and wanted is linux/s390x"),
         (vec!["push", "none"], "cannot find image"),
         (vec!["push", &image.config.digest], "it is no name"),
         (vec!["pull", &format!("{host}/team/app@sha256:{}", "0".repeat(64))], "cannot find"),
