@@ -10,6 +10,7 @@ use crate::ident::{Digest, ImageName};
 use crate::image::store::Store;
 use crate::image::{Descriptor, Image};
 use reqwest::{Method, StatusCode, header};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// Returns the digest of what is there now.
@@ -22,29 +23,29 @@ pub fn push(store: &Store, image: &Image, to: &ImageName, options: &Options, pro
     let target = conf.target(to)?;
     let remote = Remote::new(&target, options, None)?;
     let wire = Wire::new(&remote)?;
-    // Names of the image at the same registry are where it may have the blobs already.
-    let siblings: Vec<String> = image
-        .names
-        .iter()
-        .filter_map(|name| conf.target(name).ok())
-        .filter(|place| place.host == target.host && place.repository != target.repository)
-        .map(|place| place.repository)
-        .collect();
-    let mut scope = format!("repository:{}:pull,push", target.repository);
-    for other in &siblings {
-        scope += &format!(" repository:{other}:pull");
-    }
-
     let manifest = store.document(image, &image.manifest)?;
     let crate::image::layout::Document::Manifest(parts) = crate::image::layout::document(&manifest, Some(&image.manifest.media_type))? else {
         return Err(Error::new(Kind::Bug, "the manifest of an image is an index"));
     };
-    let mut seen = Vec::new();
+    // What another repository of the same registry has, as far as we know, need not be sent: it is mounted from there.
+    let others = store.images()?;
+    let origin = |what: &Descriptor| {
+        let have = std::iter::once(image).chain(&others).filter(|i| i.id == what.digest || i.layers.iter().any(|l| l.blob.digest == what.digest));
+        let mut places = have.flat_map(|i| &i.names).filter_map(|name| conf.target(name).ok());
+        places.find(|place| place.host == target.host && place.repository != target.repository).map(|place| place.repository)
+    };
+    let mut blobs: Vec<(&Descriptor, Option<String>)> = Vec::new();
     for what in parts.layers.iter().chain([&parts.config]) {
-        if !seen.contains(&&what.digest) {
-            seen.push(&what.digest);
-            send(store, image, what, &wire, &siblings, &scope, progress).map_err(|e| e.context(format!("pushing {to}")))?;
+        if !blobs.iter().any(|(had, _)| had.digest == what.digest) {
+            blobs.push((what, origin(what)));
         }
+    }
+    let mut scope = format!("repository:{}:pull,push", target.repository);
+    for other in blobs.iter().filter_map(|(_, origin)| origin.as_deref()).collect::<BTreeSet<_>>() {
+        scope += &format!(" repository:{other}:pull");
+    }
+    for (what, origin) in &blobs {
+        send(store, image, what, &wire, origin.as_deref(), &scope, progress).map_err(|e| e.context(format!("pushing {to}")))?;
     }
 
     let (body, length) = (|| Ok(Some(whole(&manifest))), manifest.len());
@@ -65,7 +66,7 @@ fn whole(bytes: &[u8]) -> Outgoing {
     Outgoing { left: bytes.len() as u64, reader: Box::new(std::io::Cursor::new(bytes.to_vec())), sent: Arc::default() }
 }
 
-fn send(store: &Store, image: &Image, what: &Descriptor, wire: &Wire, siblings: &[String], scope: &str, progress: &Progress) -> Result<()> {
+fn send(store: &Store, image: &Image, what: &Descriptor, wire: &Wire, origin: Option<&str>, scope: &str, progress: &Progress) -> Result<()> {
     let short = &what.digest.hex()[..12];
     let there = wire.send(&Ask::new(Method::HEAD, wire.remote.url(&format!("blobs/{}", what.digest))?, scope))?;
     match there.status() {
@@ -78,7 +79,7 @@ fn send(store: &Store, image: &Image, what: &Descriptor, wire: &Wire, siblings: 
         _ => return Err(wire.refusal(&format!("blob {short}"), there)),
     }
     let mut begin = wire.remote.url("blobs/uploads/")?;
-    if let Some(other) = siblings.first() {
+    if let Some(other) = origin {
         begin.query_pairs_mut().append_pair("mount", what.digest.as_str()).append_pair("from", other);
     }
     let mut meter = progress.begin(short, what.size);

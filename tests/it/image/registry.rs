@@ -103,6 +103,13 @@ fn pull_and_push_anonymously() {
     assert_eq!(registry.served(&["\"PATCH"]), registry.served(&["skopeo", "\"PATCH"]));
     let again = place.sandbox(&["push", "-q", &other]);
     assert!(again.stderr.is_empty() && again.ok() == image.manifest.digest);
+    // Nor is what lies below something new.
+    let more = format!("{host}/third/app:1");
+    place.sandbox(&["create", "--name", "more", &name, "/noise"]).ok();
+    place.sandbox(&["commit", "more", &more]).ok();
+    let pushed = place.sandbox(&["push", &more]);
+    assert!(pushed.stderr.contains(&format!("{}: taken from another repository", &image.layer.digest[7..19])), "{pushed:?}");
+    place.sandbox(&["rm", "more"]).ok();
     // To another registry everything goes, and skopeo finds the very same.
     let second = Registry::start(&place, "second", "");
     let far = format!("{}/far/app:3", second.host);
@@ -117,7 +124,7 @@ fn pull_and_push_anonymously() {
     let found = place.sandbox(&["search", "--format", "json", &format!("{host}/app")]);
     let found: serde_json::Value = serde_json::from_str(found.ok()).unwrap();
     let names: Vec<_> = found.as_array().unwrap().iter().map(|f| f["name"].as_str().unwrap()).collect();
-    assert_eq!(names, [format!("{host}/other/app"), format!("{host}/team/app")]);
+    assert_eq!(names, ["other", "team", "third"].map(|team| format!("{host}/{team}/app")));
     assert_eq!(place.sandbox(&["search", "--limit", "1", &format!("{host}/app")]).ok().lines().count(), 2);
 
     // A mirror that is away, and one that has it, stand in for a registry that does not exist.
