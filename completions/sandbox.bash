@@ -16,6 +16,9 @@ _sandbox() {
             ",$1")
                 cmd="sandbox"
                 ;;
+            sandbox,apply)
+                cmd="sandbox__subcmd__apply"
+                ;;
             sandbox,attach)
                 cmd="sandbox__subcmd__attach"
                 ;;
@@ -245,12 +248,30 @@ _sandbox() {
 
     case "${cmd}" in
         sandbox)
-            opts="-h -V --help --version run exec top cp stats slice commit export kept create start stop restart kill pause unpause rename update rm ps logs attach wait events container doctor policy login logout images tag untag rmi history inspect df prune gc tree load save import diff pull push search image"
+            opts="-h -V --help --version run exec top cp stats slice apply commit export kept create start stop restart kill pause unpause rename update rm ps logs attach wait events container doctor policy login logout images tag untag rmi history inspect df prune gc tree load save import diff pull push search image"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        sandbox__subcmd__apply)
+            opts="-f -h --dry-run --force --overwrite --format --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --format)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;

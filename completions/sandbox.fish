@@ -32,6 +32,7 @@ complete -c sandbox -n "__fish_sandbox_needs_command" -f -a "top" -d 'List the p
 complete -c sandbox -n "__fish_sandbox_needs_command" -f -a "cp" -d 'Copy files and directories between a sandbox and the host'
 complete -c sandbox -n "__fish_sandbox_needs_command" -f -a "stats" -d 'Show what living sandboxes use, again and again'
 complete -c sandbox -n "__fish_sandbox_needs_command" -f -a "slice" -d 'Show or set what all of your sandboxes may use together'
+complete -c sandbox -n "__fish_sandbox_needs_command" -f -a "apply" -d 'Put what a kept run wrote over a directory of the host into that directory'
 complete -c sandbox -n "__fish_sandbox_needs_command" -f -a "commit" -d 'Make an image of what a kept or running sandbox wrote'
 complete -c sandbox -n "__fish_sandbox_needs_command" -f -a "export" -d 'Write the tree of a kept or running sandbox as a tar'
 complete -c sandbox -n "__fish_sandbox_needs_command" -f -a "kept" -d 'List the writable layers that stayed'
@@ -84,7 +85,7 @@ complete -c sandbox -n "__fish_sandbox_using_subcommand run" -l layer -d 'Write 
 complete -c sandbox -n "__fish_sandbox_using_subcommand run" -l rw -d 'Let writes below PATH through to the host' -r -F
 complete -c sandbox -n "__fish_sandbox_using_subcommand run" -l ro -d 'Show PATH read-only' -r -F
 complete -c sandbox -n "__fish_sandbox_using_subcommand run" -l hide -d 'Show nothing at PATH, now or later' -r -F
-complete -c sandbox -n "__fish_sandbox_using_subcommand run" -l cow -d 'Show PATH with a layer of its own on top; writes are discarded' -r -F
+complete -c sandbox -n "__fish_sandbox_using_subcommand run" -l cow -d 'Show PATH with a layer of its own on top; writes are discarded, unless --keep or --layer is said' -r -F
 complete -c sandbox -n "__fish_sandbox_using_subcommand run" -s v -l volume -d 'Show a host path at another place; options ro, rw, O (copy-on-write), noexec' -r
 complete -c sandbox -n "__fish_sandbox_using_subcommand run" -l mount -d 'The same in keys: type=bind,source=PATH,target=PATH,...' -r
 complete -c sandbox -n "__fish_sandbox_using_subcommand run" -l tmpfs -d 'Mount an empty tmpfs; options size=, mode=, ro, noexec' -r
@@ -209,6 +210,11 @@ complete -c sandbox -n "__fish_sandbox_using_subcommand slice; and __fish_seen_s
 complete -c sandbox -n "__fish_sandbox_using_subcommand slice; and __fish_seen_subcommand_from set" -l device-write-iops -d 'Write at most so many times a second to a device' -r
 complete -c sandbox -n "__fish_sandbox_using_subcommand slice; and __fish_seen_subcommand_from set" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c sandbox -n "__fish_sandbox_using_subcommand slice; and __fish_seen_subcommand_from reset" -s h -l help -d 'Print help'
+complete -c sandbox -n "__fish_sandbox_using_subcommand apply" -l format -d 'With --dry-run: json, or a template such as \'{{.Path}}\'' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand apply" -l dry-run -d 'Only say what would happen'
+complete -c sandbox -n "__fish_sandbox_using_subcommand apply" -s f -l force -d 'Do not ask'
+complete -c sandbox -n "__fish_sandbox_using_subcommand apply" -l overwrite -d 'Also what was changed on the host since'
+complete -c sandbox -n "__fish_sandbox_using_subcommand apply" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c sandbox -n "__fish_sandbox_using_subcommand commit" -s c -l change -d 'Change how the image is to be run, by an instruction of a Dockerfile; may be said several times' -r
 complete -c sandbox -n "__fish_sandbox_using_subcommand commit" -s m -l message -d 'What to say in the image\'s history' -r
 complete -c sandbox -n "__fish_sandbox_using_subcommand commit" -s a -l author -d 'Who made it' -r
@@ -228,7 +234,7 @@ complete -c sandbox -n "__fish_sandbox_using_subcommand create" -l layer -d 'Wri
 complete -c sandbox -n "__fish_sandbox_using_subcommand create" -l rw -d 'Let writes below PATH through to the host' -r -F
 complete -c sandbox -n "__fish_sandbox_using_subcommand create" -l ro -d 'Show PATH read-only' -r -F
 complete -c sandbox -n "__fish_sandbox_using_subcommand create" -l hide -d 'Show nothing at PATH, now or later' -r -F
-complete -c sandbox -n "__fish_sandbox_using_subcommand create" -l cow -d 'Show PATH with a layer of its own on top; writes are discarded' -r -F
+complete -c sandbox -n "__fish_sandbox_using_subcommand create" -l cow -d 'Show PATH with a layer of its own on top; writes are discarded, unless --keep or --layer is said' -r -F
 complete -c sandbox -n "__fish_sandbox_using_subcommand create" -s v -l volume -d 'Show a host path at another place; options ro, rw, O (copy-on-write), noexec' -r
 complete -c sandbox -n "__fish_sandbox_using_subcommand create" -l mount -d 'The same in keys: type=bind,source=PATH,target=PATH,...' -r
 complete -c sandbox -n "__fish_sandbox_using_subcommand create" -l tmpfs -d 'Mount an empty tmpfs; options size=, mode=, ro, noexec' -r

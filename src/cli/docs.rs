@@ -37,6 +37,7 @@ const REST: &[(&str, &str)] = &[
     ("sandbox-login", REGISTRIES),
     ("sandbox-logout", REGISTRIES),
     ("sandbox-search", REGISTRIES),
+    ("sandbox-apply", KEPT),
     ("sandbox-commit", KEPT),
     ("sandbox-diff", KEPT),
     ("sandbox-export", KEPT),

@@ -1,4 +1,4 @@
-//! `sandbox kept`, `rm`, `diff`, `export`, `commit` and `import`: writable layers that stayed or are written to, and what becomes of them.
+//! `sandbox kept`, `diff`, `export`, `commit` and `import`: writable layers that stayed or are written to, and what becomes of them.
 //!
 //! Called by `cli::main`. Nothing of a layer is ever executed, and every path in it is opened by a confined helper. // SECURITY 2.4
 #![forbid(unsafe_code)]
@@ -9,10 +9,10 @@ use crate::container::store::Sandboxes;
 use crate::container::writable::{self, Writable};
 use crate::error::{Doing, Error, Kind, Result};
 use crate::host::Caller;
-use crate::ident::ImageName;
+use crate::ident::{Digest, ImageName};
 use crate::image::compose::{self, About};
 use crate::image::diff::{self, Upper};
-use crate::image::kept::{self, Kept};
+use crate::image::kept::{self, Ground, Kept, Record};
 use crate::image::layout::Platform;
 use crate::image::making::Making;
 use crate::image::store::{Held, Store};
@@ -120,7 +120,7 @@ struct Words {
 pub fn list(args: KeptArgs) -> Result<()> {
     let row = |Kept { record: r, busy, .. }: &Kept| {
         json!({
-            "Name": r.name, "Image": r.image, "Manifest": r.manifest, "CreatedAt": rfc3339(r.created), "Created": since(r.created),
+            "Name": r.name, "Image": r.image, "Manifest": manifest(r), "CreatedAt": rfc3339(r.created), "Created": since(r.created),
             "InUse": busy, "Command": r.command.join(" "), "Volumes": r.volumes,
         })
     };
@@ -129,18 +129,36 @@ pub fn list(args: KeptArgs) -> Result<()> {
     show(&rows, &columns, args.format.as_deref())
 }
 
+fn manifest(record: &Record) -> Option<&Digest> {
+    match &record.ground {
+        Ground::Image(manifest) => Some(manifest),
+        Ground::Directory(_) => None,
+    }
+}
+
 fn open() -> Result<Store> {
     Store::open(&Caller::me()?.home)
 }
 
-/// A writable layer, with the image that it lies on; neither can be taken away meanwhile.
-struct Pile {
-    store: Store,
-    upper: Upper,
+/// A writable layer, with what it lies on; an image cannot be taken away meanwhile.
+pub(super) struct Pile {
+    pub store: Store,
+    pub upper: Upper,
     command: String,
-    image: Image,
+    base: Base,
     _source: Source,
-    _held: Held,
+}
+
+enum Base {
+    Image(Box<Image>, #[expect(dead_code, reason = "holds the locks")] Held),
+    Directory(Over),
+}
+
+/// A directory of the host below a layer.
+pub(super) struct Over {
+    pub directory: PathBuf,
+    /// When the layer was made, in seconds and nanoseconds.
+    pub since: (i64, i64),
 }
 
 /// What must stay as long as the handle on it.
@@ -152,7 +170,7 @@ enum Source {
 
 impl Pile {
     /// By the name of a kept layer, or else of a sandbox.
-    fn new(name: &str) -> Result<Pile> {
+    pub fn new(name: &str) -> Result<Pile> {
         let home = Caller::me()?.home;
         let store = Store::open(&home)?;
         // A whole ID is too long for a name.
@@ -163,14 +181,20 @@ impl Pile {
         };
         let found = Sandboxes::open(&home).find(name);
         let sandbox = found.map_err(|other| missing.filter(|_| other.kind() == Kind::NotFound).unwrap_or(other))?;
-        let Some(below) = &sandbox.config.image else {
+        let Some(place) = sandbox.config.store() else {
             return Err(Error::usage(format!("cannot look into '{name}': it runs no image, and what it writes is in no layer"))
-                .hint("sandbox run IMAGE, and what is written is a layer over it"));
+                .hint("sandbox run IMAGE, and what is written is a layer over it; on the host's tree: --keep"));
         };
-        if below.store != store.path() {
-            let e = Error::usage(format!("cannot look into '{name}': its image is in another store, {}", below.store.display()));
+        if place != store.path() {
+            let e = Error::usage(format!("cannot look into '{name}': its layer is in another store, {}", place.display()));
             return Err(e.hint("set XDG_DATA_HOME as it was when it was started"));
         }
+        let Some(below) = &sandbox.config.image else {
+            return match writable::find(&sandbox)? {
+                Writable::Kept(layer) => kept::read(&store, &layer).and_then(|kept| Pile::kept(store, kept)),
+                Writable::Lost(_) => Err(Error::new(Kind::Bug, "a layer over the host's tree is kept")),
+            };
+        };
         let image = store.get(below.manifest.hex())?;
         let written = writable::find(&sandbox).and_then(|written| match written {
             Writable::Kept(layer) => kept::read(&store, &layer).and_then(|kept| Ok((Upper::open(&kept.upper(), kept.busy)?, Source::Kept(kept)))),
@@ -187,8 +211,17 @@ impl Pile {
     }
 
     fn kept(store: Store, kept: Kept) -> Result<Pile> {
-        let (image, command) = (store.get(kept.record.manifest.hex())?, kept.record.command.clone());
-        Pile::on(store, image, Upper::open(&kept.upper(), kept.busy)?, &command, Source::Kept(kept))
+        let (upper, command) = (Upper::open(&kept.upper(), kept.busy)?, kept.record.command.clone());
+        match kept.record.ground.clone() {
+            Ground::Image(manifest) => {
+                let image = store.get(manifest.hex())?;
+                Pile::on(store, image, upper, &command, Source::Kept(kept))
+            }
+            Ground::Directory(directory) => {
+                let base = Base::Directory(Over { directory, since: kept.since()? });
+                Ok(Pile { store, upper, command: command.join(" "), base, _source: Source::Kept(kept) })
+            }
+        }
     }
 
     fn on(store: Store, image: Image, upper: Upper, command: &[String], source: Source) -> Result<Pile> {
@@ -198,11 +231,11 @@ impl Pile {
         let squashed = image.layers.iter().any(|l| store.accept(l).is_err());
         let store = store.squash_ids(there && squashed);
         let held = store.hold(&image)?;
-        Ok(Pile { store, upper, command: command.join(" "), image, _source: source, _held: held })
+        Ok(Pile { store, upper, command: command.join(" "), base: Base::Image(Box::new(image), held), _source: source })
     }
 
     /// To read it for somebody who should know that it is being written.
-    fn told(name: &str) -> Result<Pile> {
+    pub fn told(name: &str) -> Result<Pile> {
         let pile = Pile::new(name)?;
         if pile.upper.live {
             note(&format!("{name} is running; what it writes at this moment may be half there"));
@@ -210,8 +243,29 @@ impl Pile {
         Ok(pile)
     }
 
-    fn lowers(&self) -> Vec<PathBuf> {
-        self.image.directories(self.store.path())
+    /// Lowest first.
+    pub fn lowers(&self) -> Vec<PathBuf> {
+        match &self.base {
+            Base::Image(image, _) => image.directories(self.store.path()),
+            Base::Directory(over) => vec![over.directory.clone()],
+        }
+    }
+
+    fn image(&self, verb: &str) -> Result<&Image> {
+        match &self.base {
+            Base::Image(image, _) => Ok(image),
+            Base::Directory(over) => {
+                Err(Error::usage(format!("cannot {verb} this: it lies on a directory of the host, {}", over.directory.display()))
+                    .hint("sandbox apply NAME puts what was written there into that directory"))
+            }
+        }
+    }
+
+    pub fn over(&self) -> Option<&Over> {
+        match &self.base {
+            Base::Image(..) => None,
+            Base::Directory(over) => Some(over),
+        }
     }
 }
 
@@ -232,12 +286,14 @@ pub fn size(name: &str) -> Option<u64> {
         }
     }
     let (pile, mut count) = (Pile::new(name).ok()?, Count(0));
-    diff::layer(pile.upper, &pile.image.directories(pile.store.path()), pile.store.maps().ok()?, &mut count).ok().map(|_| count.0)
+    let lowers = pile.lowers();
+    diff::layer(pile.upper, &lowers, pile.store.maps().ok()?, &mut count).ok().map(|_| count.0)
 }
 
 pub fn diff(args: DiffArgs) -> Result<()> {
     let pile = Pile::told(&args.name)?;
-    let lowers = pile.lowers();
+    let (lowers, top) = (pile.lowers(), pile.over().map_or(PathBuf::from("/"), |over| over.directory.clone()));
+    let absolute = |path: &Path| top.join(path.strip_prefix("/").unwrap_or(path)).display().to_string();
     let (changes, torn) = diff::changes(pile.upper, &lowers, pile.store.maps()?)?;
     torn.iter().for_each(|t| note(t));
     if args.format.is_none() {
@@ -249,15 +305,12 @@ pub fn diff(args: DiffArgs) -> Result<()> {
     show(&rows, &[("KIND", "Kind"), ("PATH", "Path")], args.format.as_deref())
 }
 
-fn absolute(path: &Path) -> String {
-    Path::new("/").join(path).display().to_string()
-}
-
 pub fn export(args: ExportArgs) -> Result<()> {
     if args.output.is_none() && std::io::stdout().is_terminal() {
         return Err(Error::usage("cannot write a tar to a terminal").hint("-o FILE, or a pipe"));
     }
     let pile = Pile::told(&args.name)?;
+    pile.image("export")?;
     let (lowers, maps) = (pile.lowers(), pile.store.maps()?);
     let packed = match &args.output {
         None => gather::shown(pile.upper, &lowers, maps, &mut std::io::stdout().lock())?,
@@ -273,14 +326,14 @@ pub fn export(args: ExportArgs) -> Result<()> {
 pub fn commit(args: CommitArgs) -> Result<()> {
     check_name(args.image.as_ref())?;
     let pile = Pile::told(&args.name)?;
-    let lowers = pile.lowers();
+    let (lowers, base) = (pile.lowers(), pile.image("commit")?.clone());
     let about =
         About { author: args.author, message: args.words.message, changes: args.words.change, made_by: pile.command, platform: Platform::default() };
     let (mut torn, maps) = (None, pile.store.maps()?);
     let write = |to: &mut dyn Write| diff::layer(pile.upper, &lowers, maps, to).map(|packed| torn = packed.torn);
-    let layer = compose::layer(&pile.store, Some(&pile.image), write)?;
+    let layer = compose::layer(&pile.store, Some(&base), write)?;
     torn.iter().for_each(|t| note(t));
-    let image = compose::image(&pile.store, Some(&pile.image), &layer, &about, args.image.as_ref())?;
+    let image = compose::image(&pile.store, Some(&base), &layer, &about, args.image.as_ref())?;
     let sandboxes = Sandboxes::open(&Caller::me()?.home);
     if let Ok(sandbox) = sandboxes.find(&args.name) {
         sandboxes.say(&sandbox, "commit", &[("imageID", image.id.to_string())]);

@@ -10,6 +10,7 @@
 //! - I2 exit codes: the command's own; 125 ours, 126 not executable, 127 not found, 128+n signal.
 #![forbid(unsafe_code)]
 
+pub mod apply;
 pub mod cp;
 pub mod attach;
 pub mod docs;
@@ -62,6 +63,7 @@ pub enum Command {
     Cp(cp::CpArgs),
     Stats(limits::StatsArgs),
     Slice(limits::SliceArgs),
+    Apply(apply::ApplyArgs),
     Commit(kept::CommitArgs),
     Export(kept::ExportArgs),
     Kept(kept::KeptArgs),
@@ -185,6 +187,7 @@ pub fn main() -> ExitCode {
         Command::Cp(args) => report(cp::run(args).map(|()| 0), false),
         Command::Stats(args) => report(limits::stats(&args), false),
         Command::Slice(args) => report(limits::slice(args), false),
+        Command::Apply(args) => report(apply::run(args).map(|()| 0), false),
         Command::Commit(args) => report(kept::commit(args).map(|()| 0), false),
         Command::Export(args) => report(kept::export(args).map(|()| 0), false),
         Command::Kept(args) => report(kept::list(args).map(|()| 0), false),

@@ -14,10 +14,12 @@ use crate::container::store::{Own, Sandboxes};
 use crate::container::{self, Config, Options, Restart, State, now};
 use crate::dirs;
 use crate::error::{Doing, Error, Kind, Result};
+use crate::host::mounts::is_within;
 use crate::host::subid;
 use crate::host::{self, Caller};
 use crate::ident::{Bytes, Id, Name};
 use crate::image::config;
+use crate::image::kept;
 use crate::image::store::Store;
 use crate::launch::die_at;
 use crate::launch::plan::{Environment, Io, Plan};
@@ -117,12 +119,16 @@ pub struct RunArgs {
     ///
     /// Under the name that --name gives, or one that is made up and told. sandbox diff, commit and export read it, --layer goes on
     /// with it, and sandbox rm removes it. The image's volumes are not kept.
-    #[arg(long, conflicts_with = "layer", help_heading = "Image")]
+    ///
+    /// On the host's tree it is what was written below the directory of --cow, or else below the working directory. sandbox diff shows
+    /// that, and sandbox apply puts it into the directory.
+    #[arg(long, conflicts_with = "layer", help_heading = "Files")]
     keep: bool,
     /// Write to a layer of this name that stays, and is used again by the next run
     ///
-    /// It is made if it is not there, and belongs to the image that it was made on. One sandbox at a time writes to it.
-    #[arg(long, value_name = "NAME", help_heading = "Image")]
+    /// It is made if it is not there, and belongs to the image that it was made on, or the directory, as for --keep. One sandbox at a time
+    /// writes to it.
+    #[arg(long, value_name = "NAME", help_heading = "Files")]
     layer: Option<Name>,
 
     /// Let writes below PATH through to the host
@@ -138,7 +144,7 @@ pub struct RunArgs {
     /// Show nothing at PATH, now or later
     #[arg(long, value_name = "PATH", help_heading = "Files")]
     hide: Vec<PathBuf>,
-    /// Show PATH with a layer of its own on top; writes are discarded
+    /// Show PATH with a layer of its own on top; writes are discarded, unless --keep or --layer is said
     ///
     /// For a directory that the host's tree shows read-only, or to show with a layer a directory that the policy hides. Nothing may
     /// be mounted below it.
@@ -504,7 +510,9 @@ fn say_as(caller: Caller, mut args: RunArgs) -> Result<Said> {
     let mut labels = chosen.as_ref().map(Chosen::labels).unwrap_or_default();
     labels.extend(own);
     let options = args.options(chosen.as_ref())?;
-    let writes = if chosen.is_some() { args.writes(&id)? } else { Writes::Discarded };
+    // On the host's tree, what is written below one directory can stay.
+    let at = if chosen.is_none() && args.rootfs.is_none() { args.kept(&cwd, &dirs::store(&caller.home))? } else { None };
+    let writes = if chosen.is_some() || at.is_some() { args.writes(&id)? } else { Writes::Discarded };
     let (mut under, named_limit) = policy::choose(named.as_deref(), &caller.home)?;
     let image_root = match &chosen {
         Some(chosen) => {
@@ -516,6 +524,9 @@ fn say_as(caller: Caller, mut args: RunArgs) -> Result<Said> {
     };
     let flags = args.into_patch(&env, &cwd, &caller.home, image_root)?;
     let mut spec = ManuallyDrop::new(under.then(flags).settle()?);
+    if let (Some(at), Writes::Kept(name) | Writes::Layer(name)) = (at, &writes) {
+        spec.files.kept = Some(storage::Kept { at, layer: kept::place(&dirs::store(&caller.home), name) });
+    }
     let total = host::memory_total();
     spec.limits.resolve(total);
     spec.budget.resolve(total);
@@ -623,7 +634,8 @@ pub fn run(args: RunArgs, guessed: Option<Guess>) -> Result<u8> {
     let absent = absent_guarded(&spec);
 
     // Play it.
-    let (live, streams) = ready.play(&spec, &mut chosen, &writes).inspect_err(|_| own.take().into_iter().for_each(|own| drop(own.remove())))?;
+    let (live, streams, _over) =
+        ready.play(&spec, &mut chosen, &writes).inspect_err(|_| own.take().into_iter().for_each(|own| drop(own.remove())))?;
     let lives = running(&live);
     let started = lives.as_ref().ok().and_then(|lives| lives.started).unwrap_or_else(now);
     // Of one that nobody has named it is told later, if at all.
@@ -770,6 +782,25 @@ impl Marks {
 }
 
 impl RunArgs {
+    /// The directory of the host whose layer stays, which is the working directory unless another one is said.
+    fn kept(&mut self, cwd: &Path, store: &Path) -> Result<Option<PathBuf>> {
+        if !self.keep && self.layer.is_none() {
+            return Ok(None);
+        }
+        if self.cow.is_empty() {
+            self.cow.push(cwd.to_path_buf());
+        }
+        let [one] = self.cow.as_slice() else {
+            return Err(Error::usage("cannot keep what is written to several directories").hint("one --cow, or one run for each"));
+        };
+        let at = existing(one, cwd)?;
+        if is_within(store, &at) || is_within(&at, store) {
+            return Err(Error::usage(format!("cannot keep what is written to {}: it would be kept in {}", at.display(), store.display()))
+                .hint("name a directory in it: --cow DIR"));
+        }
+        Ok(Some(at))
+    }
+
     /// What becomes of the writable layer.
     fn writes(&self, id: &Id) -> Result<Writes> {
         // A detached one can be run again, with what it wrote, until it is removed.
@@ -939,17 +970,16 @@ impl RunArgs {
         if command.is_empty() && !of_an_image {
             return Err(three_forms());
         }
-        for (set, flag) in [
-            (pull.is_some(), "--pull"),
-            (platform.is_some(), "--platform"),
-            (squash_ids, "--squash-ids"),
-            (entrypoint.is_some(), "--entrypoint"),
-            (keep, "--keep"),
-            (layer.is_some(), "--layer"),
-        ] {
+        for (set, flag) in
+            [(pull.is_some(), "--pull"), (platform.is_some(), "--platform"), (squash_ids, "--squash-ids"), (entrypoint.is_some(), "--entrypoint")]
+        {
             if set && !of_an_image {
                 return Err(Error::usage(format!("cannot use {flag} without an image")).hint("sandbox run [OPTIONS] IMAGE [CMD...], without --"));
             }
+        }
+        if matches!(patch.root, Some(Root::Dir { .. })) && (keep || layer.is_some()) {
+            return Err(Error::usage("cannot use --keep or --layer with --rootfs: that directory's layer is thrown away")
+                .hint("sandbox import makes an image of it, whose layer can stay"));
         }
         // Docker has no --rw and its kin; with a root directory, -v says where the path goes.
         if patch.root != Some(Root::Host)

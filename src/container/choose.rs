@@ -2,15 +2,15 @@
 #![forbid(unsafe_code)]
 
 use super::Below;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Doing, Error, Kind, Result};
 use crate::ident::Name;
 use crate::image::archive::{self, Place};
-use crate::image::kept::{self, Kept, Record};
+use crate::image::kept::{self, Ground, Kept, Record};
 use crate::image::layout::Platform;
 use crate::image::registry::{self, Options, Progress};
 use crate::image::store::{Held, Store};
 use crate::image::{Image, config};
-use crate::spec::ImageRoot;
+use crate::spec::{ImageRoot, Spec};
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -72,21 +72,9 @@ impl Chosen {
 
     /// Have a writable layer on disk.
     pub fn keep(&mut self, writes: &Writes, command: Vec<String>, volumes: &[PathBuf]) -> Result<()> {
-        let (name, new) = match writes {
-            Writes::Discarded => return Ok(()),
-            Writes::Kept(name) => (name, true),
-            Writes::Layer(name) => (name, false),
-        };
-        let created = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_secs());
-        let wanted = Record {
-            name: name.clone(),
-            manifest: self.image.manifest.digest.clone(),
-            image: self.word.clone(),
-            created,
-            command,
-            volumes: volumes.to_vec(),
-        };
-        self.kept = Some(kept::take(&self.store, &self.image, &wanted, new)?);
+        let (ground, image) = (Ground::Image(self.image.manifest.digest.clone()), self.word.clone());
+        let mode = kept::mode_of(&self.store, &self.image);
+        self.kept = take(&self.store, writes, ground, image, command, volumes, mode)?;
         Ok(())
     }
 
@@ -108,17 +96,13 @@ impl Chosen {
 
     /// Nothing ran: a layer that was made for it is of no use.
     pub fn forget(&mut self) {
-        if let Some(kept) = self.kept.take_if(|k| k.new) {
-            let name = kept.record.name.clone();
-            drop(kept);
-            let _ = kept::remove(&self.store, &name);
-        }
+        forget(&self.store, &mut self.kept);
     }
 
     pub fn root(&self, writes: &Writes) -> Result<ImageRoot> {
         let writable = match writes {
             Writes::Discarded => None,
-            Writes::Kept(name) | Writes::Layer(name) => Some(self.store.path().join("layers-named").join(name.as_str())),
+            Writes::Kept(name) | Writes::Layer(name) => Some(kept::place(self.store.path(), name)),
         };
         let layers = self.image.directories(self.store.path());
         Ok(ImageRoot { id: self.image.id.clone(), layers, writable, volumes: config::volumes(&self.image)? })
@@ -131,6 +115,44 @@ impl Chosen {
         }
         Err(Error::new(Kind::Unsupported, format!("cannot run {} with this map of ids: its files belong to other ones", self.word))
             .hint("leave out --userns, --uidmap and --gidmap: root inside is you, and your subordinate ids are the others"))
+    }
+}
+
+/// The layer over a directory of the host that stays; nobody takes it away while this lives.
+pub struct Over {
+    store: Store,
+    kept: Option<Kept>,
+}
+
+impl Over {
+    pub fn take(spec: &Spec, writes: &Writes) -> Result<Option<Over>> {
+        let Some(over) = &spec.files.kept else { return Ok(None) };
+        let (at, store) = (&over.at, Store::at(over.store())?);
+        let mode = rustix::fs::stat(at).doing("look at", at.display())?.st_mode & 0o7777;
+        let kept = take(&store, writes, Ground::Directory(at.clone()), at.display().to_string(), spec.process.words(), &[], mode)?;
+        Ok(Some(Over { store, kept }))
+    }
+
+    pub fn forget(&mut self) {
+        forget(&self.store, &mut self.kept);
+    }
+}
+
+fn take(store: &Store, writes: &Writes, ground: Ground, image: String, command: Vec<String>, volumes: &[PathBuf], mode: u32) -> Result<Option<Kept>> {
+    let (name, new) = match writes {
+        Writes::Discarded => return Ok(None),
+        Writes::Kept(name) => (name.clone(), true),
+        Writes::Layer(name) => (name.clone(), false),
+    };
+    let wanted = Record { name, ground, image, created: super::now() / 1_000_000_000, command, volumes: volumes.to_vec() };
+    kept::take(store, &wanted, mode, new).map(Some)
+}
+
+fn forget(store: &Store, kept: &mut Option<Kept>) {
+    if let Some(kept) = kept.take_if(|k| k.new) {
+        let name = kept.record.name.clone();
+        drop(kept);
+        let _ = kept::remove(store, &name);
     }
 }
 

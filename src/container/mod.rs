@@ -32,6 +32,7 @@ use crate::error::{Error, Result};
 use crate::ident::{Digest, Id, Name};
 use crate::logs::Limit;
 use crate::monitor::Keys;
+use crate::spec::storage::Kept;
 use crate::spec::{Control, Spec};
 use choose::Writes;
 use health::Health;
@@ -68,9 +69,15 @@ impl Config {
         self.options.detached || matches!(self.writes, Writes::Kept(_))
     }
 
+    /// The store that has what it writes, if that stays.
+    pub fn store(&self) -> Option<PathBuf> {
+        let over = || self.spec.files.kept.as_ref().map(Kept::store);
+        self.image.as_ref().map(|image| image.store.clone()).or_else(over)
+    }
+
     /// The command, for people.
     pub fn command(&self) -> Vec<String> {
-        self.spec.process.argv.iter().map(|word| word.to_string_lossy().into_owned()).collect()
+        self.spec.process.words()
     }
 }
 

@@ -1,7 +1,7 @@
 //! A sandbox is brought to life: what was said is frozen, and played. Called by `cli::run` and by the monitor.
 #![forbid(unsafe_code)]
 
-use super::choose::{Chosen, Writes};
+use super::choose::{Chosen, Over, Writes};
 use super::process::Process;
 use super::{Lost, State, Status, now};
 use crate::cgroup;
@@ -128,29 +128,33 @@ impl Ready {
     }
 
     /// Play it: the command runs when this returns. `interactive` is for a terminal.
-    pub fn play(self, spec: &Spec, chosen: &mut Option<Chosen>, writes: &Writes) -> Result<(Live, Streams)> {
+    pub fn play(self, spec: &Spec, chosen: &mut Option<Chosen>, writes: &Writes) -> Result<(Live, Streams, Option<Over>)> {
         if let (Some(chosen), Root::Image(image)) = (chosen.as_mut(), &spec.root) {
-            let command = spec.process.argv.iter().map(|w| w.to_string_lossy().into_owned()).collect();
-            chosen.keep(writes, command, &image.volumes)?;
+            chosen.keep(writes, spec.process.words(), &image.volumes)?;
         }
+        let mut over = Over::take(spec, writes)?;
         let launched = self.launch(spec, chosen.as_ref(), |plan| plan);
-        let (mut live, ready) = launched.inspect_err(|_| chosen.iter_mut().for_each(Chosen::forget))?;
+        let (mut live, ready) = launched.inspect_err(|_| {
+            chosen.iter_mut().for_each(Chosen::forget);
+            over.iter_mut().for_each(Over::forget);
+        })?;
         let streams = match (ready.streams, live.terminal.take()) {
             (Some(streams), _) => streams,
             (None, Some(master)) => Streams::Terminal { master, interactive: spec.process.interactive },
             (None, None) => return Err(Error::new(Kind::Bug, "no terminal came")),
         };
-        Ok((live, streams)) // with the plan go our copies of the command's ends of the pipes
+        Ok((live, streams, over)) // with the plan go our copies of the command's ends of the pipes
     }
 
-    /// A mount that comes or goes between the plan and the clone makes the plan one of another host: then there is a new one.
+    /// A mount that comes or goes between the plan and the clone, or a directory that goes, makes the plan one of another host: then there is a
+    /// new one.
     fn launch(mut self, spec: &Spec, chosen: Option<&Chosen>, part: impl Fn(Plan) -> Plan) -> Result<(Live, Ready)> {
         let mut tries = 0;
         loop {
             let begun = self.begun.take().ok_or_else(|| Error::new(Kind::Bug, "cannot play what was not begun"))?;
             self.plan = part(self.plan);
             match launch(begun, &self.plan) {
-                Err(_) if tries < TRIES && self.table.has_changed() => {}
+                Err(e) if tries < TRIES && (e.kind() == Kind::NotFound || self.table.has_changed()) => {}
                 ended => return ended.map(|live| (live, self)),
             }
             let Ready { plan, streams, facts: Facts { caller, cwd, env, mask, window, .. }, .. } = self;

@@ -477,8 +477,8 @@ impl Sandboxes {
 
 /// Take it away, with what it wrote.
 pub fn remove(own: Own, config: &Config) -> Result<()> {
-    if let (Writes::Kept(layer), Some(below)) = (&config.writes, &config.image) {
-        let store = Store::at(below.store.clone())?;
+    if let (Writes::Kept(layer), Some(store)) = (&config.writes, config.store()) {
+        let store = Store::at(store)?;
         match kept::remove(&store, layer) {
             Err(e) if e.kind() != Kind::NotFound => return Err(e),
             _ => {}

@@ -246,7 +246,7 @@ impl Life<'_> {
         let io = || if spec.process.tty { Ok(None) } else { streams(spec.process.interactive).map(Some) };
         let ready = ready(&spec, call, chosen.as_ref(), io, false)?;
         let notes = ready.notes(&spec);
-        let (alive, streams) = ready.play(&spec, &mut chosen, &writes)?;
+        let (alive, streams, _over) = ready.play(&spec, &mut chosen, &writes)?;
         die_at(45);
         let running = State { restarts, ..own.stays(running(&alive)?)? };
         own.tell(&running)?;

@@ -337,9 +337,13 @@ fn put_failed(path: &Path, e: Errno) -> Error {
     Error::new(Kind::Io, format!("cannot copy to '{}': {}", path.shown(), crate::error::why(&e.into())))
 }
 
-/// What is said of layers elsewhere.
 fn reword(e: Error) -> Error {
-    let said = e.message().replacen("cannot unpack the layer", "cannot copy", 1).replacen("cannot unpack", "cannot copy", 1);
+    reworded(e, "cannot copy")
+}
+
+/// What is said of layers elsewhere.
+pub(super) fn reworded(e: Error, cannot: &str) -> Error {
+    let said = e.message().replacen("cannot unpack the layer", cannot, 1).replacen("cannot unpack", cannot, 1);
     let reworded = Error::new(e.kind(), said);
     match e.cure() {
         Some(cure) => reworded.hint(cure.to_string()),

@@ -16,6 +16,7 @@
 //! - I5 no byte of an image is parsed before its length and digest are.
 #![forbid(unsafe_code)]
 
+pub mod apply;
 pub mod archive;
 pub mod blob;
 pub mod compose;

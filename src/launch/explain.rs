@@ -23,6 +23,7 @@ pub fn fault(plan: &Told, fault: Fault) -> Error {
     let kind = match (step, errno) {
         (Step::Exec { .. }, Errno::NOENT) => Kind::NoSuchCommand,
         (Step::Exec { .. }, _) => Kind::CannotExecute,
+        (Step::Overlay { .. } | Step::Served { .. } | Step::CloneTree { .. }, Errno::NOENT) => Kind::NotFound, // since it was planned
         (_, Errno::PERM | Errno::ACCESS | Errno::NOSPC) => Kind::Denied,
         (_, Errno::NOSYS | Errno::NODEV | Errno::OPNOTSUPP) => Kind::Unsupported,
         _ => Kind::Io,

@@ -71,8 +71,10 @@ fn is_empty(dir: &Path) -> bool {
     let mut buffer = [std::mem::MaybeUninit::uninit(); 1024];
     let mut list = rustix::fs::RawDir::new(dir, &mut buffer);
     while let Some(entry) = list.next() {
-        if entry.is_ok_and(|e| !matches!(e.file_name().to_bytes(), b"." | b"..")) {
-            return false;
+        match entry {
+            Ok(entry) if matches!(entry.file_name().to_bytes(), b"." | b"..") => {}
+            Ok(_) => return false,
+            Err(_) => return true, // it went away, and says so for ever
         }
     }
     true

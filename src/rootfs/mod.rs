@@ -349,7 +349,14 @@ impl<'a> Builder<'a> {
                     if !path.is_dir() {
                         return Err(Error::usage(format!("cannot overlay {}: not a directory", path.display())));
                     }
-                    self.overlay(&path, &m.target, attributes, Create::Directory)?;
+                    match spec.files.kept.as_ref().filter(|kept| kept.at == m.target) {
+                        None => self.overlay(&path, &m.target, attributes, Create::Directory)?,
+                        Some(kept) => {
+                            let layer = [cpath(&kept.layer.join("upper"))?, cpath(&kept.layer.join("work"))?];
+                            self.over(&m.target, vec![cpath(&path)?], Writes::Disk, layer, attributes | PLAIN)?;
+                            self.attach(Slot::Mount, &m.target, Create::Directory, false)?;
+                        }
+                    }
                 }
                 Source::Tmpfs { size, mode } => {
                     let size = size.map_or("50%".to_string(), |s| s.0.to_string());

@@ -80,6 +80,9 @@ pub struct Files {
     pub overlay_backend: Backend,
     /// Host devices to show, beyond the minimal /dev: (host path, path inside).
     pub devices: Vec<(PathBuf, PathBuf)>,
+    /// The one copy-on-write directory of the host's tree whose layer stays. Not for a policy to say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kept: Option<storage::Kept>,
 }
 
 /// Which ids inside are which outside.
@@ -471,6 +474,7 @@ impl Patch {
                 disk: f.disk,
                 inodes: f.inodes,
                 overlay_backend: must(f.overlay_backend, "files.overlay-backend")?,
+                kept: None,
                 devices: f.devices,
             },
             process: Process {

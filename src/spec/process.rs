@@ -34,6 +34,13 @@ pub struct Process {
     pub preserve_fds: u32,
 }
 
+impl Process {
+    /// The command, for people.
+    pub fn words(&self) -> Vec<String> {
+        self.argv.iter().map(|word| word.to_string_lossy().into_owned()).collect()
+    }
+}
+
 /// Text for people; bytes only for the word that is none.
 mod words {
     use serde::{Deserialize, Deserializer, Serialize, Serializer};

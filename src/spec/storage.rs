@@ -85,6 +85,21 @@ pub struct Mount {
     pub no_exec: bool,
 }
 
+/// Where the layer over a directory is that stays.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Kept {
+    /// The same path inside and outside.
+    pub at: PathBuf,
+    /// `layers-named/NAME` of a store.
+    pub layer: PathBuf,
+}
+
+impl Kept {
+    pub fn store(&self) -> PathBuf {
+        self.layer.ancestors().nth(2).unwrap_or(&self.layer).to_path_buf()
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Source {

@@ -5,6 +5,7 @@
 
 mod support;
 
+mod apply;
 mod attach;
 mod cp;
 mod crash;

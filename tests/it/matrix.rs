@@ -460,7 +460,8 @@ fn soaked_nothing_grows() {
     let (quiet, loud) = (stays(&place, "runs"), stays(&other, "speaks"));
     let rss = |pid: u32| {
         let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-        status.lines().find_map(|l| l.strip_prefix("VmRSS:")?.trim().strip_suffix("kB")?.trim().parse::<f64>().ok()).unwrap()
+        // Without the pages of the program, which come as they are first run, and 64 KiB at a time. man: proc_pid_status(5)
+        status.lines().find_map(|l| l.strip_prefix("RssAnon:")?.trim().strip_suffix("kB")?.trim().parse::<f64>().ok()).unwrap()
     };
     let count = |path: String| std::fs::read_dir(path).unwrap().count() as f64;
     let blocks = |place: &Place| {

@@ -987,26 +987,32 @@ fn give_if_root(place: &Place, path: &std::path::Path) {
 
 /// What is planned is of a moment. // container/run.rs
 #[test]
-fn mounts_come_and_go_below_a_home_while_it_starts() {
+fn mounts_and_directories_come_and_go_below_a_home_while_it_starts() {
     need!(root(), "needs root, to mount");
     let place = alone();
     place.inside("sleep 0.2").ok(); // long enough for a record: what is made once, and stays
     let point = place.dir("busy/point");
     let left = Left::before(&place);
     // The machine's other sandboxes see nothing of it.
+    let mounts = r#"while :; do mount -t tmpfs none "$1"; sleep 0.02; umount "$1"; sleep 0.02; done"#;
+    // What stands beside a mount is laid one by one.
+    let directories = r#"mount -t tmpfs none "$1"; new=$(seq -f "$1.%g" 9); while :; do mkdir -m 777 $new; rmdir $new; done"#;
     let script = r#"
-        (while :; do mount -t tmpfs none "$1"; sleep 0.02; umount "$1"; sleep 0.02; done) &
-        for n in $(seq 200); do
+        (eval "$5") &
+        for n in $(seq 100); do
             setpriv --reuid "$2" --regid "$3" --clear-groups "$4" run -- sh -c 'echo /proc/self/fd/*' || echo "$n failed"
         done
         kill $!"#;
-    let mut busy = Command::new("unshare");
-    busy.args(["--mount", "--propagation", "private", "sh", "-c", script, "sh"]).arg(&point);
-    busy.args([place.account.uid.to_string(), place.account.gid.to_string()]).arg(program());
-    busy.env_clear().envs(&place.env).current_dir(&place.home).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let output = busy.output().unwrap();
-    let said = String::from_utf8_lossy(&output.stdout);
-    let failed: Vec<_> = said.lines().filter(|l| *l != "/proc/self/fd/0 /proc/self/fd/1 /proc/self/fd/2 /proc/self/fd/3").collect();
-    assert!(failed.is_empty() && said.lines().count() == 200, "{failed:?}: {}", String::from_utf8_lossy(&output.stderr));
+    for disturbance in [mounts, directories] {
+        let mut busy = Command::new("unshare");
+        busy.args(["--mount", "--propagation", "private", "sh", "-c", script, "sh"]).arg(&point);
+        busy.args([place.account.uid.to_string(), place.account.gid.to_string()]).arg(program()).arg(disturbance);
+        busy.env_clear().envs(&place.env).current_dir(&place.home).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let output = busy.output().unwrap();
+        let said = String::from_utf8_lossy(&output.stdout);
+        let failed: Vec<_> = said.lines().filter(|l| *l != "/proc/self/fd/0 /proc/self/fd/1 /proc/self/fd/2 /proc/self/fd/3").collect();
+        assert!(failed.is_empty() && said.lines().count() == 100, "{failed:?}: {}", String::from_utf8_lossy(&output.stderr));
+        (1..=9).for_each(|n| drop(std::fs::remove_dir(point.with_extension(n.to_string()))));
+    }
     left.at_once();
 }

@@ -65,7 +65,7 @@ fn what_the_image_says_and_what_the_flags_say() {
     }
     // Nothing to run, and what is no image's.
     place.run(&["--entrypoint", ""], "localhost/env", &[]).refused("names no command").hinted();
-    for flag in [&["--keep"][..], &["--layer", "x"], &["--entrypoint", "x"], &["--pull", "never"], &["--platform", "linux/amd64"]] {
+    for flag in [&["--entrypoint", "x"][..], &["--pull", "never"], &["--platform", "linux/amd64"]] {
         place.inside_with(flag, "true").refused("without an image").hinted();
     }
     place.run(&["--rw", "/tmp"], "localhost/env", &[]).refused("with --rootfs or an image").hinted();

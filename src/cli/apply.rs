@@ -1,0 +1,172 @@
+//! `sandbox apply`: what a kept run wrote over a directory of the host, into that directory. Called by `cli::main`.
+//!
+//! A helper reads the layer; what it says is looked at twice, first to list it and to see what the host has changed since, then to do it.
+#![forbid(unsafe_code)]
+
+use super::image::show;
+use super::kept::{Over, Pile};
+use super::print;
+use crate::container::run::note;
+use crate::error::{Doing, Error, Kind, Result, printable};
+use crate::host::Caller;
+use crate::image::apply::{self, Change, Meant, Planned};
+use crate::image::diff::{self, Upper};
+use crate::spec::policy;
+use clap::Args;
+use rustix::fs::{Mode, OFlags};
+use serde_json::{Value, json};
+use std::ffi::OsStr;
+use std::io::{BufReader, IsTerminal, PipeReader, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Component, Path, PathBuf};
+
+/// Put what a kept run wrote over a directory of the host into that directory
+///
+/// What would happen is listed first, as sandbox diff does it, and you are asked. Files that were changed on the host since the layer was
+/// made are a conflict: nothing is done. Names that git, shells or editors trust are left out unless they are named.
+///
+/// The layer stays until sandbox rm removes it.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  sandbox run --keep --name fix -- make format\n  sandbox diff fix\n  sandbox apply fix src\n  sandbox rm fix")]
+pub struct ApplyArgs {
+    /// Only say what would happen
+    #[arg(long)]
+    dry_run: bool,
+    /// Do not ask
+    #[arg(short, long)]
+    force: bool,
+    /// Also what was changed on the host since
+    #[arg(long)]
+    overwrite: bool,
+    /// With --dry-run: json, or a template such as '{{.Path}}'
+    #[arg(long, value_name = "FORMAT", requires = "dry_run")]
+    format: Option<String>,
+    /// The name or ID of a sandbox, or the name of a layer
+    #[arg(value_name = "NAME")]
+    name: String,
+    /// Only these files and directories
+    #[arg(value_name = "PATH")]
+    paths: Vec<PathBuf>,
+}
+
+pub fn run(args: ApplyArgs) -> Result<()> {
+    let ApplyArgs { dry_run, force, overwrite, format, name, paths } = args;
+    let caller = Caller::me()?;
+    let pile = Pile::new(&name)?;
+    let Some(Over { directory, since }) = pile.over() else {
+        return Err(Error::usage(format!("cannot apply '{name}': it lies on an image, and no directory of the host"))
+            .hint(format!("sandbox commit {name} makes an image of it, sandbox cp takes files out of it")));
+    };
+    if pile.upper.live {
+        return Err(
+            Error::new(Kind::Conflict, format!("cannot apply '{name}': it is running")).hint(format!("sandbox stop {name}, or wait for its end"))
+        );
+    }
+    let paths = paths.iter().map(|path| below(directory, path)).collect::<Result<Vec<_>>>()?;
+    let guarded: Vec<(PathBuf, String)> =
+        policy::choose(Some("agent"), &caller.home)?.0.files.guard.into_iter().map(|g| (PathBuf::from(g.path), g.why)).collect();
+    let guard = |path: &Path| guarded.iter().find(|(name, _)| path.starts_with(name) && !paths.iter().any(|p| p.starts_with(name)));
+    let meant = |path: &[u8]| {
+        let path = Path::new(OsStr::from_bytes(path));
+        if paths.is_empty() || paths.iter().any(|p| path.starts_with(p)) {
+            Meant::Yes
+        } else if paths.iter().any(|p| p.starts_with(path)) {
+            Meant::Below
+        } else {
+            Meant::No
+        }
+    };
+    let root = rustix::fs::open(directory, OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
+        .doing("open", directory.display())?;
+
+    let planned = read(&pile, |tar| apply::look(root.as_fd(), tar, &meant, *since))?;
+    let (withheld, planned): (Vec<Planned>, Vec<Planned>) = planned.into_iter().partition(|p| guard(named(p)).is_some());
+    for (name, why) in guarded.iter().filter(|(name, _)| withheld.iter().any(|one| named(one).starts_with(name))) {
+        note(&format!("{} is left out ({why}): look at it, and name it to have it", directory.join(name).display()));
+    }
+    list(directory, &planned, format.as_deref())?;
+    let conflicts = planned.iter().filter(|p| p.conflict).count();
+    if dry_run || planned.is_empty() {
+        return Ok(());
+    }
+    if conflicts > 0 && !overwrite {
+        return Err(Error::new(Kind::Conflict, format!("cannot apply '{name}': {conflicts} of these were changed on the host since"))
+            .hint("name the others, or --overwrite"));
+    }
+    if !force && !asked(&format!("Apply this to {}?", directory.display()))? {
+        return Ok(());
+    }
+    let wanted = |path: &[u8]| guard(Path::new(OsStr::from_bytes(path))).map_or_else(|| meant(path), |_| Meant::No);
+    read(&pile, |tar| apply::apply(root.as_fd(), tar, &wanted, (caller.uid, caller.gid)))?.iter().for_each(|sentence| note(sentence));
+    Ok(())
+}
+
+fn named(planned: &Planned) -> &Path {
+    Path::new(OsStr::from_bytes(&planned.path))
+}
+
+/// A path as it was typed, below the directory.
+fn below(directory: &Path, path: &Path) -> Result<PathBuf> {
+    let cwd = std::env::current_dir().doing("find", "the working directory")?;
+    let mut whole = PathBuf::new();
+    for component in cwd.join(path).components() {
+        match component {
+            Component::ParentDir => drop(whole.pop()),
+            Component::CurDir => {}
+            other => whole.push(other),
+        }
+    }
+    whole
+        .strip_prefix(directory)
+        .map(Path::to_path_buf)
+        .map_err(|_| Error::usage(format!("cannot apply {}: it is not below {}", path.display(), directory.display())))
+}
+
+fn list(directory: &Path, planned: &[Planned], format: Option<&str>) -> Result<()> {
+    let row = |p: &Planned| {
+        let kind = match p.change {
+            Change::Added => "A",
+            Change::Changed => "C",
+            Change::Deleted => "D",
+        };
+        json!({ "Kind": kind, "Path": directory.join(named(p)).display().to_string(), "Conflict": p.conflict })
+    };
+    let rows: Vec<Value> = planned.iter().map(row).collect();
+    if format.is_some() {
+        return show(&rows, &[("KIND", "Kind"), ("PATH", "Path"), ("CONFLICT", "Conflict")], format);
+    }
+    let text = |value: &Value| printable(value.as_str().unwrap_or_default()).replace('\n', "\\n");
+    let line = |row: &Value| {
+        let conflict = if row["Conflict"] == true { "  (changed on the host since)" } else { "" };
+        format!("{} {}{conflict}\n", text(&row["Kind"]), text(&row["Path"]))
+    };
+    print(&rows.iter().map(line).collect::<String>());
+    Ok(())
+}
+
+fn asked(question: &str) -> Result<bool> {
+    if !std::io::stdin().is_terminal() {
+        return Err(Error::usage("cannot ask whether to apply this: this is no terminal").hint("say --force, or look first: --dry-run"));
+    }
+    let _ = write!(std::io::stderr(), "{} [y/N] ", printable(question));
+    let mut answer = String::new();
+    std::io::stdin().read_line(&mut answer).doing("read", "the answer")?;
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+}
+
+/// Have somebody read the layer as a tar.
+fn read<T>(pile: &Pile, work: impl FnOnce(BufReader<PipeReader>) -> Result<T>) -> Result<T> {
+    let (reader, mut writer) = std::io::pipe().doing("make", "a pipe")?;
+    let handle: OwnedFd = pile.upper.handle.try_clone().doing("copy", "a descriptor")?;
+    let (upper, lowers, maps) = (Upper { handle, live: false }, pile.lowers(), pile.store.maps()?);
+    std::thread::scope(|scope| {
+        let packing = scope.spawn(move || diff::layer(upper, &lowers, maps, &mut writer));
+        let done = work(BufReader::new(reader));
+        match packing.join() {
+            // Who wrote less than all knows why; who stopped reading has his own reason.
+            Ok(Err(e)) if done.is_ok() || e.kind() != Kind::Io => Err(e),
+            _ => done,
+        }
+    })
+}
