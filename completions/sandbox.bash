@@ -262,7 +262,7 @@ _sandbox() {
             return 0
             ;;
         sandbox__subcmd__apply)
-            opts="-f -h --dry-run --force --overwrite --format --help"
+            opts="-f -h --dry-run --patch --force --overwrite --format --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -386,7 +386,7 @@ _sandbox() {
             return 0
             ;;
         sandbox__subcmd__create)
-            opts="-i -t -d -v -e -w -u -l -m -c -h --interactive --tty --detach --rm --rootfs --pull --platform --squash-ids --entrypoint --keep --layer --rw --ro --hide --cow --volume --mount --tmpfs --read-only --shm-size --disk --inodes --overlay-backend --device --env --env-file --workdir --user --hostname --name --replace --label --label-file --cidfile --pidfile --ulimit --umask --oom-score-adj --preserve-fds --init --stop-signal --stop-timeout --restart --health-cmd --health-interval --health-timeout --health-retries --health-start-period --health-start-interval --health-on-failure --no-healthcheck --log-max --detach-keys --timeout --network --add-host --dns --userns --uidmap --gidmap --ipc --pid --uts --cgroupns --cap-add --cap-drop --security-opt --policy --require --best-effort --memory --memory-swap --memory-reservation --cpus --cpu-shares --cpuset-cpus --cpuset-mems --pids-limit --blkio-weight --device-read-bps --device-write-bps --device-read-iops --device-write-iops --cgroup-parent --dry-run --summary --json --status-fd --help"
+            opts="-i -t -d -v -e -w -u -l -p -P -m -c -h --interactive --tty --detach --rm --rootfs --pull --platform --squash-ids --entrypoint --keep --layer --rw --ro --hide --cow --volume --mount --tmpfs --read-only --shm-size --disk --inodes --overlay-backend --device --env --env-file --workdir --user --hostname --name --replace --label --label-file --cidfile --pidfile --ulimit --umask --oom-score-adj --preserve-fds --privileged --publish --publish-all --init --stop-signal --stop-timeout --restart --health-cmd --health-interval --health-timeout --health-retries --health-start-period --health-start-interval --health-on-failure --no-healthcheck --log-max --detach-keys --timeout --network --add-host --dns --userns --uidmap --gidmap --ipc --pid --uts --cgroupns --cap-add --cap-drop --security-opt --policy --require --best-effort --memory --memory-swap --memory-reservation --cpus --cpu-shares --cpuset-cpus --cpuset-mems --pids-limit --blkio-weight --device-read-bps --device-write-bps --device-read-iops --device-write-iops --cgroup-parent --dry-run --summary --json --status-fd --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -533,6 +533,14 @@ _sandbox() {
                     return 0
                     ;;
                 --preserve-fds)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --publish)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -p)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -1814,7 +1822,7 @@ _sandbox() {
             return 0
             ;;
         sandbox__subcmd__run)
-            opts="-i -t -d -v -e -w -u -l -m -c -h --interactive --tty --detach --rm --rootfs --pull --platform --squash-ids --entrypoint --keep --layer --rw --ro --hide --cow --volume --mount --tmpfs --read-only --shm-size --disk --inodes --overlay-backend --device --env --env-file --workdir --user --hostname --name --replace --label --label-file --cidfile --pidfile --ulimit --umask --oom-score-adj --preserve-fds --init --stop-signal --stop-timeout --restart --health-cmd --health-interval --health-timeout --health-retries --health-start-period --health-start-interval --health-on-failure --no-healthcheck --log-max --detach-keys --timeout --network --add-host --dns --userns --uidmap --gidmap --ipc --pid --uts --cgroupns --cap-add --cap-drop --security-opt --policy --require --best-effort --memory --memory-swap --memory-reservation --cpus --cpu-shares --cpuset-cpus --cpuset-mems --pids-limit --blkio-weight --device-read-bps --device-write-bps --device-read-iops --device-write-iops --cgroup-parent --dry-run --summary --json --status-fd --help"
+            opts="-i -t -d -v -e -w -u -l -p -P -m -c -h --interactive --tty --detach --rm --rootfs --pull --platform --squash-ids --entrypoint --keep --layer --rw --ro --hide --cow --volume --mount --tmpfs --read-only --shm-size --disk --inodes --overlay-backend --device --env --env-file --workdir --user --hostname --name --replace --label --label-file --cidfile --pidfile --ulimit --umask --oom-score-adj --preserve-fds --privileged --publish --publish-all --init --stop-signal --stop-timeout --restart --health-cmd --health-interval --health-timeout --health-retries --health-start-period --health-start-interval --health-on-failure --no-healthcheck --log-max --detach-keys --timeout --network --add-host --dns --userns --uidmap --gidmap --ipc --pid --uts --cgroupns --cap-add --cap-drop --security-opt --policy --require --best-effort --memory --memory-swap --memory-reservation --cpus --cpu-shares --cpuset-cpus --cpuset-mems --pids-limit --blkio-weight --device-read-bps --device-write-bps --device-read-iops --device-write-iops --cgroup-parent --dry-run --summary --json --status-fd --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1961,6 +1969,14 @@ _sandbox() {
                     return 0
                     ;;
                 --preserve-fds)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --publish)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -p)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

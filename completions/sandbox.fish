@@ -110,6 +110,7 @@ complete -c sandbox -n "__fish_sandbox_using_subcommand run" -l ulimit -d 'Limit
 complete -c sandbox -n "__fish_sandbox_using_subcommand run" -l umask -d 'Permission bits that new files lack, in octal' -r
 complete -c sandbox -n "__fish_sandbox_using_subcommand run" -l oom-score-adj -d 'How much sooner than others to be killed when memory runs out' -r
 complete -c sandbox -n "__fish_sandbox_using_subcommand run" -l preserve-fds -d 'Pass descriptors 3 to 2+N to the command' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand run" -s p -l publish -d 'Always refused: a sandbox has no network of its own' -r
 complete -c sandbox -n "__fish_sandbox_using_subcommand run" -l stop-signal -d 'The signal that asks the command to end' -r
 complete -c sandbox -n "__fish_sandbox_using_subcommand run" -l stop-timeout -d 'Seconds from the stop signal to SIGKILL' -r
 complete -c sandbox -n "__fish_sandbox_using_subcommand run" -l restart -d 'Run it again when it ends: no, on-failure[:N], always or unless-stopped' -r
@@ -162,6 +163,8 @@ complete -c sandbox -n "__fish_sandbox_using_subcommand run" -l squash-ids -d 'G
 complete -c sandbox -n "__fish_sandbox_using_subcommand run" -l keep -d 'Keep what was written when the command ends'
 complete -c sandbox -n "__fish_sandbox_using_subcommand run" -l read-only -d 'Make the whole root read-only'
 complete -c sandbox -n "__fish_sandbox_using_subcommand run" -l replace -d 'Remove the sandbox that has the name, if there is one'
+complete -c sandbox -n "__fish_sandbox_using_subcommand run" -l privileged -d 'Always refused: nothing in a sandbox has the host\'s rights'
+complete -c sandbox -n "__fish_sandbox_using_subcommand run" -s P -l publish-all -d 'The same'
 complete -c sandbox -n "__fish_sandbox_using_subcommand run" -l init -d 'Have our init as PID 1 also where the policy makes the command PID 1'
 complete -c sandbox -n "__fish_sandbox_using_subcommand run" -l no-healthcheck -d 'Do not do the checks that the image says'
 complete -c sandbox -n "__fish_sandbox_using_subcommand run" -l dry-run -d 'Print what would be done, step by step, and do nothing'
@@ -212,6 +215,7 @@ complete -c sandbox -n "__fish_sandbox_using_subcommand slice; and __fish_seen_s
 complete -c sandbox -n "__fish_sandbox_using_subcommand slice; and __fish_seen_subcommand_from reset" -s h -l help -d 'Print help'
 complete -c sandbox -n "__fish_sandbox_using_subcommand apply" -l format -d 'With --dry-run: json, or a template such as \'{{.Path}}\'' -r
 complete -c sandbox -n "__fish_sandbox_using_subcommand apply" -l dry-run -d 'Only say what would happen'
+complete -c sandbox -n "__fish_sandbox_using_subcommand apply" -l patch -d 'Show what would happen as a patch, in git\'s form, and do nothing'
 complete -c sandbox -n "__fish_sandbox_using_subcommand apply" -s f -l force -d 'Do not ask'
 complete -c sandbox -n "__fish_sandbox_using_subcommand apply" -l overwrite -d 'Also what was changed on the host since'
 complete -c sandbox -n "__fish_sandbox_using_subcommand apply" -s h -l help -d 'Print help (see more with \'--help\')'
@@ -259,6 +263,7 @@ complete -c sandbox -n "__fish_sandbox_using_subcommand create" -l ulimit -d 'Li
 complete -c sandbox -n "__fish_sandbox_using_subcommand create" -l umask -d 'Permission bits that new files lack, in octal' -r
 complete -c sandbox -n "__fish_sandbox_using_subcommand create" -l oom-score-adj -d 'How much sooner than others to be killed when memory runs out' -r
 complete -c sandbox -n "__fish_sandbox_using_subcommand create" -l preserve-fds -d 'Pass descriptors 3 to 2+N to the command' -r
+complete -c sandbox -n "__fish_sandbox_using_subcommand create" -s p -l publish -d 'Always refused: a sandbox has no network of its own' -r
 complete -c sandbox -n "__fish_sandbox_using_subcommand create" -l stop-signal -d 'The signal that asks the command to end' -r
 complete -c sandbox -n "__fish_sandbox_using_subcommand create" -l stop-timeout -d 'Seconds from the stop signal to SIGKILL' -r
 complete -c sandbox -n "__fish_sandbox_using_subcommand create" -l restart -d 'Run it again when it ends: no, on-failure[:N], always or unless-stopped' -r
@@ -311,6 +316,8 @@ complete -c sandbox -n "__fish_sandbox_using_subcommand create" -l squash-ids -d
 complete -c sandbox -n "__fish_sandbox_using_subcommand create" -l keep -d 'Keep what was written when the command ends'
 complete -c sandbox -n "__fish_sandbox_using_subcommand create" -l read-only -d 'Make the whole root read-only'
 complete -c sandbox -n "__fish_sandbox_using_subcommand create" -l replace -d 'Remove the sandbox that has the name, if there is one'
+complete -c sandbox -n "__fish_sandbox_using_subcommand create" -l privileged -d 'Always refused: nothing in a sandbox has the host\'s rights'
+complete -c sandbox -n "__fish_sandbox_using_subcommand create" -s P -l publish-all -d 'The same'
 complete -c sandbox -n "__fish_sandbox_using_subcommand create" -l init -d 'Have our init as PID 1 also where the policy makes the command PID 1'
 complete -c sandbox -n "__fish_sandbox_using_subcommand create" -l no-healthcheck -d 'Do not do the checks that the image says'
 complete -c sandbox -n "__fish_sandbox_using_subcommand create" -l dry-run -d 'Print what would be done, step by step, and do nothing'

@@ -28,11 +28,16 @@ use std::path::{Component, Path, PathBuf};
 ///
 /// The layer stays until sandbox rm removes it.
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  sandbox run --keep --name fix -- make format\n  sandbox diff fix\n  sandbox apply fix src\n  sandbox rm fix")]
+#[command(
+    after_help = "Examples:\n  sandbox run --keep --name fix -- make format\n  sandbox apply --patch fix\n  sandbox apply fix src\n  sandbox rm fix"
+)]
 pub struct ApplyArgs {
     /// Only say what would happen
     #[arg(long)]
     dry_run: bool,
+    /// Show what would happen as a patch, in git's form, and do nothing
+    #[arg(long, conflicts_with_all = ["format", "force"])]
+    patch: bool,
     /// Do not ask
     #[arg(short, long)]
     force: bool,
@@ -51,7 +56,7 @@ pub struct ApplyArgs {
 }
 
 pub fn run(args: ApplyArgs) -> Result<()> {
-    let ApplyArgs { dry_run, force, overwrite, format, name, paths } = args;
+    let ApplyArgs { dry_run, patch, force, overwrite, format, name, paths } = args;
     let caller = Caller::me()?;
     let pile = Pile::new(&name)?;
     let Some(Over { directory, since }) = pile.over() else {
@@ -84,6 +89,9 @@ pub fn run(args: ApplyArgs) -> Result<()> {
     let (withheld, planned): (Vec<Planned>, Vec<Planned>) = planned.into_iter().partition(|p| guard(named(p)).is_some());
     for (name, why) in guarded.iter().filter(|(name, _)| withheld.iter().any(|one| named(one).starts_with(name))) {
         note(&format!("{} is left out ({why}): look at it, and name it to have it", directory.join(name).display()));
+    }
+    if patch {
+        return read(&pile, |tar| apply::patch(root.as_fd(), tar, &planned, &mut Shown(std::io::stdout().lock())));
     }
     list(directory, &planned, format.as_deref())?;
     let conflicts = planned.iter().filter(|p| p.conflict).count();
@@ -130,7 +138,8 @@ fn list(directory: &Path, planned: &[Planned], format: Option<&str>) -> Result<(
             Change::Changed => "C",
             Change::Deleted => "D",
         };
-        json!({ "Kind": kind, "Path": directory.join(named(p)).display().to_string(), "Conflict": p.conflict })
+        let link = p.link.as_deref().map(String::from_utf8_lossy);
+        json!({ "Kind": kind, "Path": directory.join(named(p)).display().to_string(), "Conflict": p.conflict, "Link": link })
     };
     let rows: Vec<Value> = planned.iter().map(row).collect();
     if format.is_some() {
@@ -139,10 +148,30 @@ fn list(directory: &Path, planned: &[Planned], format: Option<&str>) -> Result<(
     let text = |value: &Value| printable(value.as_str().unwrap_or_default()).replace('\n', "\\n");
     let line = |row: &Value| {
         let conflict = if row["Conflict"] == true { "  (changed on the host since)" } else { "" };
-        format!("{} {}{conflict}\n", text(&row["Kind"]), text(&row["Path"]))
+        let link = if row["Link"].is_null() { String::new() } else { format!(" -> {}", text(&row["Link"])) };
+        format!("{} {}{link}{conflict}\n", text(&row["Kind"]), text(&row["Path"]))
     };
     print(&rows.iter().map(line).collect::<String>());
     Ok(())
+}
+
+/// What somebody hostile wrote, for a terminal or a file. // P05
+struct Shown(std::io::StdoutLock<'static>);
+
+impl Write for Shown {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        if self.0.is_terminal() {
+            let text = String::from_utf8_lossy(bytes);
+            self.0.write_all(text.split('\t').map(printable).collect::<Vec<_>>().join("\t").as_bytes())?;
+        } else {
+            self.0.write_all(bytes)?;
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.0.flush()
+    }
 }
 
 fn asked(question: &str) -> Result<bool> {

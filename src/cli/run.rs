@@ -257,6 +257,15 @@ pub struct RunArgs {
     /// They must be open, and no directories: one would be a way out.
     #[arg(long, value_name = "N", help_heading = "Process", hide_short_help = true)]
     preserve_fds: Option<u32>,
+    /// Always refused: nothing in a sandbox has the host's rights
+    #[arg(long, hide = true)]
+    privileged: bool,
+    /// Always refused: a sandbox has no network of its own
+    #[arg(short, long, hide = true, value_name = "PORTS")]
+    publish: Vec<String>,
+    /// The same
+    #[arg(short = 'P', long, hide = true)]
+    publish_all: bool,
     /// Have our init as PID 1 also where the policy makes the command PID 1
     #[arg(long, help_heading = "Process", hide_short_help = true)]
     init: bool,
@@ -921,6 +930,9 @@ impl RunArgs {
             umask,
             oom_score_adj,
             preserve_fds,
+            privileged,
+            publish,
+            publish_all,
             init,
             stop_signal,
             stop_timeout: _,
@@ -965,6 +977,15 @@ impl RunArgs {
             (None, Some(image)) => Root::Image(image),
             (None, None) => Root::Host,
         };
+        // What a docker user tries first.
+        if privileged {
+            return Err(Error::new(Kind::Denied, "cannot use --privileged: nothing in a sandbox has the host's rights")
+                .hint("name what it needs: --cap-add, -v, --device, --security-opt, or another --policy"));
+        }
+        if publish_all || !publish.is_empty() {
+            return Err(Error::new(Kind::Unsupported, "cannot publish ports: a sandbox has no network of its own")
+                .hint("--network host: it listens where the host does"));
+        }
         let of_an_image = matches!(root, Root::Image(_));
         let mut patch = Patch { name, root: Some(root), ..Patch::default() };
         if command.is_empty() && !of_an_image {

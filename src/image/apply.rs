@@ -1,6 +1,6 @@
 //! What was written over a directory of the host goes into that directory: a layer's tar, entry by entry, with the caller's own rights.
 //!
-//! Called by `cli::apply`, which has a helper read the layer. `look` tells what would happen, `apply` does it; between them nothing of the
+//! Called by `cli::apply`, which has a helper read the layer. `look` tells what would happen, `patch` shows it, `apply` does it; between them nothing of the
 //! layer can change, since no sandbox writes to it, and what the host's side does meanwhile hits one name at most.
 //!
 //! *Invariants*
@@ -14,14 +14,16 @@ use super::remove;
 use super::tar::{Entry, Form, Reader, show};
 use super::tree::{Ids, Plain, Tree, split};
 use super::whiteout::{self, Mark, mark};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Doing, Error, Kind, Result};
 use crate::sys::path::{Links, handle};
 use crate::sys::{self, Errno};
-use rustix::fs::{AtFlags, FileType, Stat, statat};
-use std::collections::BTreeMap;
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, statat};
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::CString;
-use std::io::BufRead;
+use std::fs::File;
+use std::io::{BufRead, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
 
 /// Bits that mean something to the host, of files that a sandbox made.
 const SET_IDS: u32 = 0o6000;
@@ -41,6 +43,8 @@ pub struct Planned {
     pub path: Vec<u8>,
     /// It was changed on the host since the layer was made.
     pub conflict: bool,
+    /// Where a new symbolic link leads to.
+    pub link: Option<Vec<u8>>,
 }
 
 /// Is a path of the layer meant?
@@ -83,14 +87,17 @@ impl Looking<'_> {
             self.empty(&path)?;
         }
         match there {
-            None => self.plan(Change::Added, path, false),
+            None => self.plan(Change::Added, path.clone(), false),
             Some(stat) if is_same(self.root, entry, &stat)? => {}
             // Other names in it may have come and gone.
-            Some(_) if both => self.plan(Change::Changed, path, false),
+            Some(_) if both => self.plan(Change::Changed, path.clone(), false),
             Some(_) => {
                 let conflict = changed_since(self.root, &path, self.since)?;
-                self.plan(Change::Changed, path, conflict);
+                self.plan(Change::Changed, path.clone(), conflict);
             }
+        }
+        if let Some(planned) = self.planned.get_mut(&path).filter(|_| entry.form == Form::Symlink) {
+            planned.link = Some(entry.link.clone());
         }
         Ok(())
     }
@@ -110,7 +117,7 @@ impl Looking<'_> {
     }
 
     fn plan(&mut self, change: Change, path: Vec<u8>, conflict: bool) {
-        self.planned.insert(path.clone(), Planned { change, path, conflict });
+        self.planned.insert(path.clone(), Planned { change, path, conflict, link: None });
     }
 }
 
@@ -127,6 +134,125 @@ fn changed_since(root: BorrowedFd, path: &[u8], since: (i64, i64)) -> Result<boo
         }
     }
     Ok(false)
+}
+
+/// More of a file is not compared.
+const MOST_TEXT: u64 = 1 << 20;
+/// Nor for longer: what is left then is one change.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// What is planned as a patch in git's form. man: git-diff(1), "Generating patch text"
+pub fn patch(root: BorrowedFd, source: impl BufRead, planned: &[Planned], out: &mut dyn Write) -> Result<()> {
+    for gone in planned.iter().filter(|p| p.change == Change::Deleted) {
+        deleted(root, &gone.path, out)?;
+    }
+    let changed: BTreeSet<&[u8]> = planned.iter().filter(|p| p.change != Change::Deleted).map(|p| p.path.as_slice()).collect();
+    let mut reader = Reader::new(source);
+    while let Some(entry) = reader.entry().map_err(reword)? {
+        if !changed.contains(entry.path.as_slice()) || mark(split(&entry.path).1)? != Mark::None {
+            continue;
+        }
+        let new = match entry.form {
+            Form::File if entry.extents.is_some() || entry.size > MOST_TEXT => Side { mode: Some(git_mode(entry.mode)), text: None },
+            Form::File => {
+                let mut text = Vec::new();
+                reader.content(&mut |piece| {
+                    text.extend_from_slice(piece);
+                    Ok(())
+                })?;
+                Side { mode: Some(git_mode(entry.mode)), text: Some(text) }
+            }
+            Form::Symlink => Side { mode: Some(LINK), text: Some(entry.link.clone()) },
+            Form::Link => Side::of(root, &entry.link)?,
+            _ => continue,
+        };
+        compared(&entry.path, &Side::of(root, &entry.path)?, &new, out)?;
+    }
+    Ok(())
+}
+
+/// A file, and all files of a directory.
+fn deleted(root: BorrowedFd, path: &[u8], out: &mut dyn Write) -> Result<()> {
+    match there(root, path)? {
+        Some(stat) if is_directory(&stat) => {
+            let Some(dir) = directory(root, path)? else { return Ok(()) };
+            names(&dir).map_err(|e| failed(path, e))?.iter().try_for_each(|name| deleted(root, &join(path, name), out))
+        }
+        _ => compared(path, &Side::of(root, path)?, &Side::absent(), out),
+    }
+}
+
+/// One side of a comparison.
+struct Side {
+    /// In git's words; None: it is not there.
+    mode: Option<&'static str>,
+    /// None: it is no text that is compared.
+    text: Option<Vec<u8>>,
+}
+
+const LINK: &str = "120000";
+
+fn git_mode(mode: u32) -> &'static str {
+    if mode & 0o111 == 0 { "100644" } else { "100755" }
+}
+
+impl Side {
+    fn absent() -> Side {
+        Side { mode: None, text: Some(Vec::new()) }
+    }
+
+    /// What the host has.
+    fn of(root: BorrowedFd, path: &[u8]) -> Result<Side> {
+        let (Some(stat), (parent, name)) = (there(root, path)?, split(path)) else { return Ok(Side::absent()) };
+        let Some(dir) = directory(root, parent)? else { return Ok(Side::absent()) };
+        match FileType::from_raw_mode(stat.st_mode) {
+            FileType::Symlink => {
+                let text = rustix::fs::readlinkat(&dir, c(name)?, Vec::new()).map_err(|e| failed(path, e))?;
+                Ok(Side { mode: Some(LINK), text: Some(text.into_bytes()) })
+            }
+            FileType::RegularFile => {
+                let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+                let file = rustix::fs::openat(&dir, c(name)?, flags, Mode::empty()).map_err(|e| failed(path, e))?;
+                let mut text = Vec::new();
+                File::from(file).take(MOST_TEXT + 1).read_to_end(&mut text).doing("read", show(path))?;
+                Ok(Side { mode: Some(git_mode(stat.st_mode)), text: (text.len() as u64 <= MOST_TEXT).then_some(text) })
+            }
+            _ => Ok(Side::absent()),
+        }
+    }
+
+    fn text(&self) -> Option<&str> {
+        self.text.as_deref().filter(|text| !text.contains(&0)).and_then(|text| std::str::from_utf8(text).ok())
+    }
+}
+
+fn compared(path: &[u8], old: &Side, new: &Side, out: &mut dyn Write) -> Result<()> {
+    let (name, mut said) = (show(path), String::new());
+    match (old.mode, new.mode) {
+        (None, None) => return Ok(()),
+        // A link that becomes a file is one that goes, and one that comes.
+        (Some(was), Some(is)) if was != is && [was, is].contains(&LINK) => {
+            return compared(path, old, &Side::absent(), out).and_then(|()| compared(path, &Side::absent(), new, out));
+        }
+        (None, Some(mode)) => said += &format!("new file mode {mode}\n"),
+        (Some(mode), None) => said += &format!("deleted file mode {mode}\n"),
+        (Some(was), Some(is)) if was != is => said += &format!("old mode {was}\nnew mode {is}\n"),
+        _ => {}
+    }
+    let side = |mode: Option<&str>, letter| mode.map_or("/dev/null".to_string(), |_| format!("{letter}/{name}"));
+    let (from, to) = (side(old.mode, "a"), side(new.mode, "b"));
+    match (old.text(), new.text()) {
+        (Some(was), Some(is)) => {
+            let diff = similar::TextDiff::configure().timeout(PATIENCE).diff_lines(was, is);
+            said += &diff.unified_diff().header(&from, &to).to_string();
+        }
+        _ if old.text.is_some() && old.text == new.text => {}
+        _ => said += &format!("Binary files {from} and {to} differ\n"),
+    }
+    if said.is_empty() {
+        return Ok(()); // owner or times
+    }
+    write!(out, "diff --git a/{name} b/{name}\n{said}").doing("write", "the patch")
 }
 
 /// Do it.

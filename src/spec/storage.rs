@@ -134,7 +134,7 @@ impl Mount {
         let mut parts = s.splitn(3, ':');
         let (host, dest) = (parts.next().unwrap_or(""), parts.next().ok_or_else(|| bad("no destination"))?);
         if !host.starts_with('/') && !host.starts_with('~') && !host.starts_with('.') {
-            return Err(bad("named volumes need the image store; the host path must begin with '/', './' or '~'"));
+            return Err(bad("a volume is a path of the host, which begins with '/', './' or '~'"));
         }
         let mut mount = Mount { source: Source::Bind(PathBuf::from(host)), target: inside(dest)?, read_only: false, no_exec: false };
         for option in parts.next().into_iter().flat_map(|o| o.split(',')) {

@@ -1,5 +1,6 @@
 //! `run --keep` and `--layer` on the host's tree, and `apply`: what was written over a directory of the host is looked at, and put there.
 
+use crate::image::has;
 use crate::support::*;
 use serde_json::Value;
 use std::os::unix::fs::MetadataExt;
@@ -56,7 +57,7 @@ fn what_was_written_is_looked_at_and_put_there() {
         assert!(diff.split(", ").any(|l| l == line), "{line}: {diff}");
     }
     // What is there of a directory that was made anew is gone with it.
-    let all = "A deep, A deep/er, A deep/er/d, C doc, C empty, C keep, C link, A link/l, C old, D old/g, D old/sub/f, A old/sub/h, A pipe, A sparse, \
+    let all = "A deep, A deep/er, A deep/er/d, C doc, C empty -> nowhere, C keep, C link, A link/l, C old, D old/g, D old/sub/f, A old/sub/h, A pipe, A sparse, \
                C src/a, D src/b, A src/new, A twice";
     assert_eq!(listed(&["apply", "--dry-run", "fix"]), all);
     place.apply(&["fix"]).refused("this is no terminal").hinted();
@@ -81,6 +82,40 @@ fn what_was_written_is_looked_at_and_put_there() {
     place.sandbox(&["export", "-o", "x.tar", "fix"]).refused("it lies on a directory of the host").hinted();
     place.sandbox(&["rm", "fix"]).ok();
     assert_eq!(place.sandbox(&["kept", "--format", "{{.Name}}"]).ok(), "");
+}
+
+/// git reads it, and makes of the directory of before what the sandbox made of it.
+#[test]
+fn the_patch_is_one_of_gits() {
+    need!(has("git"), "needs git");
+    let place = place();
+    let project = place.project();
+    place.file("proj/src/long", &(0..100).map(|n| format!("line {n}\n")).collect::<String>());
+    place.own_all("proj");
+    let work = "cd proj; sed -i 's/line 50/LINE/; s/line 90/LINE\\t90/' src/long; rm src/b; rm -r old; mkdir old; printf 'no newline' > old/new; chmod +x src/a; \
+                ln -s src/a l; rm link; printf 'a\\nb\\n' > link; rm keep";
+    place.inside_with(&["--keep", "--name", "fix", "--cow", "proj"], work).ok();
+    let patch = place.apply(&["--patch", "fix"]);
+    assert!(patch.ok().contains("@@ -48,7 +48,7 @@") && patch.stdout.contains("old mode 100644\nnew mode 100755"), "{patch:?}");
+    place.command("cp").args(["-a", "proj", "copy"]).status().unwrap();
+    let copy = place.path("copy");
+    let mut git = place.command("git");
+    git.args(["apply", "-"]).current_dir(&copy).stdin(std::process::Stdio::piped());
+    finish(git.spawn().unwrap(), patch.stdout.as_bytes()).ok();
+    place.apply(&["--force", "fix"]).ok();
+    let files = |dir: &str| {
+        let script = "cd \"$1\"; find . -type l -printf '%p %l\\n' -o -type f -printf '%p %m\\n' | sort; find . -type f | sort | xargs tail -n +1";
+        String::from_utf8(place.command("sh").args(["-c", script, "sh", dir]).output().unwrap().stdout).unwrap()
+    };
+    assert_eq!(files("copy"), files(&project));
+    place.sandbox(&["rm", "fix"]).ok();
+    // What is no text is not shown, and nothing speaks to the terminal of who looks.
+    let odd = "cd proj; head -c 3000 /dev/zero > bin; printf '\\033[2Jx\\n' > evil; ln -s 'a\u{1b}b' lnk";
+    place.inside_with(&["--keep", "--name", "odd", "--cow", "proj"], odd).ok();
+    assert!(place.apply(&["--patch", "odd"]).ok().contains("Binary files /dev/null and b/bin differ"));
+    let listed = place.apply(&["--dry-run", "odd"]);
+    assert!(listed.ok().contains(&format!("A {project}/lnk -> a\\u{{1b}}b")), "{listed:?}");
+    place.sandbox(&["rm", "odd"]).ok();
 }
 
 #[test]

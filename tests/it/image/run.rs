@@ -68,6 +68,9 @@ fn what_the_image_says_and_what_the_flags_say() {
     for flag in [&["--entrypoint", "x"][..], &["--pull", "never"], &["--platform", "linux/amd64"]] {
         place.inside_with(flag, "true").refused("without an image").hinted();
     }
+    for flag in [&["--privileged"][..], &["-p", "8080:80"], &["-P"]] {
+        place.run(flag, "localhost/env", &[]).refused("cannot ").hinted();
+    }
     place.run(&["--rw", "/tmp"], "localhost/env", &[]).refused("with --rootfs or an image").hinted();
 }
 
