@@ -139,7 +139,7 @@ fn what_has_no_layer_of_an_image() {
     // In another store there is no image for it.
     let mut elsewhere = place.cli(&["commit", "fixed"]);
     elsewhere.env("XDG_DATA_HOME", place.at("elsewhere"));
-    finish(elsewhere.spawn().unwrap(), b"").refused("its image is in another store").hinted();
+    finish(elsewhere.spawn().unwrap(), b"").refused("its layer is in another store").hinted();
     end(host);
     end(fixed);
 }
