@@ -802,8 +802,8 @@ impl RunArgs {
         let [one] = self.cow.as_slice() else {
             return Err(Error::usage("cannot keep what is written to several directories").hint("one --cow, or one run for each"));
         };
-        let at = existing(one, cwd)?;
-        if is_within(store, &at) || is_within(&at, store) {
+        let (at, store) = (existing(one, cwd)?, std::fs::canonicalize(store).unwrap_or_else(|_| store.to_path_buf()));
+        if is_within(&store, &at) || is_within(&at, &store) {
             return Err(Error::usage(format!("cannot keep what is written to {}: it would be kept in {}", at.display(), store.display()))
                 .hint("name a directory in it: --cow DIR"));
         }

@@ -1,11 +1,11 @@
 //! What was written over a directory of the host goes into that directory: a layer's tar, entry by entry, with the caller's own rights.
 //!
-//! Called by `cli::apply`, which has a helper read the layer. `look` tells what would happen, `patch` shows it, `apply` does it; between them nothing of the
-//! layer can change, since no sandbox writes to it, and what the host's side does meanwhile hits one name at most.
+//! Called by `cli::apply`, which has a helper read the layer. `look` tells what would happen, `patch` shows it, `apply` does it; between them
+//! nothing of the layer can change, since no sandbox writes to it, and what the host's side does meanwhile hits one name at most.
 //!
 //! *Invariants*
 //! - I1 nothing is written, removed or looked at but below the handle, and by no link. // L1
-//! - I2 a deletion removes one name, or what is in one directory, never through a link.
+//! - I2 a deletion removes what is at one name, never through a link, and nothing that is not meant.
 #![forbid(unsafe_code)]
 
 use super::copy::{self, Notes};
@@ -273,8 +273,12 @@ pub fn apply(root: BorrowedFd, source: impl BufRead, wanted: Wanted, (uid, gid):
                 }
             }
             Step::Empty(path) => {
-                if let Some(dir) = directory(root, &path)? {
-                    remove::empty(dir.as_fd()).map_err(|e| failed(&path, e))?;
+                let Some(dir) = directory(root, &path)? else { continue };
+                for name in names(&dir).map_err(|e| failed(&path, e))? {
+                    let own = join(&path, &name);
+                    if wanted(&own) == Meant::Yes {
+                        remove::remove(dir.as_fd(), &name).map_err(|e| failed(&own, e))?;
+                    }
                 }
             }
             // What lies on the way to what is meant stays as it is.

@@ -178,6 +178,15 @@ fn names_that_others_trust_are_left_out_unless_named() {
     place.apply(&["--force", "fix", "proj/.git/hooks/post-commit"]).ok();
     assert!(place.path("proj/.git/hooks/post-commit").exists());
     place.sandbox(&["rm", "fix"]).ok();
+    // Nor are they taken away with the directory that they are in, where that is made anew.
+    let script = "cd proj; touch .git/gone; rm -r .git; mkdir -p .git/hooks; echo evil > .git/hooks/pre-push; echo new > .git/new";
+    place.file("proj/.git/gone", "");
+    place.own_all("proj");
+    place.inside_with(&["--keep", "--name", "anew", "--cow", &project], script).ok();
+    place.apply(&["--force", "anew"]).ok();
+    let names = place.command("sh").args(["-c", "cd proj/.git; echo *; ls hooks"]).output().unwrap().stdout;
+    assert_eq!(String::from_utf8(names).unwrap(), "hooks new\npost-commit\n");
+    place.sandbox(&["rm", "anew"]).ok();
 }
 
 #[test]
