@@ -156,7 +156,9 @@ pub struct Role {
     /// Where its bulk input goes; taken: it has all.
     pub input: Option<File>,
     /// Where its bulk output comes from.
-    pub output: File,
+    output: Option<File>,
+    /// All of that was read.
+    over: bool,
     /// What of the confinement this kernel cannot do.
     pub missing: Vec<String>,
     answer: File,
@@ -225,7 +227,15 @@ pub fn start_with(word: &'static str, maps: &Maps, request: &impl Serialize, dir
         None => birth::join(&tape, floor, &explain),
     };
     let born = born.map_err(failed)?;
-    let mut role = Role { input: Some(File::from(input)), output: File::from(output), missing, answer: File::from(answer), born: Some(born), word };
+    let mut role = Role {
+        input: Some(File::from(input)),
+        output: Some(File::from(output)),
+        over: false,
+        missing,
+        answer: File::from(answer),
+        born: Some(born),
+        word,
+    };
     let length = (request.len() as u64).to_le_bytes();
     // If it is dead already, `finish` tells why.
     let _ = role.write(&length).and_then(|()| role.write(&request));
@@ -334,9 +344,18 @@ impl Role {
         }
     }
 
-    /// All input is given, and all output taken: its answer.
+    /// Have its output read, and hear its answer. Who stops before the end has his own reason; else the helper knows why there was no more.
+    pub fn read_by<T, A: DeserializeOwned>(mut self, work: impl FnOnce(&mut Role) -> Result<T>) -> Result<(T, A)> {
+        match work(&mut self) {
+            Ok(done) => self.finish().map(|answer| (done, answer)),
+            Err(e) if self.over => Err(self.finish::<A>().err().unwrap_or(e)),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// There is no more input, and nobody reads more output: its answer.
     pub fn finish<A: DeserializeOwned>(mut self) -> Result<A> {
-        self.input = None;
+        (self.input, self.output) = (None, None);
         let mut bytes = Vec::new();
         (&self.answer).take(WORDS).read_to_end(&mut bytes).doing("hear from", format!("the helper {}", self.word))?;
         let status = match self.born.take() {
@@ -362,6 +381,15 @@ impl Role {
                     .hint("it may use 512 MiB of memory; input that needs more is refused"))
             }
         }
+    }
+}
+
+/// The output.
+impl Read for Role {
+    fn read(&mut self, into: &mut [u8]) -> std::io::Result<usize> {
+        let n = self.output.as_mut().map_or(Ok(0), |output| output.read(into))?;
+        self.over |= n == 0 && !into.is_empty();
+        Ok(n)
     }
 }
 

@@ -110,18 +110,9 @@ pub fn run(args: CpArgs) -> Result<()> {
             taking.finish()?
         }
         (Side::Sandbox(opened, path), Side::Host(dest)) => {
-            let mut taking = opened.take(&take(path, false))?;
-            let source = BufReader::new(&mut taking);
             // An owner of 0 leaves it to us, and no set-uid bit that a stranger set is ours.
-            let planted = copy::put(top()?.as_fd(), &put(dest, (0, 0), SET_IDS), source);
-            match planted {
-                Ok(mut notes) => {
-                    notes.extend(taking.finish()?);
-                    notes
-                }
-                // That nothing came has its reason there.
-                Err(e) => return Err(taking.finish().err().unwrap_or(e)),
-            }
+            let put = put(dest, (0, 0), SET_IDS);
+            opened.take(&take(path, false))?.read_by(|source| copy::put(top()?.as_fd(), &put, BufReader::new(source)))?
         }
         (Side::Sandbox(opened, path), Side::Sandbox(other, dest)) => {
             let mut taking = opened.take(&take(path, false))?;

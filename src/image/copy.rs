@@ -126,6 +126,11 @@ impl Taking {
         role::start_with("@take", maps, take, &[Directory { handle: root, writable: false }], &Needs { within, ..USUAL }).map(Taking)
     }
 
+    /// Its notes come after those of who reads.
+    pub fn read_by(self, put: impl FnOnce(&mut Role) -> Result<Notes>) -> Result<Notes> {
+        self.0.read_by(put).map(|(notes, more): (Notes, Notes)| [notes, more].concat())
+    }
+
     pub fn finish(self) -> Result<Notes> {
         self.0.finish()
     }
@@ -134,7 +139,7 @@ impl Taking {
 /// The tar.
 impl Read for Taking {
     fn read(&mut self, into: &mut [u8]) -> std::io::Result<usize> {
-        self.0.output.read(into)
+        self.0.read(into)
     }
 }
 

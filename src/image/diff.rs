@@ -100,7 +100,7 @@ fn packed(form: What, upper: Upper, lowers: &[PathBuf], maps: &Maps, out: &mut d
 pub(super) fn pour(mut role: Role, out: &mut dyn Write) -> Result<Packed> {
     let (mut hash, mut size, mut piece) = (sha2::Sha256::new(), 0, vec![0; PIECE]);
     loop {
-        match role.output.read(&mut piece).doing("read", "the layer")? {
+        match role.read(&mut piece).doing("read", "the layer")? {
             0 => break,
             n => {
                 hash.update(&piece[..n]);

@@ -84,7 +84,7 @@ pub fn start(maps: &Maps, shapes: &[Shape], trees: Vec<Tree>) -> Result<Role> {
     let (_, descriptors) = rlimit(libc::RLIMIT_NOFILE).doing("read", "the limit of descriptors")?;
     let needs = Needs { calls: CALLS, memory: MEMORY, descriptors: descriptors.min(1 << 20), as_caller: true, more: &devices, within: None };
     let mut role = role::start_with("@overlay", maps, &shapes, &directories, &needs)?;
-    match role.output.read(&mut [0]) {
+    match role.read(&mut [0]) {
         Ok(1) => Ok(role),
         _ => Err(role.finish::<()>().err().unwrap_or_else(|| Error::new(Kind::Io, "cannot serve the overlays: the helper has ended"))),
     }

@@ -171,3 +171,20 @@ fn killed_while_it_copies() {
     place.sandbox(&["rm", "-f", "one"]).ok();
     place.nothing_left();
 }
+
+/// Whoever takes no more of what is copied is not waited for.
+#[test]
+fn the_end_of_who_takes_is_the_end() {
+    let place = place();
+    let script = "head -c 3000000 /dev/zero > /tmp/big; mkdir /tmp/there; chmod 500 /tmp/there; exec sleep 600";
+    place.sandbox(&["run", "-d", "--name", "one", "--", "sh", "-c", script]).ok();
+    assert!(within(Duration::from_secs(5), || place.sandbox(&["exec", "one", "test", "-d", "/tmp/there"]).code() == 0));
+    place.cp(&["one:/tmp/big", "/"]).refused("permission denied");
+    let mut child = place.cli(&["cp", "one:/tmp/big", "-"]).spawn().unwrap();
+    drop(child.stdout.take());
+    assert!(within(Duration::from_secs(5), || child.try_wait().unwrap().is_some()));
+    finish(child, b"").refused("broken pipe");
+    place.sandbox(&["run", "-d", "--name", "two", "--read-only", "--", "sleep", "600"]).ok();
+    place.cp(&["one:/tmp/big", "two:/usr/"]).refused("cannot ");
+    place.sandbox(&["rm", "-f", "-a"]).ok();
+}
