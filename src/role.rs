@@ -347,7 +347,11 @@ impl Role {
     /// Have its output read, and hear its answer. Who stops before the end has his own reason; else the helper knows why there was no more.
     pub fn read_by<T, A: DeserializeOwned>(mut self, work: impl FnOnce(&mut Role) -> Result<T>) -> Result<(T, A)> {
         match work(&mut self) {
-            Ok(done) => self.finish().map(|answer| (done, answer)),
+            Ok(done) => {
+                // Behind what was of use there may be padding.
+                std::io::copy(&mut self, &mut std::io::sink()).doing("hear from", format!("the helper {}", self.word))?;
+                self.finish().map(|answer| (done, answer))
+            }
             Err(e) if self.over => Err(self.finish::<A>().err().unwrap_or(e)),
             Err(e) => Err(e),
         }

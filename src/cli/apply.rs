@@ -4,22 +4,25 @@
 #![forbid(unsafe_code)]
 
 use super::image::show;
-use super::kept::{Over, Pile};
-use super::print;
+use super::kept::{HostDirectory, Pile};
+use super::run::absolute;
+use super::{asked, print};
 use crate::container::run::note;
 use crate::error::{Doing, Error, Kind, Result, printable};
 use crate::host::Caller;
 use crate::image::apply::{self, Change, Meant, Planned};
 use crate::image::diff::{self, Upper};
+use crate::image::tar;
+use crate::role::Role;
 use crate::spec::policy;
 use clap::Args;
 use rustix::fs::{Mode, OFlags};
 use serde_json::{Value, json};
 use std::ffi::OsStr;
-use std::io::{BufReader, IsTerminal, PipeReader, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::io::{BufReader, IsTerminal, Write};
+use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 /// Put what a kept run wrote over a directory of the host into that directory
 ///
@@ -59,7 +62,7 @@ pub fn run(args: ApplyArgs) -> Result<()> {
     let ApplyArgs { dry_run, patch, force, overwrite, format, name, paths } = args;
     let caller = Caller::me()?;
     let pile = Pile::new(&name)?;
-    let Some(Over { directory, since }) = pile.over() else {
+    let Some(HostDirectory { directory, since }) = pile.over() else {
         return Err(Error::usage(format!("cannot apply '{name}': it lies on an image, and no directory of the host"))
             .hint(format!("sandbox commit {name} makes an image of it, sandbox cp takes files out of it")));
     };
@@ -102,7 +105,7 @@ pub fn run(args: ApplyArgs) -> Result<()> {
         return Err(Error::new(Kind::Conflict, format!("cannot apply '{name}': {conflicts} of these were changed on the host since"))
             .hint("name the others, or --overwrite"));
     }
-    if !force && !asked(&format!("Apply this to {}?", directory.display()))? {
+    if !force && !asked("apply this", "--dry-run", &format!("Apply this to {}?", directory.display()))? {
         return Ok(());
     }
     let wanted = |path: &[u8]| guard(Path::new(OsStr::from_bytes(path))).map_or_else(|| meant(path), |_| Meant::No);
@@ -117,18 +120,9 @@ fn named(planned: &Planned) -> &Path {
 /// A path as it was typed, below the directory.
 fn below(directory: &Path, path: &Path) -> Result<PathBuf> {
     let cwd = std::env::current_dir().doing("find", "the working directory")?;
-    let mut whole = PathBuf::new();
-    for component in cwd.join(path).components() {
-        match component {
-            Component::ParentDir => drop(whole.pop()),
-            Component::CurDir => {}
-            other => whole.push(other),
-        }
-    }
-    whole
-        .strip_prefix(directory)
-        .map(Path::to_path_buf)
-        .map_err(|_| Error::usage(format!("cannot apply {}: it is not below {}", path.display(), directory.display())))
+    let whole = absolute(path, &cwd);
+    let inside = whole.strip_prefix(directory).map(Path::to_path_buf);
+    inside.map_err(|_| Error::usage(format!("cannot apply {}: it is not below {}", path.display(), directory.display())))
 }
 
 fn list(directory: &Path, planned: &[Planned], format: Option<&str>) -> Result<()> {
@@ -145,7 +139,7 @@ fn list(directory: &Path, planned: &[Planned], format: Option<&str>) -> Result<(
     if format.is_some() {
         return show(&rows, &[("KIND", "Kind"), ("PATH", "Path"), ("CONFLICT", "Conflict")], format);
     }
-    let text = |value: &Value| printable(value.as_str().unwrap_or_default()).replace('\n', "\\n");
+    let text = |value: &Value| tar::show(value.as_str().unwrap_or_default().as_bytes());
     let line = |row: &Value| {
         let conflict = if row["Conflict"] == true { "  (changed on the host since)" } else { "" };
         let link = if row["Link"].is_null() { String::new() } else { format!(" -> {}", text(&row["Link"])) };
@@ -174,28 +168,9 @@ impl Write for Shown {
     }
 }
 
-fn asked(question: &str) -> Result<bool> {
-    if !std::io::stdin().is_terminal() {
-        return Err(Error::usage("cannot ask whether to apply this: this is no terminal").hint("say --force, or look first: --dry-run"));
-    }
-    let _ = write!(std::io::stderr(), "{} [y/N] ", printable(question));
-    let mut answer = String::new();
-    std::io::stdin().read_line(&mut answer).doing("read", "the answer")?;
-    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
-}
-
 /// Have somebody read the layer as a tar.
-fn read<T>(pile: &Pile, work: impl FnOnce(BufReader<PipeReader>) -> Result<T>) -> Result<T> {
-    let (reader, mut writer) = std::io::pipe().doing("make", "a pipe")?;
-    let handle: OwnedFd = pile.upper.handle.try_clone().doing("copy", "a descriptor")?;
-    let (upper, lowers, maps) = (Upper { handle, live: false }, pile.lowers(), pile.store.maps()?);
-    std::thread::scope(|scope| {
-        let packing = scope.spawn(move || diff::layer(upper, &lowers, maps, &mut writer));
-        let done = work(BufReader::new(reader));
-        match packing.join() {
-            // Who wrote less than all knows why; who stopped reading has his own reason.
-            Ok(Err(e)) if done.is_ok() || e.kind() != Kind::Io => Err(e),
-            _ => done,
-        }
-    })
+fn read<T>(pile: &Pile, work: impl FnOnce(BufReader<&mut Role>) -> Result<T>) -> Result<T> {
+    let handle = pile.upper.handle.try_clone().doing("copy", "a descriptor")?;
+    let packing = diff::packing(Upper { handle, live: false }, &pile.lowers(), pile.store.maps()?)?;
+    packing.read_by(|tar| work(BufReader::new(tar))).map(|(done, _): (T, Option<String>)| done)
 }

@@ -59,9 +59,6 @@ enum Side {
     Stream,
 }
 
-/// Bits that mean something to the host, of files that are nobody's we know.
-const SET_IDS: u32 = 0o6000;
-
 pub fn run(args: CpArgs) -> Result<()> {
     let CpArgs { archive, follow_link, overwrite, quiet, from, to } = args;
     let caller = Caller::me()?;
@@ -111,7 +108,7 @@ pub fn run(args: CpArgs) -> Result<()> {
         }
         (Side::Sandbox(opened, path), Side::Host(dest)) => {
             // An owner of 0 leaves it to us, and no set-uid bit that a stranger set is ours.
-            let put = put(dest, (0, 0), SET_IDS);
+            let put = put(dest, (0, 0), copy::SET_IDS);
             opened.take(&take(path, false))?.read_by(|source| copy::put(top()?.as_fd(), &put, BufReader::new(source)))?
         }
         (Side::Sandbox(opened, path), Side::Sandbox(other, dest)) => {

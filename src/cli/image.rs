@@ -6,7 +6,7 @@
 
 use super::kept::{DiffArgs, ImportArgs};
 use super::registry::{PullArgs, PushArgs, SearchArgs};
-use super::{kept, print, registry, template};
+use super::{asked, kept, print, registry, template};
 use crate::error::{Doing, Error, Kind, Result};
 use crate::host::Caller;
 use crate::ident::{Digest, ImageName};
@@ -811,15 +811,7 @@ fn prune(store: &Store, args: &PruneArgs) -> Result<()> {
         images.iter().filter(|i| i.store == store.path() && (args.all || i.names.is_empty()) && filters.iter().all(|f| f.fits(i))).collect();
     if !args.dry_run && !args.force {
         let what = if args.all { "all images that no sandbox uses" } else { "all images without a name" };
-        if !std::io::stdin().is_terminal() {
-            return Err(
-                Error::usage(format!("cannot ask whether to remove {what}: this is no terminal")).hint("say --force, or look first: --dry-run")
-            );
-        }
-        let _ = write!(std::io::stderr(), "Remove {what} ({})? [y/N] ", wanted.len());
-        let mut answer = String::new();
-        std::io::stdin().read_line(&mut answer).doing("read", "the answer")?;
-        if !matches!(answer.trim(), "y" | "Y" | "yes") {
+        if !asked(&format!("remove {what}"), "--dry-run", &format!("Remove {what} ({})?", wanted.len()))? {
             return Ok(());
         }
     }

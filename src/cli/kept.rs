@@ -16,6 +16,7 @@ use crate::image::kept::{self, Ground, Kept, Record};
 use crate::image::layout::Platform;
 use crate::image::making::Making;
 use crate::image::store::{Held, Store};
+use crate::image::tar::show as show_path;
 use crate::image::{Image, gather};
 use crate::moment::rfc3339;
 use clap::Args;
@@ -151,11 +152,11 @@ pub(super) struct Pile {
 
 enum Base {
     Image(Box<Image>, #[expect(dead_code, reason = "holds the locks")] Held),
-    Directory(Over),
+    Directory(HostDirectory),
 }
 
 /// A directory of the host below a layer.
-pub(super) struct Over {
+pub(super) struct HostDirectory {
     pub directory: PathBuf,
     /// When the layer was made, in seconds and nanoseconds.
     pub since: (i64, i64),
@@ -218,7 +219,7 @@ impl Pile {
                 Pile::on(store, image, upper, &command, Source::Kept(kept))
             }
             Ground::Directory(directory) => {
-                let base = Base::Directory(Over { directory, since: kept.since()? });
+                let base = Base::Directory(HostDirectory { directory, since: kept.since()? });
                 Ok(Pile { store, upper, command: command.join(" "), base, _source: Source::Kept(kept) })
             }
         }
@@ -261,7 +262,7 @@ impl Pile {
         }
     }
 
-    pub fn over(&self) -> Option<&Over> {
+    pub fn over(&self) -> Option<&HostDirectory> {
         match &self.base {
             Base::Image(..) => None,
             Base::Directory(over) => Some(over),
@@ -297,7 +298,7 @@ pub fn diff(args: DiffArgs) -> Result<()> {
     let (changes, torn) = diff::changes(pile.upper, &lowers, pile.store.maps()?)?;
     torn.iter().for_each(|t| note(t));
     if args.format.is_none() {
-        let line = |(kind, path): &(char, PathBuf)| format!("{kind} {}\n", crate::error::printable(&absolute(path)).replace('\n', "\\n"));
+        let line = |(kind, path): &(char, PathBuf)| format!("{kind} {}\n", show_path(absolute(path).as_bytes()));
         print(&changes.iter().map(line).collect::<String>());
         return Ok(());
     }

@@ -3,9 +3,9 @@
 
 use super::attach;
 use super::limits::LimitArgs;
-use super::print;
 use super::ps::{self, Filter};
 use super::run::{Marks, RunArgs, Said, say};
+use super::{asked, print};
 use crate::cgroup;
 use crate::container::process::Found;
 use crate::container::run::note;
@@ -19,7 +19,6 @@ use crate::image::store::Store;
 use crate::spec::process;
 use clap::{Args, Subcommand};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use std::io::{IsTerminal, Write};
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
@@ -401,16 +400,9 @@ pub fn container(args: ContainerArgs) -> Result<()> {
     let ContainerCommand::Prune { filter, force } = args.command;
     let (sandboxes, filters) = (mine()?, ps::filters(&filter)?);
     let ended: Vec<Sandbox> = sandboxes.list()?.into_iter().filter(|s| !s.alive && ps::fits(&filters, s)).collect();
-    if !force {
-        if !std::io::stdin().is_terminal() {
-            return Err(Error::usage("cannot ask whether to remove sandboxes: this is no terminal").hint("say --force, or look first: sandbox ps -a"));
-        }
-        let _ = write!(std::io::stderr(), "Remove {} sandboxes that do not run, and what they wrote? [y/N] ", ended.len());
-        let mut answer = String::new();
-        std::io::stdin().read_line(&mut answer).doing("read", "the answer")?;
-        if !matches!(answer.trim(), "y" | "Y" | "yes") {
-            return Ok(());
-        }
+    let question = || format!("Remove {} sandboxes that do not run, and what they wrote?", ended.len());
+    if !force && !asked("remove sandboxes", "sandbox ps -a", &question())? {
+        return Ok(());
     }
     let mut failed = None;
     for sandbox in &ended {

@@ -32,11 +32,11 @@ pub mod run;
 pub mod template;
 pub mod top;
 
-use crate::error::{Error, Result};
+use crate::error::{Doing, Error, Result, printable};
 use crate::host::Caller;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use std::ffi::OsString;
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
 /// A rootless sandbox: no daemon, nothing set-uid of its own
@@ -254,6 +254,17 @@ fn policy(args: PolicyArgs) -> Result<u8> {
 fn print(text: &str) {
     let end = if text.ends_with('\n') { "" } else { "\n" };
     let _ = write!(std::io::stdout(), "{text}{end}");
+}
+
+/// Ask a person whether to do `what`, which `look` shows beforehand.
+fn asked(what: &str, look: &str, question: &str) -> Result<bool> {
+    if !std::io::stdin().is_terminal() {
+        return Err(Error::usage(format!("cannot ask whether to {what}: this is no terminal")).hint(format!("say --force, or look first: {look}")));
+    }
+    let _ = write!(std::io::stderr(), "{} [y/N] ", printable(question));
+    let mut answer = String::new();
+    std::io::stdin().read_line(&mut answer).doing("read", "the answer")?;
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }
 
 /// clap's own text; help and version are no errors.

@@ -176,8 +176,8 @@ fn find(store: &Store, home: &Path, word: &str, pull: Pull, platform: Option<&Pl
     };
     let there = found.filter(|image| platform.is_none_or(|p| p.fits(&Platform::of(&image.config))));
     // What is of this machine only is not asked for at Docker's.
-    let called = there.as_ref().and_then(|image| image.called(word)).cloned();
-    let pull_it = || {
+    let pull_it = |there: Option<&Image>| {
+        let called = there.and_then(|image| image.called(word)).cloned();
         let options = Options { platform: platform.cloned(), ..Options::new(home) };
         registry::pull(store, &called.map_or_else(name, Ok)?, &options, &Progress::new(false))
     };
@@ -186,8 +186,8 @@ fn find(store: &Store, home: &Path, word: &str, pull: Pull, platform: Option<&Pl
         (_, Some(image)) if !fetch => Ok(image),
         (Pull::Never, None) => Err(store.missing(word)),
         (_, None) if !fetch => Err(store.missing(word)),
-        (Pull::Missing | Pull::Always, _) | (Pull::Newer, None) => pull_it(),
-        (Pull::Newer, Some(image)) => pull_it().or_else(|e| match e.kind() {
+        (Pull::Missing | Pull::Always, there) | (Pull::Newer, there @ None) => pull_it(there.as_ref()),
+        (Pull::Newer, Some(image)) => pull_it(Some(&image)).or_else(|e| match e.kind() {
             // That the registry cannot be reached is no reason not to run; that it serves something wrong is.
             Kind::Io => {
                 let _ = writeln!(std::io::stderr(), "sandbox: note: the image that is there is used: {}", e.message());

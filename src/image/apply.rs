@@ -8,25 +8,21 @@
 //! - I2 a deletion removes what is at one name, never through a link, and nothing that is not meant.
 #![forbid(unsafe_code)]
 
-use super::copy::{self, Notes};
+use super::copy::{self, Notes, SET_IDS};
 use super::diff::{join, names};
 use super::remove;
 use super::tar::{Entry, Form, Reader, show};
-use super::tree::{Ids, Plain, Tree, split};
+use super::tree::{Ids, Plain, Tree, c_name as c, split};
 use super::whiteout::{self, Mark, mark};
 use crate::error::{Doing, Error, Kind, Result};
 use crate::sys::path::{Links, handle};
 use crate::sys::{self, Errno};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, statat};
 use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::CString;
 use std::fs::File;
 use std::io::{BufRead, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
-
-/// Bits that mean something to the host, of files that a sandbox made.
-const SET_IDS: u32 = 0o6000;
 
 /// What becomes of a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -152,7 +148,14 @@ pub fn patch(root: BorrowedFd, source: impl BufRead, planned: &[Planned], out: &
         if !changed.contains(entry.path.as_slice()) || mark(split(&entry.path).1)? != Mark::None {
             continue;
         }
+        // What takes the place of a directory, or the other way round, comes after what goes.
+        let there = there(root, &entry.path)?;
+        if there.is_some_and(|stat| is_directory(&stat) != (entry.form == Form::Directory)) {
+            deleted(root, &entry.path, out)?;
+        }
         let new = match entry.form {
+            // A further name of another file is not shown again.
+            Form::Link => Side { mode: Some(git_mode(entry.mode)), text: None },
             Form::File if entry.extents.is_some() || entry.size > MOST_TEXT => Side { mode: Some(git_mode(entry.mode)), text: None },
             Form::File => {
                 let mut text = Vec::new();
@@ -163,7 +166,6 @@ pub fn patch(root: BorrowedFd, source: impl BufRead, planned: &[Planned], out: &
                 Side { mode: Some(git_mode(entry.mode)), text: Some(text) }
             }
             Form::Symlink => Side { mode: Some(LINK), text: Some(entry.link.clone()) },
-            Form::Link => Side::of(root, &entry.link)?,
             _ => continue,
         };
         compared(&entry.path, &Side::of(root, &entry.path)?, &new, out)?;
@@ -353,10 +355,6 @@ fn failed(path: &[u8], e: Errno) -> Error {
 /// What is said of layers elsewhere.
 fn reword(e: Error) -> Error {
     copy::reworded(e, "cannot apply")
-}
-
-fn c(name: &[u8]) -> Result<CString> {
-    CString::new(name).map_err(|_| Error::usage("a NUL in a name"))
 }
 
 /// The directory at a path; None: there is none.

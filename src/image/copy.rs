@@ -33,6 +33,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::process::ExitCode;
 
 const PIECE: usize = 256 << 10;
+/// Bits that mean something to the host, of files that are nobody's we know.
+pub const SET_IDS: u32 = 0o6000;
 /// man: path_resolution(7)
 const MOST_LINKS: u32 = 40;
 

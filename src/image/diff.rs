@@ -91,9 +91,18 @@ pub(super) fn directories(upper: Upper, lowers: &[PathBuf]) -> Result<Vec<Direct
     std::iter::once(Ok(upper)).chain(lowers.iter().rev().map(|dir| Directory::open(dir, false))).collect()
 }
 
-fn packed(form: What, upper: Upper, lowers: &[PathBuf], maps: &Maps, out: &mut dyn Write) -> Result<Packed> {
+/// The same layer, from a helper that is yet to be read; its answer is what is not of one time in it.
+pub fn packing(upper: Upper, lowers: &[PathBuf], maps: &Maps) -> Result<Role> {
+    packer(What::Layer, upper, lowers, maps)
+}
+
+fn packer(form: What, upper: Upper, lowers: &[PathBuf], maps: &Maps) -> Result<Role> {
     let request = (form, upper.live, !maps.is_full());
-    pour(role::start("@pack", maps, &request, &directories(upper, lowers)?)?, out)
+    role::start("@pack", maps, &request, &directories(upper, lowers)?)
+}
+
+fn packed(form: What, upper: Upper, lowers: &[PathBuf], maps: &Maps, out: &mut dyn Write) -> Result<Packed> {
+    pour(packer(form, upper, lowers, maps)?, out)
 }
 
 /// What a helper writes, to its end.

@@ -460,7 +460,7 @@ pub(super) fn split(path: &[u8]) -> (&[u8], &[u8]) {
     }
 }
 
-fn c_name(name: &[u8]) -> Result<CString> {
+pub(super) fn c_name(name: &[u8]) -> Result<CString> {
     CString::new(name).map_err(|_| refuse("a name with a NUL"))
 }
 

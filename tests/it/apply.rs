@@ -93,7 +93,8 @@ fn the_patch_is_one_of_gits() {
     place.file("proj/src/long", &(0..100).map(|n| format!("line {n}\n")).collect::<String>());
     place.own_all("proj");
     let work = "cd proj; sed -i 's/line 50/LINE/; s/line 90/LINE\\t90/' src/long; rm src/b; rm -r old; mkdir old; printf 'no newline' > old/new; chmod +x src/a; \
-                ln -s src/a l; rm link; printf 'a\\nb\\n' > link; rm keep";
+                ln -s src/a l; rm link; printf 'a\\nb\\n' > link; \
+                rm keep; mkdir keep; echo k > keep/k; rm -r doc; echo file > doc";
     place.inside_with(&["--keep", "--name", "fix", "--cow", "proj"], work).ok();
     let patch = place.apply(&["--patch", "fix"]);
     assert!(patch.ok().contains("@@ -48,7 +48,7 @@") && patch.stdout.contains("old mode 100644\nnew mode 100755"), "{patch:?}");
@@ -110,9 +111,10 @@ fn the_patch_is_one_of_gits() {
     assert_eq!(files("copy"), files(&project));
     place.sandbox(&["rm", "fix"]).ok();
     // What is no text is not shown, and nothing speaks to the terminal of who looks.
-    let odd = "cd proj; head -c 3000 /dev/zero > bin; printf '\\033[2Jx\\n' > evil; ln -s 'a\u{1b}b' lnk";
+    let odd = "cd proj; head -c 3000 /dev/zero > bin; printf '\\033[2Jx\\n' > evil; ln -s 'a\u{1b}b' lnk; ln evil twin";
     place.inside_with(&["--keep", "--name", "odd", "--cow", "proj"], odd).ok();
     assert!(place.apply(&["--patch", "odd"]).ok().contains("Binary files /dev/null and b/bin differ"));
+    assert!(place.apply(&["--patch", "odd"]).ok().contains("b/twin differ"));
     let listed = place.apply(&["--dry-run", "odd"]);
     assert!(listed.ok().contains(&format!("A {project}/lnk -> a\\u{{1b}}b")), "{listed:?}");
     place.sandbox(&["rm", "odd"]).ok();
