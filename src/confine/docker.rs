@@ -6,7 +6,6 @@ use super::groups::Tables;
 use super::seccomp::{self, Program, Rule, Term};
 use crate::error::{Doing, Error, Result};
 use crate::spec::restrict::capability;
-use crate::sys::confine::SockFilter;
 use libseccomp::{ScmpAction, ScmpArch, ScmpCompareOp};
 use serde::Deserialize;
 use std::collections::BTreeSet;
@@ -154,7 +153,8 @@ pub(super) fn compile(path: &Path, text: &[u8], capabilities: &BTreeSet<u8>, ker
     let program = seccomp::export(&filter).map_err(refuse)?;
     match (default, newest) {
         (ScmpAction::Allow | ScmpAction::Log | ScmpAction::Errno(libc::ENOSYS), _) | (_, None) => Ok(program),
-        (_, Some(newest)) => unknown_is_absent(program, newest as u32).ok_or_else(|| bad("", "the filter has too many instructions")),
+        // With Docker's EPERM a program that knows a newer call would take it for forbidden and not fall back.
+        (_, Some(newest)) => program.without(&[newest as u32 + 1..=seccomp::LAST]).map_err(refuse),
     }
 }
 
@@ -261,26 +261,6 @@ fn applies(call: &Call, capabilities: &BTreeSet<u8>, kernel: &str) -> Result<boo
 fn version(release: &str) -> Option<(u32, u32)> {
     let mut parts = release.split(|c: char| !c.is_ascii_digit());
     Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
-}
-
-/// Puts before the program: native calls above `newest` fail with ENOSYS. With Docker's EPERM a program that knows a newer call
-/// would take it for forbidden and not fall back. runc does the same (libcontainer/seccomp/patchbpf).
-fn unknown_is_absent(program: Program, newest: u32) -> Option<Program> {
-    const LOAD: u16 = 0x20; // BPF_LD | BPF_W | BPF_ABS
-    const EQUAL: u16 = 0x15; // BPF_JMP | BPF_JEQ | BPF_K
-    const ABOVE: u16 = 0x25; // BPF_JMP | BPF_JGT | BPF_K
-    const RETURN: u16 = 0x06; // BPF_RET | BPF_K
-    // kernel: include/uapi/linux/audit.h AUDIT_ARCH_X86_64, AUDIT_ARCH_AARCH64; arch/x86/include/uapi/asm/unistd.h __X32_SYSCALL_BIT
-    let (arch, x32) = if cfg!(target_arch = "x86_64") { (0xc000_003e, 0x3fff_ffff) } else { (0xc000_00b7, 0x7fff_ffff) };
-    let stub = [
-        SockFilter { code: LOAD, jt: 0, jf: 0, k: 4 },
-        SockFilter { code: EQUAL, jt: 0, jf: 4, k: arch },
-        SockFilter { code: LOAD, jt: 0, jf: 0, k: 0 },
-        SockFilter { code: ABOVE, jt: 2, jf: 0, k: x32 },
-        SockFilter { code: ABOVE, jt: 0, jf: 1, k: newest },
-        SockFilter { code: RETURN, jt: 0, jf: 0, k: 0x0005_0000 | libc::ENOSYS as u32 },
-    ];
-    Program::join(&stub, program.filter())
 }
 
 #[cfg(all(test, target_arch = "x86_64"))]

@@ -8,9 +8,20 @@ use crate::spec::Seccomp;
 use libseccomp::{ScmpAction, ScmpSyscall};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
 
 /// The file itself.
 pub const TEXT: &str = include_str!("../../policies/syscalls.toml");
+
+/// Tells the file from that of another version. FNV-1a, which can be had while we are built.
+pub(super) const MARK: u64 = {
+    let (mut mark, mut at) = (0xcbf2_9ce4_8422_2325u64, 0);
+    while at < TEXT.len() {
+        mark = (mark ^ TEXT.as_bytes()[at] as u64).wrapping_mul(0x100_0000_01b3);
+        at += 1;
+    }
+    mark
+};
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -161,8 +172,9 @@ impl Tables {
         lines.filter_map(|l| l.lift.as_deref()).collect()
     }
 
-    /// The policy as rules; what no rule names fails with ENOSYS.
-    pub(super) fn rules(&self, spec: &Seccomp, nested: bool, raw_sockets: bool) -> Result<Vec<Rule>> {
+    /// What becomes of each call by the policy. The few that are refused or limited make a shorter program than the many that are granted, and the
+    /// kernel compiles it at every start.
+    pub(super) fn verdicts(&self, spec: &Seccomp, nested: bool, raw_sockets: bool) -> Result<Verdicts> {
         let sockets = sockets(&spec.socket_families, raw_sockets)?;
         let mut rules = Vec::new();
         let mut open = BTreeSet::new();
@@ -170,25 +182,35 @@ impl Tables {
             let call = call.as_str();
             let Number::Here(number) = self.number(call) else { continue };
             open.insert(number);
-            let mut lines = match (forms.contains(ANY), call, self.limit.get(call)) {
+            let lines = match (forms.contains(ANY), call, self.limit.get(call)) {
                 (true, ..) => vec![],
                 (_, "socket" | "socketpair", _) => sockets.clone(),
                 (.., Some(limit)) => limit.lines(forms)?,
                 _ => vec![],
             };
-            // The unconditional rule, in the one form that the library lets stand beside conditional ones.
-            if lines.is_empty() {
-                lines.push((ScmpAction::Allow, vec![]));
-            }
             rules.extend(lines.into_iter().map(|(action, when)| Rule { number, action, when }));
         }
         let absent = self.refused.iter().filter(|r| r.absent).flat_map(|r| &r.calls);
         let absent: BTreeSet<_> = absent.filter_map(|c| self.number(c).here()).collect();
-        for number in self.known().difference(&open).filter(|n| !absent.contains(n)) {
-            rules.push(Rule { number: *number, action: ScmpAction::Errno(libc::EPERM), when: vec![] });
+        let known = self.known();
+        for number in known.difference(&open) {
+            let errno = if absent.contains(number) { libc::ENOSYS } else { libc::EPERM };
+            rules.push(Rule { number: *number, action: ScmpAction::Errno(errno), when: vec![] });
         }
-        Ok(rules)
+        let last = seccomp::LAST as i32;
+        let ends = known.iter().zip(known.iter().skip(1).map(|n| n - 1).chain([last]));
+        let holes = ends.filter(|(a, z)| *a < z).map(|(a, z)| *a as u32 + 1..=z as u32);
+        // -1 is no number of a call, and libseccomp does not look at it.
+        let absent = holes.chain([u32::MAX..=u32::MAX]).collect();
+        Ok(Verdicts { rules, absent })
     }
+}
+
+/// What becomes of each call: what nothing is said of is granted.
+pub(super) struct Verdicts {
+    pub rules: Vec<Rule>,
+    /// The numbers that nobody knows.
+    pub absent: Vec<RangeInclusive<u32>>,
 }
 
 impl Number {
