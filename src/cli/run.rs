@@ -30,6 +30,7 @@ use crate::spec::{
     storage,
 };
 use crate::sys;
+use crate::userns::Maps;
 use clap::Args;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
@@ -482,7 +483,7 @@ pub fn guess(words: &[OsString]) -> Option<Guess> {
     let host = dashes.is_some() && !flags.clone().any(|word| word.starts_with("--rootfs"));
     let caller = Caller::me().ok()?;
     let subids = subid::subids(&caller).ok().filter(|s| !s.uids.is_empty() && !s.gids.is_empty())?;
-    Guess::new(&if host { Userns::KeepId { uid: None, gid: None } } else { Userns::Root }, caller, subids)
+    Guess::new(if host { Userns::KeepId { uid: None, gid: None } } else { Userns::Root }, caller, subids)
 }
 
 /// What was typed, settled: what is to run, on what, and for whom.
@@ -503,10 +504,10 @@ pub struct Said {
 
 /// Say it.
 pub fn say(args: RunArgs) -> Result<Said> {
-    say_as(Caller::me()?, args)
+    say_as(Caller::me()?, None, args)
 }
 
-fn say_as(caller: Caller, mut args: RunArgs) -> Result<Said> {
+fn say_as(caller: Caller, maps: Option<&Maps>, mut args: RunArgs) -> Result<Said> {
     let named = args.policy.clone();
     let env: Environment = std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v))).collect();
     let cwd = match std::env::current_dir() {
@@ -515,7 +516,7 @@ fn say_as(caller: Caller, mut args: RunArgs) -> Result<Said> {
     };
     let dashes = after_dashes(&std::env::args_os().collect::<Vec<_>>(), args.command.len());
     let (id, own, replace) = (Id::new(&chance()?), args.labels()?, args.replace);
-    let chosen = if args.rootfs.is_none() && !dashes { Some(args.choose(&caller)?) } else { None };
+    let chosen = if args.rootfs.is_none() && !dashes { Some(args.choose(&caller, maps)?) } else { None };
     let mut labels = chosen.as_ref().map(Chosen::labels).unwrap_or_default();
     labels.extend(own);
     let options = args.options(chosen.as_ref())?;
@@ -598,7 +599,8 @@ pub fn run(args: RunArgs, guessed: Option<Guess>) -> Result<u8> {
     let marks = Marks::of(&args)?;
 
     // Say it.
-    let said = say_as(guessed.as_ref().map_or_else(Caller::me, |guess| Ok(guess.caller.clone()))?, args)?;
+    let caller = guessed.as_ref().map_or_else(Caller::me, |guess| Ok(guess.caller.clone()))?;
+    let said = say_as(caller, guessed.as_ref().and_then(Guess::store_maps), args)?;
     if said.options.detached && !dry_run {
         return life::detach(said, &marks);
     }
@@ -878,13 +880,13 @@ impl RunArgs {
     }
 
     /// Take the image's name out of the words.
-    fn choose(&mut self, caller: &Caller) -> Result<Chosen> {
+    fn choose(&mut self, caller: &Caller, maps: Option<&Maps>) -> Result<Chosen> {
         if self.command.is_empty() {
             return Err(three_forms());
         }
         let word = self.command.remove(0);
         let word = word.to_str().ok_or_else(|| Error::usage("bad image name: it is not UTF-8"))?;
-        let store = Store::open(&caller.home)?.squash_ids(self.squash_ids);
+        let store = Store::open(&caller.home)?.squash_ids(self.squash_ids).knowing(maps);
         Chosen::new(store, &caller.home, word, self.pull.unwrap_or_default(), self.platform.as_deref(), !self.dry_run)
     }
 

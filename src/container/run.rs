@@ -39,6 +39,7 @@ pub struct Call {
 /// A user namespace that was begun before it was known for sure which one is wanted.
 pub struct Guess {
     pub caller: Caller,
+    mode: Userns,
     subids: Subids,
     maps: Maps,
     begun: Begun,
@@ -46,10 +47,15 @@ pub struct Guess {
 
 impl Guess {
     /// None: it cannot be; why, who needs it for sure will say.
-    pub fn new(mode: &Userns, caller: Caller, subids: Subids) -> Option<Guess> {
-        let maps = userns::plan(mode, &caller, &subids, host::helper).ok()?;
+    pub fn new(mode: Userns, caller: Caller, subids: Subids) -> Option<Guess> {
+        let maps = userns::plan(&mode, &caller, &subids, host::helper).ok()?;
         let begun = begin(&maps).ok()?;
-        Some(Guess { caller, subids, maps, begun })
+        Some(Guess { caller, mode, subids, maps, begun })
+    }
+
+    /// Those of the files in a store, if they are these.
+    pub fn store_maps(&self) -> Option<&Maps> {
+        Some(&self.maps).filter(|_| self.mode == Userns::Root)
     }
 }
 

@@ -6,10 +6,12 @@
 use super::remedy::Missing;
 use crate::error::{Doing, Error, Kind, Result};
 use rustix::fs::{FileType, Mode, Stat, StatVfsMountFlags};
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::{Read, Write};
 use std::path::{Component, Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// In this order: where distributions put them, then what the administrator added, then NixOS (set-uid wrappers first) and Guix.
@@ -39,8 +41,20 @@ enum Fault {
     NoNewPrivileges,
 }
 
-/// Where `name` (newuidmap, newgidmap, getsubids, getent) is. The first two must be able to gain privileges.
+/// Where `name` (newuidmap, newgidmap, getsubids, getent) is. The first two must be able to gain privileges. What was found once is believed: only
+/// root can change it.
 pub fn helper(name: &str) -> Result<PathBuf> {
+    static FOUND: Mutex<BTreeMap<String, PathBuf>> = Mutex::new(BTreeMap::new());
+    let mut found = FOUND.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(path) = found.get(name) {
+        return Ok(path.clone());
+    }
+    let path = find(name)?;
+    found.insert(name.to_string(), path.clone());
+    Ok(path)
+}
+
+fn find(name: &str) -> Result<PathBuf> {
     let privileged = matches!(name, "newuidmap" | "newgidmap");
     let mut first = None;
     for place in PLACES {

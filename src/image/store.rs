@@ -154,6 +154,12 @@ impl Store {
         self
     }
 
+    /// With its ids, where they are known already: to ask for them costs four files, or programs.
+    pub fn knowing(mut self, maps: Option<&Maps>) -> Store {
+        self.maps = maps.cloned().map(OnceLock::from).unwrap_or_default();
+        self
+    }
+
     /// The ids that the files of its layers have: the user is root, and the subordinate ids follow.
     pub fn maps(&self) -> Result<&Maps> {
         if let Some(maps) = self.maps.get() {
