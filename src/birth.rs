@@ -5,7 +5,7 @@
 //!
 //! *Why this way*: the two setuid helpers that write the maps take a millisecond, and a processor each. So the user namespace is made
 //! with a process in it that waits (`sys::clone::Intermediate`), the helpers are started on it, and it makes the namespaces that need
-//! no plan, while the caller still decides the rest. (Rejected: all namespaces in one clone3 after planning, where nothing hides that time;
+//! no plan, while the caller still decides the rest; both in short turns, since with two processors the helpers have one each. (Rejected: all namespaces in one clone3 after planning, where nothing hides that time;
 //! handing a tape that is made later to a child that is there already, which needs a second form of it, flat, or memory that PID 1 and its
 //! parent share.)
 //!
@@ -16,7 +16,7 @@
 #![forbid(unsafe_code)]
 
 use crate::error::{Doing, Error, Kind, Result};
-use crate::sys::clone::{self, Intermediate, Stillborn};
+use crate::sys::clone::{self, Hurry, Intermediate, Stillborn};
 use crate::sys::{self, socket};
 use crate::tape::wire::Fault;
 use crate::tape::{Barrier, Step, Tape, play};
@@ -29,6 +29,7 @@ pub struct Begun {
     // Dropped in this order.
     writing: Writing,
     intermediate: Intermediate,
+    hurry: Option<Hurry>,
 }
 
 /// Make the user namespace, and begin to write its maps. That needs the maps only: the rest may be unknown yet.
@@ -36,7 +37,7 @@ pub fn begin(maps: &Maps) -> Result<Begun> {
     die_at(1);
     let intermediate = Intermediate::new().map_err(|errno| crate::host::remedy::explain_userns_failure(errno.raw_os_error()))?;
     let writing = maps.write(intermediate.pid())?;
-    Ok(Begun { writing, intermediate })
+    Ok(Begun { writing, intermediate, hurry: Hurry::new() })
 }
 
 /// A child whose tape has ended: it runs what its last step executed.
@@ -75,7 +76,7 @@ impl Begun {
             let channels = play::Channels { fault: child_faults.as_fd(), wire: child_wire.as_fd(), parents };
             play::play(tape, first, channels)
         };
-        let Begun { writing, intermediate } = self;
+        let Begun { writing, intermediate, hurry: _hurry } = self;
         let child = match intermediate.bear(namespaces, &life) {
             Ok(child) => child,
             Err(stillborn) => {

@@ -44,6 +44,8 @@ pub enum Stillborn {
 /// What we and the intermediate process both see.
 struct Shared {
     parent: i32,
+    /// What the child is to have.
+    turns: Option<Turns>,
     /// Set before the start, read after it.
     first: UnsafeCell<Option<First>>,
     /// `WAIT`, `STARTED`, `ORDERED`, `DONE`, in this order: a futex.
@@ -77,6 +79,7 @@ impl Intermediate {
         let parent = rustix::process::getpid().as_raw_nonzero().get();
         let shared = Box::new(Shared {
             parent,
+            turns: Turns::usual(),
             first: UnsafeCell::new(None),
             state: AtomicU32::new(WAIT),
             namespaces: AtomicU64::new(0),
@@ -91,6 +94,7 @@ impl Intermediate {
         // is reaped (`Drop`). With CLONE_VM there are two flows of control in one memory: `attend` touches nothing but its
         // stack and `shared`, does not allocate, and makes system calls that set no errno unless they fail.
         let pid = check(unsafe { libc::clone(attend, stack.top(), flags, (&raw const *shared).cast_mut().cast()) }.into())?;
+        shared.turns.iter().for_each(|usual| usual.short().give(pid as i32));
         let pid = Pid::from_raw(pid as i32).ok_or(Errno::SRCH)?;
         Ok(Intermediate { pid, shared, stack })
     }
@@ -157,6 +161,50 @@ impl Drop for Intermediate {
     }
 }
 
+/// How a process shares the processor. Who waits for programs that it has started itself is to run soon after waking, and not when they have used up
+/// their turns: so it takes short ones for that time. A hint: before Linux 6.12 it says nothing. man: sched_setattr(2), sched_runtime
+struct Turns(libc::sched_attr);
+
+impl Turns {
+    const SHORT: u64 = 100_000; // ns, the least that there is
+
+    /// Ours. None: they are of another kind, or we may not ask.
+    fn usual() -> Option<Turns> {
+        // SAFETY: a plain record of integers, for which all zeroes is a valid value.
+        let mut attr: libc::sched_attr = unsafe { core::mem::zeroed() };
+        // SAFETY: the kernel writes no more than the size that it is told, into our own record.
+        check(unsafe { libc::syscall(libc::SYS_sched_getattr, 0, &raw mut attr, size_of::<libc::sched_attr>(), 0) }).ok()?;
+        (attr.sched_policy == libc::SCHED_OTHER as u32).then_some(Turns(attr))
+    }
+
+    fn short(&self) -> Turns {
+        Turns(libc::sched_attr { sched_runtime: Turns::SHORT, ..self.0 })
+    }
+
+    /// 0 are we.
+    fn give(&self, pid: libc::pid_t) {
+        // SAFETY: the kernel reads a record of the size that it says.
+        unsafe { libc::syscall(libc::SYS_sched_setattr, pid, &raw const self.0, 0) };
+    }
+}
+
+/// We take short turns until this is dropped.
+pub struct Hurry(Turns);
+
+impl Hurry {
+    pub fn new() -> Option<Hurry> {
+        let usual = Turns::usual()?;
+        usual.short().give(0);
+        Some(Hurry(usual))
+    }
+}
+
+impl Drop for Hurry {
+    fn drop(&mut self) {
+        self.0.give(0);
+    }
+}
+
 /// The intermediate process, until it is killed. // S2
 extern "C" fn attend(shared: *mut libc::c_void) -> libc::c_int {
     // SAFETY: `new` passes a pointer to a `Shared` that outlives this process.
@@ -202,6 +250,7 @@ fn clone_child(shared: &Shared) -> Result<i32> {
     if pid == 0 {
         #[cfg(debug_assertions)]
         tripwire::arm();
+        shared.turns.iter().for_each(|usual| usual.give(0));
         // SAFETY: the order was given, so `life` is set, and what it points to is in our copy of the parent's memory.
         if let Some(life) = unsafe { *shared.life.get() } {
             // SAFETY: as above.

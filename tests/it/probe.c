@@ -737,6 +737,16 @@ static int cmd_securebits(void) {
     return 0;
 }
 
+/* How PID 1 and we are scheduled: policy, flags, niceness, and the length of a turn in ns. man: sched_getattr(2) */
+static int cmd_turns(void) {
+    for (pid_t pid = 1; pid >= 0; pid--) {
+        struct { uint32_t size, policy; uint64_t flags; int32_t nice; uint32_t priority; uint64_t runtime, deadline, period; } a;
+        if (syscall(SYS_sched_getattr, pid, &a, sizeof a, 0)) return 1;
+        printf("%u %llu %d %llu\n", a.policy, (unsigned long long)a.flags, a.nice, (unsigned long long)a.runtime);
+    }
+    return 0;
+}
+
 /* Filters may be added, never loosened; nobody may be told of our calls or suspend the filter. */
 static int cmd_filters(void) {
     struct sock_filter allow[] = {BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW)};
@@ -1497,6 +1507,7 @@ int main(int argc, char **argv) {
     if (!strcmp(cmd, "ids")) return cmd_ids();
     if (!strcmp(cmd, "magics")) return cmd_magics();
     if (!strcmp(cmd, "securebits")) return cmd_securebits();
+    if (!strcmp(cmd, "turns")) return cmd_turns();
     if (!strcmp(cmd, "filters")) return cmd_filters();
     if (!strcmp(cmd, "setown")) return cmd_setown();
     if (!strcmp(cmd, "open-write")) return door_open("open", one, O_WRONLY), 0;

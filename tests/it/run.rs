@@ -417,6 +417,22 @@ fn umask_and_oom_score() {
 }
 
 #[test]
+fn it_is_scheduled_as_who_starts_it() {
+    let place = place();
+    let (sandbox, probe) = (program().display().to_string(), place.probe());
+    for before in ["", "nice -n 3", "chrt --batch 0", "chrt --idle 0"] {
+        let run = |command: &str| {
+            let script = format!("cd && exec {before} {command} {probe} turns");
+            finish(place.command("sh").args(["-c", &script]).spawn().unwrap(), b"").ok().to_string()
+        };
+        // Outside, the first line is the host's PID 1.
+        let own = run("env").lines().nth(1).map(String::from);
+        let inside = run(&format!("{sandbox} run --"));
+        assert!(own.is_some() && inside.lines().all(|line| Some(line) == own.as_deref()), "'{before}': {inside:?}, and outside {own:?}");
+    }
+}
+
+#[test]
 fn pid_1_is_init_unless_nested() {
     let place = place();
     assert_eq!(place.inside("echo $PPID").ok(), "1");
