@@ -68,12 +68,20 @@ fn part<'a>(mut template: &'a str, row: &Value, out: &mut String, depth: usize) 
                 let between = action.split('"').nth(1).ok_or_else(|| bad("join by what?"))?;
                 *out += &list.iter().map(shown).collect::<Vec<_>>().join(between);
             }
-            // In a row they are one word, as docker has them.
+            // In a row they are one word, as docker has them: a part without = goes on with the value before.
             [".Label", key] => {
                 let labels = shown(look(row, ".Labels")?);
-                let labels = labels.split(',').map(|label| label.split_once('=').unwrap_or((label, "")));
-                let label = labels.filter(|(name, _)| *name == key.trim_matches('"')).map(|(_, value)| value);
-                out.extend(label);
+                let (key, mut is_it) = (key.trim_matches('"'), false);
+                for part in labels.split(',') {
+                    match part.split_once('=') {
+                        Some((name, value)) => {
+                            is_it = name == key;
+                            out.push_str(if is_it { value } else { "" });
+                        }
+                        None if is_it => out.extend([",", part]),
+                        None => {}
+                    }
+                }
             }
             ["println", field] => *out += &(shown(look(row, field)?) + "\n"),
             ["index", field, keys @ ..] if !keys.is_empty() => {
@@ -159,7 +167,7 @@ mod tests {
 
     #[test]
     fn what_scripts_use() {
-        let row = serde_json::json!({ "ID": "abc", "Tags": ["x", "y"], "Config": { "Env": ["A=1"], "Labels": { "k": "v" } }, "None": null, "Size": 7, "Labels": "flag,a.b=1=2" });
+        let row = serde_json::json!({ "ID": "abc", "Tags": ["x", "y"], "Config": { "Env": ["A=1"], "Labels": { "k": "v" } }, "None": null, "Size": 7, "Labels": "flag,a.b=1=2,c=x,y,d=" });
         for (template, text) in [
             ("{{.ID}}", "abc"),
             ("{{ .ID }}:{{.Size}}", "abc:7"),
@@ -173,7 +181,7 @@ mod tests {
             ("{{range .None}}<{{.ID}}{{range .X}}{{end}}>{{end}}!", "!"),
             ("{{range .Tags}}{{println .}}{{end}}", "x\ny\n"),
             ("{{join .Tags \", \"}} {{upper .ID}} {{lower .ID}}", "x, y ABC abc"),
-            ("{{.Label \"a.b\"}}|{{.Label \"flag\"}}|{{.Label \"none\"}}", "1=2||"),
+            ("{{.Label \"a.b\"}}|{{.Label \"flag\"}}|{{.Label \"none\"}}|{{.Label \"c\"}}|{{.Label \"d\"}}", "1=2|||x,y|"),
             ("a\\tb", "a\tb"),
             ("{{.None.Deeper}}", ""),
         ] {
