@@ -160,10 +160,12 @@ impl Play<'_> {
     }
 
     /// In a user namespace the kernel's overlay has a file twice after link(2), by the old name and by the new one, until it forgets: what is changed
-    /// by the one, stat(2) shows by the other, but permissions are checked against what was before. So they are asked for by root.
+    /// by the one, stat(2) shows by the other, but permissions are checked against what was before. So they are asked for by root. And so is the removal
+    /// of an ACL, since by others it takes set-group-ID in the kernel's overlay alone.
     fn judged_by_root(&mut self, mut op: Op, left: &Side) -> Op {
         let numbers = |op: &Op| op.paths().into_iter().filter_map(|path| left.world.as_ref()?.number(path)).collect::<Vec<_>>();
-        if self.reference == Kind::Kernel && numbers(&op).iter().any(|n| self.linked.contains(n)) {
+        let linked = |op: &Op| numbers(op).iter().any(|n| self.linked.contains(n));
+        if self.reference == Kind::Kernel && (matches!(op, Op::RemoveAcl { .. }) || linked(&op)) {
             if let Some(who) = op.who() {
                 *who = crate::calls::ROOT;
             }

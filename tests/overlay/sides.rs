@@ -81,7 +81,11 @@ impl Mounted {
         let target = at.display().to_string();
         let options = layers.options() + more;
         let server = match kind {
-            Kind::Plain => None,
+            // It is a mount like the others to a path that leads out of it.
+            Kind::Plain => {
+                calls::mount(&target, &target, "", libc::MS_BIND, "").expect("a bind mount");
+                None
+            }
             Kind::Kernel => {
                 let options = format!("userxattr,{options}");
                 if let Err(e) = calls::mount("overlay", &target, "overlay", 0, &options) {
@@ -95,7 +99,7 @@ impl Mounted {
                 Some(serve(Command::new(ground::base().join("sandbox")).args(["overlay", "-o", &options]), at))
             }
         };
-        Mounted { kind, at: at.to_path_buf(), server, mounted: kind != Kind::Plain }
+        Mounted { kind, at: at.to_path_buf(), server, mounted: true }
     }
 
     pub fn server(&self) -> Option<u32> {
