@@ -97,7 +97,7 @@ fn kernel_cannot(op: &Op, outcome: &Outcome) -> bool {
 
 /// What a plain directory does and no overlay: whiteouts can be made in it.
 fn only_plain(op: &Op) -> bool {
-    matches!(op, Op::RenameWhiteout { .. } | Op::MkDevice { whiteout: true, .. })
+    matches!(op, Op::MkDevice { whiteout: true, .. }) || matches!(op, Op::RenameWhiteout { from, to } if from != to)
 }
 
 impl Play<'_> {
