@@ -5,9 +5,9 @@
 //!
 //! *Why this way*: the two setuid helpers that write the maps take a millisecond, and a processor each. So the user namespace is made
 //! with a process in it that waits (`sys::clone::Intermediate`), the helpers are started on it, and it makes the namespaces that need
-//! no plan, while the caller still decides the rest; both in short turns, since with two processors the helpers have one each. (Rejected: all namespaces in one clone3 after planning, where nothing hides that time;
-//! handing a tape that is made later to a child that is there already, which needs a second form of it, flat, or memory that PID 1 and its
-//! parent share.)
+//! no plan, while the caller still decides the rest; both in short turns, since with two processors the helpers have one each. (Rejected:
+//! all namespaces in one clone3 after planning, where nothing hides that time; handing a tape that is made later to a child that is there
+//! already, which needs a second form of it, flat, or memory that PID 1 and its parent share.)
 //!
 //! *Invariants*
 //! - I1 the child does not allocate and takes no lock, so other threads of ours do it no harm. It dies with the thread that called.
@@ -37,7 +37,8 @@ pub fn begin(maps: &Maps) -> Result<Begun> {
     die_at(1);
     let intermediate = Intermediate::new().map_err(|errno| crate::host::remedy::explain_userns_failure(errno.raw_os_error()))?;
     let writing = maps.write(intermediate.pid())?;
-    Ok(Begun { writing, intermediate, hurry: Hurry::new() })
+    let hurry = intermediate.hurry();
+    Ok(Begun { writing, intermediate, hurry })
 }
 
 /// A child whose tape has ended: it runs what its last step executed.

@@ -104,6 +104,13 @@ impl Intermediate {
         self.pid.as_raw_nonzero().get()
     }
 
+    /// From now on we hurry, as it does.
+    pub fn hurry(&self) -> Option<Hurry> {
+        let usual = self.shared.turns?;
+        usual.short().give(0);
+        Some(Hurry(usual))
+    }
+
     /// Let it do what comes first. Once.
     pub fn start(&mut self, first: First) {
         if self.shared.state.load(Ordering::Relaxed) != WAIT {
@@ -163,6 +170,7 @@ impl Drop for Intermediate {
 
 /// How a process shares the processor. Who waits for programs that it has started itself is to run soon after waking, and not when they have used up
 /// their turns: so it takes short ones for that time. A hint: before Linux 6.12 it says nothing. man: sched_setattr(2), sched_runtime
+#[derive(Clone, Copy)]
 struct Turns(libc::sched_attr);
 
 impl Turns {
@@ -190,14 +198,6 @@ impl Turns {
 
 /// We take short turns until this is dropped.
 pub struct Hurry(Turns);
-
-impl Hurry {
-    pub fn new() -> Option<Hurry> {
-        let usual = Turns::usual()?;
-        usual.short().give(0);
-        Some(Hurry(usual))
-    }
-}
 
 impl Drop for Hurry {
     fn drop(&mut self) {
