@@ -4,7 +4,7 @@
 //! one rename or one exchange, so that after a crash the tree is as before or as after.
 
 use super::copy_up::new_file;
-use super::inode::{Attributes, Found, Key, Name, Node, read, times_of, without_privileges, write};
+use super::inode::{Attributes, Found, Key, Name, Node, read, times_of, write};
 use super::layer::{self, DIRECTORY, IMPURE, NLINK, OPAQUE, Spot, WHITEOUT, lock};
 use super::namei::stat_at;
 use super::xattr::{self, Override, links_text};
@@ -86,7 +86,7 @@ impl Fs {
             node.content.get_or_init(|| self.descriptors.slot()).put(fd);
         }
         node.incapable.store(true, Ordering::Relaxed);
-        node.harmless.store(without_privileges(seen.stat.st_mode).is_none(), Ordering::Relaxed);
+        node.harmless.store(seen.stat.st_mode & 0o6000 == 0, Ordering::Relaxed);
         node.charged.store(stat.st_blocks as u64, Ordering::Relaxed);
         self.list_add(parent, name, node.kind);
         let seen = self.numbered(&node, seen);

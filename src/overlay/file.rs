@@ -4,7 +4,7 @@
 //! for a while. The first write copies a file up.
 
 use super::Fs;
-use super::inode::{Node, read, without_privileges};
+use super::inode::{Asker, Node, read, without_privileges};
 use super::layer::Spot;
 use crate::sys::{Errno, Result};
 use rustix::fs::{FallocateFlags, FileType, OFlags, fstat};
@@ -64,10 +64,10 @@ impl Fs {
         Ok(done)
     }
 
-    pub fn write(&self, node: &Arc<Node>, offset: u64, bytes: &[u8], unprivileged: bool) -> Result<usize> {
+    pub fn write(&self, node: &Arc<Node>, offset: u64, bytes: &[u8], unprivileged: Option<Asker>) -> Result<usize> {
         let fd = self.writable(node)?;
-        if unprivileged {
-            self.drop_privileges(node)?;
+        if let Some(by) = unprivileged {
+            self.drop_privileges(node, by)?;
         }
         self.grow(node, &fd, offset, bytes.len() as u64, || {
             let mut done = 0;
@@ -87,14 +87,15 @@ impl Fs {
     }
 
     /// man: write(2): set-uid and set-gid do not survive a write by somebody without CAP_FSETID. The kernel lets nobody change the mode meanwhile.
-    fn drop_privileges(&self, node: &Arc<Node>) -> Result<()> {
+    fn drop_privileges(&self, node: &Arc<Node>, by: Asker) -> Result<()> {
         if node.harmless.load(Ordering::Relaxed) {
             return Ok(());
         }
-        if let Some(mode) = without_privileges(self.attributes(node)?.stat.st_mode) {
-            self.set_attributes(node, &super::inode::Changes { mode: Some(mode), ..Default::default() })?;
+        let mut stat = self.attributes(node)?.stat;
+        if let Some(mode) = without_privileges(&stat, by) {
+            stat = self.set_attributes(node, &super::inode::Changes { mode: Some(mode), ..Default::default() })?.stat;
         }
-        node.harmless.store(true, Ordering::Relaxed);
+        node.harmless.store(stat.st_mode & 0o6000 == 0, Ordering::Relaxed);
         Ok(())
     }
 

@@ -4,7 +4,7 @@
 //! itself changes them; files and directories need no opening.
 
 use super::dir::{Creator, New};
-use super::inode::{Attributes, Changes, read};
+use super::inode::{Asker, Attributes, Changes, read};
 use super::namei::component;
 use super::{Fs, Ownership};
 use crate::sys::{Errno, Result};
@@ -62,6 +62,10 @@ fn with_buffer<T>(size: usize, work: impl FnOnce(&mut [u8]) -> T) -> T {
 
 fn errno(e: Errno) -> fuser::Errno {
     fuser::Errno::from_i32(e.raw_os_error())
+}
+
+fn asker(req: &Request) -> Asker {
+    Asker { uid: req.uid(), gid: req.gid() }
 }
 
 fn kind(kind: rustix::fs::FileType) -> FileType {
@@ -248,7 +252,7 @@ impl Filesystem for Face {
         reply: ReplyAttr,
     ) {
         let times = (atime.is_some() || mtime.is_some()).then(|| Timestamps { last_access: timespec(atime), last_modification: timespec(mtime) });
-        let changes = Changes { mode, uid, gid, size, times, unprivileged: req.uid() != 0 };
+        let changes = Changes { mode, uid, gid, size, times, by: asker(req) };
         match self.fs.table.get(ino.0).and_then(|node| self.fs.set_attributes(&node, &changes)) {
             Ok(seen) => reply.attr(&VALID, &attr(&seen, seen.stat.st_ino)),
             Err(e) => reply.error(errno(e)),
@@ -337,7 +341,7 @@ impl Filesystem for Face {
 
     fn write(
         &self,
-        _: &Request,
+        req: &Request,
         ino: INodeNo,
         _: FileHandle,
         offset: u64,
@@ -347,7 +351,7 @@ impl Filesystem for Face {
         _: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        let unprivileged = flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
+        let unprivileged = flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID).then(|| asker(req));
         match self.fs.table.get(ino.0).and_then(|node| self.fs.write(&node, offset, bytes, unprivileged)) {
             Ok(n) => reply.written(n as u32),
             Err(e) => reply.error(errno(e)),
@@ -406,7 +410,7 @@ impl Filesystem for Face {
     fn setxattr(&self, req: &Request, ino: INodeNo, name: &OsStr, value: &[u8], flags: i32, _: u32, reply: ReplyEmpty) {
         let done = || {
             let name = CString::new(name.as_bytes()).map_err(|_| Errno::INVAL)?;
-            self.fs.set_xattr(&self.fs.table.get(ino.0)?, &name, value, flags as u32, (req.uid(), req.gid()))
+            self.fs.set_xattr(&self.fs.table.get(ino.0)?, &name, value, flags as u32, asker(req))
         };
         answer(reply, done());
     }
@@ -428,10 +432,10 @@ impl Filesystem for Face {
         answer_xattr(reply, size, names.as_ref().map(Vec::len).map_err(|e| *e), names.as_deref().unwrap_or_default());
     }
 
-    fn removexattr(&self, _: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+    fn removexattr(&self, req: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let done = || {
             let name = CString::new(name.as_bytes()).map_err(|_| Errno::INVAL)?;
-            self.fs.remove_xattr(&self.fs.table.get(ino.0)?, &name)
+            self.fs.remove_xattr(&self.fs.table.get(ino.0)?, &name, asker(req))
         };
         answer(reply, done());
     }

@@ -379,6 +379,13 @@ impl Attributes {
     }
 }
 
+/// Who asks. Root may keep what gives privileges.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Asker {
+    pub uid: u32,
+    pub gid: u32,
+}
+
 /// What is to change.
 #[derive(Debug, Clone, Default)]
 pub struct Changes {
@@ -387,8 +394,8 @@ pub struct Changes {
     pub gid: Option<u32>,
     pub size: Option<u64>,
     pub times: Option<Timestamps>,
-    /// The caller may not keep set-uid bits on what it changes.
-    pub unprivileged: bool,
+    /// Who may not keep privileges on what it changes.
+    pub by: Asker,
 }
 
 impl Fs {
@@ -525,22 +532,24 @@ impl Fs {
         }
         let chown = changes.uid.is_some() || changes.gid.is_some();
         // man: chown(2), truncate(2): what gives privileges to others does not survive a change by them.
-        let loses = mode.is_none() && node.kind == FileType::RegularFile && (chown || (changes.size.is_some() && changes.unprivileged));
+        let unprivileged = changes.by.uid != 0;
+        let loses = mode.is_none() && node.kind == FileType::RegularFile && (chown || (changes.size.is_some() && unprivileged));
         match self.ownership {
             Ownership::Virtual if chown || mode.is_some() || loses => {
                 let before = self.dressed(&spot, spot.stat()?)?;
                 if loses {
-                    mode = without_privileges(before.stat.st_mode);
+                    mode = without_privileges(&before.stat, changes.by);
                 }
                 xattr::set_override(self, node, &spot, &before, changes.uid, changes.gid, mode)?;
             }
             Ownership::Virtual => {}
             Ownership::Real => {
+                // What root's chown takes away the disk takes away, too.
+                if loses && unprivileged {
+                    mode = without_privileges(&spot.stat()?, changes.by);
+                }
                 if chown {
-                    // What it takes away the disk takes away, too.
                     spot.chown(changes.uid, changes.gid)?;
-                } else if loses {
-                    mode = without_privileges(spot.stat()?.st_mode);
                 }
                 if let Some(mode) = mode
                     && node.kind != FileType::Symlink
@@ -558,14 +567,19 @@ impl Fs {
     }
 }
 
-/// The mode without set-uid, and without set-gid where the group may execute; None if it has neither.
-pub fn without_privileges(mode: u32) -> Option<u32> {
-    let mut kept = mode & 0o7777;
-    kept &= !0o4000;
-    if mode & 0o010 != 0 {
-        kept &= !0o2000;
+impl Asker {
+    /// May not give away what the group may do. As of its other groups no request tells, they do not count.
+    pub fn outside(self, stat: &Stat) -> bool {
+        self.uid != 0 && self.gid != stat.st_gid
     }
-    (kept != mode & 0o7777).then_some(kept)
+}
+
+/// The mode without set-user-ID, and without set-group-ID where the group may execute or `by` is not in it; None if there is nothing to take.
+/// kernel: fs/attr.c setattr_should_drop_suidgid
+pub fn without_privileges(stat: &Stat, by: Asker) -> Option<u32> {
+    let mode = stat.st_mode & 0o7777;
+    let taken = if mode & 0o010 != 0 || by.outside(stat) { 0o6000 } else { 0o4000 };
+    (mode & taken != 0).then_some(mode & !taken)
 }
 
 /// Both times of access and of change of content, as another file has them.
@@ -580,10 +594,18 @@ mod tests {
 
     #[test]
     fn what_a_change_by_others_takes_away() {
-        assert_eq!(without_privileges(0o100_4755), Some(0o755));
-        assert_eq!(without_privileges(0o100_6755), Some(0o755));
-        assert_eq!(without_privileges(0o100_2745), Some(0o2745).filter(|_| false));
-        assert_eq!(without_privileges(0o100_0755), None);
+        let mut stat = rustix::fs::stat("/").unwrap();
+        stat.st_gid = 7;
+        let mut left = |mode, uid, gid| {
+            stat.st_mode = libc::S_IFREG | mode;
+            without_privileges(&stat, Asker { uid, gid })
+        };
+        assert_eq!(left(0o4755, 5, 7), Some(0o755));
+        assert_eq!(left(0o6755, 5, 7), Some(0o755));
+        assert_eq!(left(0o2745, 5, 7), None);
+        assert_eq!(left(0o2745, 0, 0), None);
+        assert_eq!(left(0o2745, 5, 8), Some(0o745));
+        assert_eq!(left(0o0755, 5, 8), None);
     }
 
     #[test]

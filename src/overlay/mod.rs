@@ -24,7 +24,6 @@
 //! - a file with several names stays one file over a copy-up, as with the kernel's `index=on`; and over link(2), after which the kernel's, in a
 //!   user namespace, checks permissions by the old name against the mode of before.
 //! - what was removed while it was open for reading has no link, and can be changed by its descriptor: the kernel's counts one, and says EEXIST.
-//! - whoever removes an ACL without being in the file's group leaves it set-group-ID, as on a plain file system: no request says that it is to go.
 //! - with virtual ownership there are no ACLs, and devices are kept but cannot be opened.
 //!
 //! *When the server dies*, of whatever, the kernel ends the connection: every request gets an error (ENOTCONN; ECONNABORTED if it was on the way),

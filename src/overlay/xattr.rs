@@ -8,7 +8,7 @@
 pub use crate::image::owner::{OVERRIDE, Override};
 
 use super::dir::{Creator, New};
-use super::inode::{Attributes, Changes, Key, Node};
+use super::inode::{Asker, Attributes, Changes, Key, Node};
 use super::layer::Spot;
 use super::namei::component;
 use super::{Fs, Ownership};
@@ -208,7 +208,7 @@ impl Fs {
         Ok(seen.flat_map(|n| [&n, &b"\0"[..]].concat()).collect())
     }
 
-    pub fn set_xattr(&self, node: &Arc<Node>, name: &CStr, value: &[u8], flags: u32, by: (u32, u32)) -> Result<()> {
+    pub fn set_xattr(&self, node: &Arc<Node>, name: &CStr, value: &[u8], flags: u32, by: Asker) -> Result<()> {
         if self.ownership == Ownership::Virtual && (name == OWNER || name == NODE) {
             let text = std::str::from_utf8(value).map_err(|_| Errno::INVAL)?;
             return if name == OWNER { self.set_owner(node, text) } else { self.make_node(node, text) };
@@ -220,17 +220,7 @@ impl Fs {
         }
         let spot = self.spot(node)?;
         spot.set_xattr(&disk, value, flags)?;
-        if name == ACCESS_ACL {
-            // As chmod(2): who is not of the group does not give its rights away. The kernel leaves this to us.
-            let stat = spot.stat()?;
-            if stat.st_mode & 0o2000 != 0 && by.0 != 0 && by.1 != stat.st_gid {
-                spot.chmod(stat.st_mode & !0o2000)?;
-            }
-        }
-        if name == DEFAULT_ACL {
-            node.default_acl.store(0, Ordering::Relaxed);
-        }
-        Ok(())
+        acl_changed(node, &spot, name, by)
     }
 
     fn set_owner(&self, node: &Arc<Node>, text: &str) -> Result<()> {
@@ -248,18 +238,16 @@ impl Fs {
         self.create(dir, &component(name.as_bytes())?, New::Node(kind, device), by, false).map(drop)
     }
 
-    pub fn remove_xattr(&self, node: &Arc<Node>, name: &CStr) -> Result<()> {
+    pub fn remove_xattr(&self, node: &Arc<Node>, name: &CStr, by: Asker) -> Result<()> {
         let disk = self.on_disk(name)?;
         if !node.has_upper() {
             // What is not there needs no copy.
             self.spot(node)?.get_xattr(&disk, &mut [])?;
             self.copy_up(node)?;
         }
-        self.spot(node)?.remove_xattr(&disk)?;
-        if name == DEFAULT_ACL {
-            node.default_acl.store(0, Ordering::Relaxed);
-        }
-        Ok(())
+        let spot = self.spot(node)?;
+        spot.remove_xattr(&disk)?;
+        acl_changed(node, &spot, name, by)
     }
 
     /// Do files made in this directory get an ACL from it?
@@ -281,6 +269,20 @@ impl Fs {
     pub fn origin_key(&self, origin: &Origin) -> Option<Key> {
         Some(Key { device: self.origin_device?, inode: origin.inode()? })
     }
+}
+
+/// As after chmod(2), who is not of the group has not given its rights away. The kernel leaves this to us.
+fn acl_changed(node: &Node, spot: &Spot, name: &CStr, by: Asker) -> Result<()> {
+    if name == ACCESS_ACL {
+        let stat = spot.stat()?;
+        if stat.st_mode & 0o2000 != 0 && by.outside(&stat) {
+            spot.chmod(stat.st_mode & !0o2000)?;
+        }
+    }
+    if name == DEFAULT_ACL {
+        node.default_acl.store(0, Ordering::Relaxed);
+    }
+    Ok(())
 }
 
 /// An attribute that goes along when a file is copied up.

@@ -160,17 +160,25 @@ impl Play<'_> {
     }
 
     /// In a user namespace the kernel's overlay has a file twice after link(2), by the old name and by the new one, until it forgets: what is changed
-    /// by the one, stat(2) shows by the other, but permissions are checked against what was before. So they are asked for by root. And so is the removal
-    /// of an ACL, since by others it takes set-group-ID in the kernel's overlay alone.
+    /// by the one, stat(2) shows by the other, but permissions are checked against what was before, and who has it open cannot name it again. So they
+    /// are asked for by root, or not asked for. By root an ACL is removed from a plain directory, too, where it leaves set-group-ID: an overlay takes
+    /// that from a file whose group one is not in.
     fn judged_by_root(&mut self, mut op: Op, left: &Side) -> Op {
         let numbers = |op: &Op| op.paths().into_iter().filter_map(|path| left.world.as_ref()?.number(path)).collect::<Vec<_>>();
         let linked = |op: &Op| numbers(op).iter().any(|n| self.linked.contains(n));
-        if self.reference == Kind::Kernel && (matches!(op, Op::RemoveAcl { .. }) || linked(&op)) {
+        let by_root = match self.reference {
+            Kind::Plain => matches!(op, Op::RemoveAcl { .. }),
+            _ => linked(&op),
+        };
+        if by_root {
             if let Some(who) = op.who() {
                 *who = crate::calls::ROOT;
             }
             if let Op::Access { mode, .. } = &mut op {
                 *mode &= !libc::X_OK;
+            }
+            if let Op::UnlinkedIo { who, path } = &op {
+                op = Op::Unlink { who: *who, path: path.clone() };
             }
         }
         op
