@@ -3,7 +3,8 @@
 //! *What*: `Command` is pure clap; each command's file turns its arguments into a patch or calls the one function that does it.
 //!
 //! *Why this way*: `run` and `exec` are the hot paths, so their arguments are parsed by the subcommand's own parser when that is the first word;
-//! building the whole tree of commands costs more than the parse. (Rejected: a hand-written parser, a second truth about flags.)
+//! building the whole tree of commands costs more than the parse. Where no flag is among them there is nothing to parse. (Rejected: a hand-written
+//! parser, a second truth about flags.)
 //!
 //! *Invariants*
 //! - I1 errors are printed here, once: `error: ...`, then the hint; with `--json` as one JSON object on stderr.
@@ -170,8 +171,12 @@ pub fn main() -> ExitCode {
     // The hot paths: only the parser of that command is built.
     match args.get(1).and_then(|word| word.to_str()) {
         Some("run") => {
-            let guess = run::guess(args.get(2..).unwrap_or_default());
-            return only(args, "run", |args| run(args, guess));
+            let words = args.get(2..).unwrap_or_default();
+            let guess = run::guess(words);
+            return match run::RunArgs::without_flags(words) {
+                Some(args) => run(args, guess),
+                None => only(args, "run", |args| run(args, guess)),
+            };
         }
         Some("exec") => return only(args, "exec", |args| report(exec::run(args), false)),
         _ => {}

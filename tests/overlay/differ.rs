@@ -164,8 +164,11 @@ impl Play<'_> {
     /// are asked for by root, or not asked for. By root an ACL is removed from a plain directory, too, where it leaves set-group-ID: an overlay takes
     /// that from a file whose group one is not in.
     fn judged_by_root(&mut self, mut op: Op, left: &Side) -> Op {
-        let numbers = |op: &Op| op.paths().into_iter().filter_map(|path| left.world.as_ref()?.number(path)).collect::<Vec<_>>();
-        let linked = |op: &Op| numbers(op).iter().any(|n| self.linked.contains(n));
+        let numbers = |op: &Op| match (op, &left.world) {
+            (Op::Fchmod { slot, .. }, Some(world)) => vec![world.number_of(*slot)],
+            (_, world) => op.paths().into_iter().map(|path| world.as_ref()?.number(path)).collect(),
+        };
+        let linked = |op: &Op| numbers(op).iter().flatten().any(|n| self.linked.contains(n));
         let by_root = match self.reference {
             Kind::Plain => matches!(op, Op::RemoveAcl { .. }),
             _ => linked(&op),
@@ -174,11 +177,12 @@ impl Play<'_> {
             if let Some(who) = op.who() {
                 *who = crate::calls::ROOT;
             }
-            if let Op::Access { mode, .. } = &mut op {
-                *mode &= !libc::X_OK;
-            }
-            if let Op::UnlinkedIo { who, path } = &op {
-                op = Op::Unlink { who: *who, path: path.clone() };
+            match &mut op {
+                Op::Access { mode, .. } => *mode &= !libc::X_OK,
+                // Which a later change would take, or not.
+                Op::Chmod { mode, .. } | Op::Fchmod { mode, .. } => *mode &= !0o6000,
+                Op::UnlinkedIo { who, path } => op = Op::Unlink { who: *who, path: path.clone() },
+                _ => {}
             }
         }
         op

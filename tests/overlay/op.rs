@@ -947,6 +947,10 @@ impl World {
         calls::stat(self.at(), &path.0, 0).ok().map(|stat| stat.st_ino)
     }
 
+    pub fn number_of(&self, slot: usize) -> Option<u64> {
+        calls::fstat(self.fd(slot)).ok().map(|stat| stat.st_ino)
+    }
+
     /// The place stays, since both may be right about a hole, and go to other ones.
     fn seek(&self, slot: usize, at: i64, whence: i32) -> Answer {
         let place = calls::lseek(self.fd(slot), 0, libc::SEEK_CUR)?;
