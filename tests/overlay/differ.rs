@@ -164,14 +164,9 @@ impl Play<'_> {
     /// are asked for by root, or not asked for. By root an ACL is removed from a plain directory, too, where it leaves set-group-ID: an overlay takes
     /// that from a file whose group one is not in.
     fn judged_by_root(&mut self, mut op: Op, left: &Side) -> Op {
-        let numbers = |op: &Op| match (op, &left.world) {
-            (Op::Fchmod { slot, .. }, Some(world)) => vec![world.number_of(*slot)],
-            (_, world) => op.paths().into_iter().map(|path| world.as_ref()?.number(path)).collect(),
-        };
-        let linked = |op: &Op| numbers(op).iter().flatten().any(|n| self.linked.contains(n));
         let by_root = match self.reference {
             Kind::Plain => matches!(op, Op::RemoveAcl { .. }),
-            _ => linked(&op),
+            _ => self.is_linked(&op, left),
         };
         if by_root {
             if let Some(who) = op.who() {
@@ -188,6 +183,16 @@ impl Play<'_> {
         op
     }
 
+    /// Is it about a file that the kernel's overlay may have twice?
+    fn is_linked(&self, op: &Op, left: &Side) -> bool {
+        let Some(world) = &left.world else { return false };
+        let numbers = match op {
+            Op::Fchmod { slot, .. } => vec![world.number_of(*slot)],
+            _ => op.paths().into_iter().map(|path| world.number(path)).collect(),
+        };
+        numbers.iter().flatten().any(|n| self.linked.contains(n))
+    }
+
     fn step(&mut self, op: &Op, left: &mut Side, right: &mut Side, tmpfile: bool) -> Result<(), String> {
         if matches!(op, Op::Tmpfile { .. }) && !tmpfile {
             let ours = right.play(op);
@@ -201,7 +206,9 @@ impl Play<'_> {
         let count = self.count.entry(op.kind()).or_default();
         count.0 += 1;
         count.1 += u64::from(theirs.answer.is_ok());
-        if self.reference == Kind::Kernel && kernel_cannot(op, &theirs) {
+        // It cannot rename one name of such a file to the other, either: that does nothing.
+        let twice = theirs.answer == Err(libc::ESTALE) && matches!(op, Op::Rename { .. }) && self.is_linked(op, left);
+        if self.reference == Kind::Kernel && (kernel_cannot(op, &theirs) || twice) {
             return Ok(());
         }
         let ours = right.play(op);
