@@ -793,7 +793,7 @@ impl Marks {
 }
 
 impl RunArgs {
-    /// What the parser makes of `IMAGE [CMD...]` or `-- CMD...`, in a tenth of its time. None: there may be flags, or a mistake.
+    /// What the parser makes of `IMAGE [CMD...]` and of `-- CMD...`. None: there may be flags, or a mistake.
     pub fn without_flags(words: &[OsString]) -> Option<RunArgs> {
         let (dashes, command) = match words {
             [dashes, command @ ..] if dashes == "--" => (true, command),
