@@ -200,7 +200,8 @@ fn find(store: &Store, home: &Path, word: &str, pull: Pull, platform: Option<&Pl
 
 /// Who forgets the dashes means a command of the host.
 fn or_command(e: Error, word: &str) -> Error {
-    if word.contains(['/', ':', '@', '.']) {
+    let is_path = word.starts_with(['.', '/']) || Path::new(word).exists();
+    if word.contains(['/', ':', '@', '.']) && !is_path {
         return e;
     }
     let cure = e.cure().map(|cure| format!("{cure}\n    or, ")).unwrap_or_default();

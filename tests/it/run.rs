@@ -958,8 +958,10 @@ fn arguments_of_the_command_are_its_own() {
     let place = place();
     assert_eq!(place.sandbox(&["run", "--", "echo", "--rw", "-v", "--", "x"]).ok(), "--rw -v -- x");
     // Without the dashes it would be an image's name, as for docker.
-    let output = place.sandbox(&["run", "--pull", "never", "echo", "--rw", "-it"]);
-    assert!(output.refused("echo").hinted().stderr.contains("sandbox run -- echo"), "{output:?}");
+    for word in ["echo", "./build.sh", "/bin/echo"] {
+        let output = place.sandbox(&["run", "--pull", "never", word, "--rw", "-it"]);
+        assert!(output.refused(word).hinted().stderr.contains(&format!("sandbox run -- {word}")), "{output:?}");
+    }
     assert_eq!(place.sandbox(&["run", "--", "printf", "%s|", "a b", "", "\u{e9}", "*", "$HOME"]).ok(), "a b||\u{e9}|*|$HOME|");
 }
 
