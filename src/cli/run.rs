@@ -331,7 +331,8 @@ pub struct RunArgs {
     /// none: loopback only. host: the host's network
     ///
     /// With host the command reaches what you reach: the local network, services on 127.0.0.1, and whatever asks no password there.
-    #[arg(long, value_name = "none|host", value_parser = network, help_heading = "Network")]
+    /// --net is the same.
+    #[arg(long, alias = "net", value_name = "none|host", value_parser = network, help_heading = "Network")]
     network: Option<NetworkMode>,
     /// Add a line to /etc/hosts
     #[arg(long, value_name = "NAME:ADDRESS", help_heading = "Network", hide_short_help = true)]

@@ -478,7 +478,7 @@ fn every_namespace_is_new() {
 fn namespaces_can_be_shared() {
     need!(scopes(), "needs landlock scopes (Linux 6.12)");
     let place = place();
-    for (flag, kind) in [("--ipc", "ipc"), ("--pid", "pid"), ("--uts", "uts"), ("--cgroupns", "cgroup"), ("--network", "net")] {
+    for (flag, kind) in [("--ipc", "ipc"), ("--pid", "pid"), ("--uts", "uts"), ("--cgroupns", "cgroup"), ("--network", "net"), ("--net", "net")] {
         let outside = std::fs::read_link(format!("/proc/self/ns/{kind}")).unwrap().display().to_string();
         assert_eq!(link(&place, &[flag, "host"], kind), outside, "{flag}");
         for other in ["user", "mnt", "pid", "net", "ipc", "uts", "cgroup"].into_iter().filter(|o| *o != kind) {
