@@ -90,9 +90,10 @@ fn read_by(kind: Kind, layers: &Layers, at: &Path, groups: bool) -> Tree {
 }
 
 /// Renames of lower directories stay where they are for the kernel's overlay without `redirect_dir`, which an ordinary user cannot have.
-/// They are compared with a plain directory.
-fn kernel_cannot(op: &Op, outcome: &Outcome) -> bool {
-    matches!(outcome.answer, Err(libc::EXDEV)) && matches!(op, Op::Rename { .. } | Op::RenameNoReplace { .. } | Op::Exchange { .. })
+/// They are compared with a plain directory. And where it has a file twice (`judged`), it cannot rename one name to the other, which does nothing.
+fn kernel_cannot(op: &Op, outcome: &Outcome, linked: impl FnOnce() -> bool) -> bool {
+    let failed = outcome.answer == Err(libc::EXDEV) || outcome.answer == Err(libc::ESTALE) && linked();
+    failed && matches!(op, Op::Rename { .. } | Op::RenameNoReplace { .. } | Op::Exchange { .. })
 }
 
 /// What a plain directory does and no overlay: whiteouts can be made in it.
@@ -140,7 +141,7 @@ impl Play<'_> {
         let length = script.map_or(LENGTH, <[Op]>::len);
         for step in 0..length {
             let op = script.map_or_else(|| maker.next(), |s| s[step].clone());
-            let op = self.judged_by_root(op, &left);
+            let op = self.judged(op, &left);
             done.push(op.clone());
             self.doing(format!("{step}: {op:?}"));
             self.step(&op, &mut left, &mut right, tmpfile).map_err(|why| Failure { at: step, why: format!("{op:?}\n      {why}") })?;
@@ -159,14 +160,24 @@ impl Play<'_> {
         self.exchange(&left, &right, &last).map_err(|why| Failure { at: length, why })
     }
 
+    /// What is asked of both, so that there is one right answer.
+    ///
     /// In a user namespace the kernel's overlay has a file twice after link(2), by the old name and by the new one, until it forgets: what is changed
     /// by the one, stat(2) shows by the other, but permissions are checked against what was before, and who has it open cannot name it again. So they
     /// are asked for by root, or not asked for. By root an ACL is removed from a plain directory, too, where it leaves set-group-ID: an overlay takes
-    /// that from a file whose group one is not in.
-    fn judged_by_root(&mut self, mut op: Op, left: &Side) -> Op {
-        let by_root = match self.reference {
-            Kind::Plain => matches!(op, Op::RemoveAcl { .. }),
-            _ => self.is_linked(&op, left),
+    /// that from a file whose group one is not in; and in the kernel's where there is none, which does that all the same.
+    fn judged(&mut self, mut op: Op, left: &Side) -> Op {
+        let Some(world) = &left.world else { return op };
+        // How far a read is ahead of the write decides what a file copied onto itself becomes.
+        if let Op::SendFile { from, to, .. } = &op
+            && world.number_of(*from) == world.number_of(*to)
+        {
+            return Op::Fstat { slot: *to };
+        }
+        let by_root = match (self.reference, &op) {
+            (Kind::Plain, op) => matches!(op, Op::RemoveAcl { .. }),
+            (_, Op::RemoveAcl { path, .. }) if !world.has_acl(path) => true,
+            (_, op) => self.is_linked(op, left),
         };
         if by_root {
             if let Some(who) = op.who() {
@@ -174,6 +185,8 @@ impl Play<'_> {
             }
             match &mut op {
                 Op::Access { mode, .. } => *mode &= !libc::X_OK,
+                // Who owns it matters in a sticky directory, to root as well.
+                Op::Open { flags, .. } => *flags &= !libc::O_CREAT,
                 // Which a later change would take, or not.
                 Op::Chmod { mode, .. } | Op::Fchmod { mode, .. } => *mode &= !0o6000,
                 Op::UnlinkedIo { who, path } => op = Op::Unlink { who: *who, path: path.clone() },
@@ -206,9 +219,7 @@ impl Play<'_> {
         let count = self.count.entry(op.kind()).or_default();
         count.0 += 1;
         count.1 += u64::from(theirs.answer.is_ok());
-        // It cannot rename one name of such a file to the other, either: that does nothing.
-        let twice = theirs.answer == Err(libc::ESTALE) && matches!(op, Op::Rename { .. }) && self.is_linked(op, left);
-        if self.reference == Kind::Kernel && (kernel_cannot(op, &theirs) || twice) {
+        if self.reference == Kind::Kernel && kernel_cannot(op, &theirs, || self.is_linked(op, left)) {
             return Ok(());
         }
         let ours = right.play(op);

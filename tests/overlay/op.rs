@@ -951,6 +951,10 @@ impl World {
         calls::fstat(self.fd(slot)).ok().map(|stat| stat.st_ino)
     }
 
+    pub fn has_acl(&self, path: &Name) -> bool {
+        calls::get_xattr(&self.whole(path), acl_name(false), 0, true).is_ok()
+    }
+
     /// The place stays, since both may be right about a hole, and go to other ones.
     fn seek(&self, slot: usize, at: i64, whence: i32) -> Answer {
         let place = calls::lseek(self.fd(slot), 0, libc::SEEK_CUR)?;
