@@ -254,6 +254,11 @@ pub fn remove_xattr(path: &[u8], name: &str, follow: bool) -> Answer {
     if follow { call!(libc::removexattr(path.as_ptr(), name.as_ptr())) } else { call!(libc::lremovexattr(path.as_ptr(), name.as_ptr())) }
 }
 
+/// Those it was opened with.
+pub fn flags(fd: RawFd) -> Answer {
+    call!(libc::fcntl(fd, libc::F_GETFL))
+}
+
 pub fn flock(fd: RawFd, operation: i32) -> Answer {
     call!(libc::flock(fd, operation | libc::LOCK_NB))
 }

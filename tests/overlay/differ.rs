@@ -5,10 +5,10 @@
 
 use crate::ground::{self, knob};
 use crate::lower;
-use crate::op::{Dice, Maker, Op, Outcome, World, seek_is_true};
+use crate::op::{Dice, Maker, Name, Op, Outcome, SLOTS, World, seek_is_true};
 use crate::sides::{Kind, Layers, Mounted};
 use crate::tree::{Tree, differences, tree};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -46,7 +46,6 @@ struct Play<'a> {
     count: Count,
     /// What is being done, for the watchdog.
     doing: &'a Mutex<(Instant, String)>,
-    linked: BTreeSet<u64>,
 }
 
 struct Side {
@@ -90,10 +89,9 @@ fn read_by(kind: Kind, layers: &Layers, at: &Path, groups: bool) -> Tree {
 }
 
 /// Renames of lower directories stay where they are for the kernel's overlay without `redirect_dir`, which an ordinary user cannot have.
-/// They are compared with a plain directory. And where it has a file twice (`judged`), it cannot rename one name to the other, which does nothing.
-fn kernel_cannot(op: &Op, outcome: &Outcome, linked: impl FnOnce() -> bool) -> bool {
-    let failed = outcome.answer == Err(libc::EXDEV) || outcome.answer == Err(libc::ESTALE) && linked();
-    failed && matches!(op, Op::Rename { .. } | Op::RenameNoReplace { .. } | Op::Exchange { .. })
+/// They are compared with a plain directory.
+fn kernel_cannot(op: &Op, outcome: &Outcome) -> bool {
+    matches!(outcome.answer, Err(libc::EXDEV)) && matches!(op, Op::Rename { .. } | Op::RenameNoReplace { .. } | Op::Exchange { .. })
 }
 
 /// What a plain directory does and no overlay: whiteouts can be made in it.
@@ -144,11 +142,12 @@ impl Play<'_> {
             let op = self.judged(op, &left);
             done.push(op.clone());
             self.doing(format!("{step}: {op:?}"));
-            self.step(&op, &mut left, &mut right, tmpfile).map_err(|why| Failure { at: step, why: format!("{op:?}\n      {why}") })?;
+            let done = match op {
+                Op::Link { ref from, .. } => self.link(&op, from, &mut left, &mut right, tmpfile),
+                _ => self.step(&op, &mut left, &mut right, tmpfile),
+            };
+            done.map_err(|why| Failure { at: step, why: format!("{op:?}\n      {why}") })?;
             maker.made(&op);
-            if let Op::Link { from, to, .. } = &op {
-                self.linked.extend([from, to].into_iter().filter_map(|path| left.world.as_ref()?.number(path)));
-            }
             if (step + 1) % look == 0 {
                 maker.look(&self.look(&left, &right, step)?);
             }
@@ -161,49 +160,38 @@ impl Play<'_> {
     }
 
     /// What is asked of both, so that there is one right answer.
-    ///
-    /// In a user namespace the kernel's overlay has a file twice after link(2), by the old name and by the new one, until it forgets: what is changed
-    /// by the one, stat(2) shows by the other, but permissions are checked against what was before, and who has it open cannot name it again. So they
-    /// are asked for by root, or not asked for. By root an ACL is removed from a plain directory, too, where it leaves set-group-ID: an overlay takes
-    /// that from a file whose group one is not in; and in the kernel's where there is none, which does that all the same.
-    fn judged(&mut self, mut op: Op, left: &Side) -> Op {
+    fn judged(&self, mut op: Op, left: &Side) -> Op {
         let Some(world) = &left.world else { return op };
-        // How far a read is ahead of the write decides what a file copied onto itself becomes.
-        if let Op::SendFile { from, to, .. } = &op
-            && world.number_of(*from) == world.number_of(*to)
-        {
-            return Op::Fstat { slot: *to };
-        }
-        let by_root = match (self.reference, &op) {
-            (Kind::Plain, op) => matches!(op, Op::RemoveAcl { .. }),
-            (_, Op::RemoveAcl { path, .. }) if !world.has_acl(path) => true,
-            (_, op) => self.is_linked(op, left),
-        };
-        if by_root {
-            if let Some(who) = op.who() {
-                *who = crate::calls::ROOT;
+        match &mut op {
+            // How far a read is ahead of the write decides what a file copied onto itself becomes.
+            Op::SendFile { from, to, .. } if world.number_of(*from) == world.number_of(*to) => return Op::Fstat { slot: *to },
+            // The kernel's maps what is below, if that was opened before it was copied up.
+            Op::MapPrivate { slot, .. } | Op::MapShared { slot, .. } if self.reference == Kind::Kernel && world.is_read_only(*slot) => {
+                return Op::Pread { slot: *slot, len: 200_000, at: 0 };
             }
-            match &mut op {
-                Op::Access { mode, .. } => *mode &= !libc::X_OK,
-                // Who owns it matters in a sticky directory, to root as well.
-                Op::Open { flags, .. } => *flags &= !libc::O_CREAT,
-                // Which a later change would take, or not.
-                Op::Chmod { mode, .. } | Op::Fchmod { mode, .. } => *mode &= !0o6000,
-                Op::UnlinkedIo { who, path } => op = Op::Unlink { who: *who, path: path.clone() },
-                _ => {}
-            }
+            // A plain directory keeps set-group-ID, where an overlay takes it from a file whose group one is not in; the kernel's takes it where there
+            // is no ACL, too.
+            Op::RemoveAcl { who, path, .. } if self.reference == Kind::Plain || !world.has_acl(path) => *who = crate::calls::ROOT,
+            _ => {}
         }
         op
     }
 
-    /// Is it about a file that the kernel's overlay may have twice?
-    fn is_linked(&self, op: &Op, left: &Side) -> bool {
-        let Some(world) = &left.world else { return false };
-        let numbers = match op {
-            Op::Fchmod { slot, .. } => vec![world.number_of(*slot)],
-            _ => op.paths().into_iter().map(|path| world.number(path)).collect(),
-        };
-        numbers.iter().flatten().any(|n| self.linked.contains(n))
+    /// In a user namespace the kernel's overlay has a file twice after link(2), by the old name and by the new one, until it forgets: what is changed
+    /// by the one, stat(2) shows by the other, but permissions are checked against what was before, it cannot be renamed from the one to the other,
+    /// and so on. So it is made to forget; this is compared with a plain directory.
+    fn link(&mut self, op: &Op, from: &Name, left: &mut Side, right: &mut Side, tmpfile: bool) -> Result<(), String> {
+        if self.reference != Kind::Kernel {
+            return self.step(op, left, right, tmpfile);
+        }
+        let number = left.world.as_ref().and_then(|world| world.number(from));
+        for slot in 0..SLOTS {
+            if number.is_some() && number == left.world.as_ref().and_then(|world| world.number_of(slot)) {
+                [&mut *left, &mut *right].into_iter().for_each(|side| drop(side.play(&Op::Close { slot })));
+            }
+        }
+        self.step(op, left, right, tmpfile)?;
+        crate::calls::mount("", &left.at.display().to_string(), "", libc::MS_REMOUNT, "").map(drop).map_err(crate::calls::errno_name)
     }
 
     fn step(&mut self, op: &Op, left: &mut Side, right: &mut Side, tmpfile: bool) -> Result<(), String> {
@@ -219,7 +207,7 @@ impl Play<'_> {
         let count = self.count.entry(op.kind()).or_default();
         count.0 += 1;
         count.1 += u64::from(theirs.answer.is_ok());
-        if self.reference == Kind::Kernel && kernel_cannot(op, &theirs, || self.is_linked(op, left)) {
+        if self.reference == Kind::Kernel && kernel_cannot(op, &theirs) {
             return Ok(());
         }
         let ours = right.play(op);
@@ -369,7 +357,7 @@ pub fn differential() {
                 loop {
                     let next = seeds.lock().unwrap().next();
                     let Some((seed, reference)) = next.filter(|_| failures.lock().unwrap().len() < 4) else { break };
-                    let mut play = Play { seed, reference, dir: &dir, count: Count::new(), doing, linked: BTreeSet::new() };
+                    let mut play = Play { seed, reference, dir: &dir, count: Count::new(), doing };
                     let (ops, failure) = play.play(None, LOOK);
                     played.fetch_add(ops.len() as u64, Ordering::Relaxed);
                     let mut all = counts.lock().unwrap();

@@ -347,87 +347,6 @@ impl Op {
         let text = format!("{self:?}");
         text.split([' ', '{']).next().unwrap_or_default().to_string()
     }
-
-    /// As whom it is played.
-    pub fn who(&mut self) -> Option<&mut u32> {
-        match self {
-            Op::Open { who, .. }
-            | Op::Truncate { who, .. }
-            | Op::Chmod { who, .. }
-            | Op::Chown { who, .. }
-            | Op::Lchown { who, .. }
-            | Op::Utimens { who, .. }
-            | Op::Lutimens { who, .. }
-            | Op::SetXattr { who, .. }
-            | Op::GetXattr { who, .. }
-            | Op::RemoveXattr { who, .. }
-            | Op::SetAcl { who, .. }
-            | Op::RemoveAcl { who, .. }
-            | Op::Mkdir { who, .. }
-            | Op::Rmdir { who, .. }
-            | Op::Mkfifo { who, .. }
-            | Op::MkSocket { who, .. }
-            | Op::MkNode { who, .. }
-            | Op::Symlink { who, .. }
-            | Op::Readlink { who, .. }
-            | Op::Link { who, .. }
-            | Op::Unlink { who, .. }
-            | Op::Rename { who, .. }
-            | Op::RenameNoReplace { who, .. }
-            | Op::Exchange { who, .. }
-            | Op::List { who, .. }
-            | Op::UnlinkedIo { who, .. }
-            | Op::Access { who, .. }
-            | Op::Stat { who, .. } => Some(who),
-            _ => None,
-        }
-    }
-
-    /// Paths that are there before, if it is successful, or are made.
-    pub fn paths(&self) -> Vec<&Name> {
-        match self {
-            Op::Open { path, .. }
-            | Op::Truncate { path, .. }
-            | Op::Chmod { path, .. }
-            | Op::Chown { path, .. }
-            | Op::Lchown { path, .. }
-            | Op::Utimens { path, .. }
-            | Op::Lutimens { path, .. }
-            | Op::SetXattr { path, .. }
-            | Op::GetXattr { path, .. }
-            | Op::ListXattr { path, .. }
-            | Op::RemoveXattr { path, .. }
-            | Op::SetAcl { path, .. }
-            | Op::RemoveAcl { path, .. }
-            | Op::Mkdir { path, .. }
-            | Op::Rmdir { path, .. }
-            | Op::Mkfifo { path, .. }
-            | Op::MkSocket { path, .. }
-            | Op::MkNode { path, .. }
-            | Op::MkDevice { path, .. }
-            | Op::Symlink { path, .. }
-            | Op::Readlink { path, .. }
-            | Op::Unlink { path, .. }
-            | Op::List { path, .. }
-            | Op::ListInterrupted { path, .. }
-            | Op::ListAgain { path, .. }
-            | Op::Statfs { path, .. }
-            | Op::UnlinkedIo { path, .. }
-            | Op::ReplacedIo { path, .. }
-            | Op::RemovedDir { path, .. }
-            | Op::Access { path, .. }
-            | Op::Stat { path, .. }
-            | Op::Tmpfile { path, .. }
-            | Op::Deep { path, .. }
-            | Op::ReadBehind { path, .. } => vec![path],
-            Op::Link { from, to, .. }
-            | Op::Rename { from, to, .. }
-            | Op::RenameNoReplace { from, to, .. }
-            | Op::Exchange { from, to, .. }
-            | Op::RenameWhiteout { from, to, .. } => vec![from, to],
-            _ => Vec::new(),
-        }
-    }
 }
 
 // ---------------------------------------------------------------------------------------------------------------- making
@@ -949,6 +868,10 @@ impl World {
 
     pub fn number_of(&self, slot: usize) -> Option<u64> {
         calls::fstat(self.fd(slot)).ok().map(|stat| stat.st_ino)
+    }
+
+    pub fn is_read_only(&self, slot: usize) -> bool {
+        calls::flags(self.fd(slot)).is_ok_and(|flags| flags as i32 & libc::O_ACCMODE == libc::O_RDONLY)
     }
 
     pub fn has_acl(&self, path: &Name) -> bool {
