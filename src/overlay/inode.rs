@@ -533,7 +533,9 @@ impl Fs {
         let chown = changes.uid.is_some() || changes.gid.is_some();
         // man: chown(2), truncate(2): what gives privileges to others does not survive a change by them.
         let unprivileged = changes.by.uid != 0;
-        let loses = mode.is_none() && node.kind == FileType::RegularFile && (chown || (changes.size.is_some() && unprivileged));
+        // Directories keep it, and links have none.
+        let can_lose = !matches!(node.kind, FileType::Directory | FileType::Symlink);
+        let loses = mode.is_none() && can_lose && (chown || (changes.size.is_some() && unprivileged));
         match self.ownership {
             Ownership::Virtual if chown || mode.is_some() || loses => {
                 let before = self.dressed(&spot, spot.stat()?)?;
