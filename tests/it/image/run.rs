@@ -485,8 +485,10 @@ fn cve_2026_55686_cve_2024_9341_a_racer_on_the_layers_gains_nothing() {
                 if std::fs::rename(spot, &aside).is_ok() {
                     swaps += u32::from(std::os::unix::fs::symlink(&target, spot).is_ok());
                     std::thread::sleep(Duration::from_micros(u64::from(swaps % 7) * 300));
-                    std::fs::remove_file(spot).or_else(|_| std::fs::remove_dir(spot)).unwrap();
-                    std::fs::rename(&aside, spot).unwrap();
+                    // A run may have made something there meanwhile, and be at it.
+                    while std::fs::rename(&aside, spot).is_err() {
+                        let _ = std::fs::remove_file(spot).or_else(|_| std::fs::remove_dir_all(spot));
+                    }
                 }
             }
             swaps
