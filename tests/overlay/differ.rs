@@ -142,11 +142,11 @@ impl Play<'_> {
             let op = self.judged(op, &left);
             done.push(op.clone());
             self.doing(format!("{step}: {op:?}"));
-            let done = match op {
+            let same = match op {
                 Op::Link { ref from, .. } => self.link(&op, from, &mut left, &mut right, tmpfile),
                 _ => self.step(&op, &mut left, &mut right, tmpfile),
             };
-            done.map_err(|why| Failure { at: step, why: format!("{op:?}\n      {why}") })?;
+            same.map_err(|why| Failure { at: step, why: format!("{op:?}\n      {why}") })?;
             maker.made(&op);
             if (step + 1) % look == 0 {
                 maker.look(&self.look(&left, &right, step)?);
