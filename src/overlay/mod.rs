@@ -26,6 +26,7 @@
 //! - what was removed while it was open for reading has no link, and can be changed by its descriptor: the kernel's counts one, and says EEXIST.
 //! - what was opened for reading before it was copied up is mapped as it is now: the kernel's maps what is below.
 //! - removing an ACL that is not there changes nothing: the kernel's takes set-group-ID then, if one is not in the group.
+//! - a change by who is of a file's group by a supplementary group alone takes set-group-ID: no request tells of those.
 //! - with virtual ownership there are no ACLs, and devices are kept but cannot be opened.
 //!
 //! *When the server dies*, of whatever, the kernel ends the connection: every request gets an error (ENOTCONN; ECONNABORTED if it was on the way),
